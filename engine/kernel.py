@@ -1,0 +1,158 @@
+"""The one way to declare a compiled kernel, and a disk cache that cannot go stale.
+
+numba stamps a cached kernel with the hash of its own source file only: after an edit of an imported kernel or
+constant the caller still loads its old code (numba issue 1833), and a cache made without bounds checks is used
+in silence when they are asked for. Here the stamp is the hash of the module *and of every project module that
+it imports, directly or not*, plus versions and flags; checked builds live in a folder of their own.
+
+Kernels use no fastmath, no parallel and no SVML: their results feed the decision hash and must not change with
+the processor. Source: numba/core/caching.py (locator protocol).
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")
+
+import llvmlite
+import numba
+import numpy as np
+from numba import types
+from numba.core import config as numba_config
+from numba.core.caching import CacheImpl, InTreeCacheLocator
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+def checked_mode() -> bool:
+    """True when this interpreter compiles kernels with bounds checks (NUMBA_BOUNDSCHECK=1)."""
+    return bool(numba_config.BOUNDSCHECK)
+
+
+def _import_root(path: Path) -> Path:
+    """The folder that must be on sys.path for the file to be imported under its full name."""
+    folder = path.parent
+    while (folder / "__init__.py").exists():
+        folder = folder.parent
+    return folder
+
+
+def _module_files(name: str, roots: tuple[Path, ...]) -> list[Path]:
+    """The files that importing a dotted name reads, its packages included; empty for a library."""
+    parts = name.split(".")
+    for root in roots:
+        files: list[Path] = []
+        for depth in range(1, len(parts) + 1):
+            base = root.joinpath(*parts[:depth])
+            if (base / "__init__.py").is_file():
+                files.append(base / "__init__.py")
+            elif base.with_suffix(".py").is_file():
+                files.append(base.with_suffix(".py"))
+            else:
+                break
+        if files:
+            return files
+    return []
+
+
+def _imported_names(path: Path, root: Path) -> list[str]:
+    """Every dotted name that the file may import, anywhere in it, relative imports resolved."""
+    package = list(path.resolve().relative_to(root).parent.parts)
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join(above + ([node.module] if node.module else []))
+            if base:
+                names.append(base)
+            names += [f"{base}.{alias.name}" if base else alias.name for alias in node.names]
+    return names
+
+
+@functools.cache
+def source_closure(path: Path) -> tuple[Path, ...]:
+    """The file and every project file that it imports, directly or not, sorted."""
+    seen: set[Path] = set()
+    todo = [path.resolve()]
+    while todo:
+        current = todo.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        root = _import_root(current)
+        for name in _imported_names(current, root):
+            todo += [file.resolve() for file in _module_files(name, (root, PROJECT_ROOT))]
+    return tuple(sorted(seen))
+
+
+def kernel_stamp(path: Path) -> str:
+    """Hex SHA-256 over the source closure of a file, the compiler versions and the compile flags."""
+    digest = hashlib.sha256()
+    for file in source_closure(path):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    flags = (
+        numba.__version__, llvmlite.__version__, np.__version__,
+        numba_config.BOUNDSCHECK, numba_config.OPT, numba_config.DEBUGINFO_DEFAULT,
+    )
+    digest.update(repr(flags).encode())
+    return digest.hexdigest()
+
+
+class SourceClosureLocator(InTreeCacheLocator):
+    """Keeps the cache beside the source, stamped with the closure; checked builds in their own folder."""
+
+    def get_cache_path(self) -> str:
+        path = super().get_cache_path()
+        return os.path.join(path, "checked") if checked_mode() else path
+
+    def get_source_stamp(self) -> str:
+        return kernel_stamp(Path(self._py_file))
+
+
+if SourceClosureLocator not in CacheImpl._locator_classes:
+    CacheImpl._locator_classes.insert(0, SourceClosureLocator)
+
+
+def kernel(signature: Any = None, *, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Decorate a pure function over arrays and scalars as a compiled kernel.
+
+    signature: one explicit numba signature for an entry point (compiled or loaded from the cache at import), or
+    None for a helper that is compiled into its callers. inline: ask LLVM to inline a small helper.
+    """
+    options = dict(cache=True, error_model="numpy", fastmath=False, nogil=True)
+    if inline:
+        options["forceinline"] = True
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        if signature is None:
+            return numba.njit(**options)(function)
+        return numba.njit(signature, **options)(function)
+
+    return decorate
+
+
+def array_of(dtype: np.dtype) -> types.Array:
+    """The numba type of a C-contiguous 1-D array of a dtype, for explicit signatures."""
+    return types.Array(numba.from_dtype(dtype), 1, "C")
+
+
+def kernel_digest() -> str:
+    """Hex SHA-256 over every source file of the floors that hold kernels, with versions and flags.
+
+    Two processes with different digests must not share memory.
+    """
+    digest = hashlib.sha256()
+    for floor in ("shm", "engine", "procs"):
+        for file in sorted((PROJECT_ROOT / floor).rglob("*.py")):
+            digest.update(str(file.relative_to(PROJECT_ROOT)).encode() + b"\0" + file.read_bytes())
+    digest.update(repr((numba.__version__, llvmlite.__version__, checked_mode())).encode())
+    return digest.hexdigest()

@@ -1,0 +1,53 @@
+"""Reason codes: every refusal, drop and denial is counted under one of these names."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Reason(IntEnum):
+    """Why something was refused. The number is the index into the counter arrays of a stage's state."""
+
+    NONE = 0
+    # decoding
+    BAD_JSON = 1  # not the JSON that the venue documents, at the place where it broke
+    UNKNOWN_STREAM = 2  # a frame of a kind that nobody asked for
+    UNKNOWN_SYMBOL = 3
+    BAD_NUMBER = 4  # a number with more digits than the instrument has, or none at all
+    FRAME_TOO_LARGE = 5  # more levels than the decoder has room for
+    RING_FULL = 6  # no room downstream: the frame was dropped
+    # sequence
+    STALE_DIFF = 8  # a diff that the snapshot already contains
+    SEQUENCE_GAP = 9
+    DUPLICATE = 10  # a trade or diff seen before
+    SNAPSHOT_TOO_OLD = 11  # older than the first buffered diff
+    PENDING_OVERFLOW = 12  # too many diffs while waiting for a snapshot
+    # validation
+    PRICE_RANGE = 16  # zero, negative or beyond the plausible band around the reference price
+    SIZE_RANGE = 17  # negative or absurd
+    OFF_TICK = 18
+    TIME_BACKWARDS = 19  # receive time went backwards
+    NO_INSTRUMENT = 20  # data before the INSTRUMENT record
+    CROSSED_BOOK = 21
+    # the risk gate of execution
+    ORDER_VALUE = 32
+    POSITION_LIMIT = 33
+    PRICE_COLLAR = 34
+    MESSAGE_RATE = 35
+    STALE_DATA = 36
+    NOT_TRADING = 37  # mode, trip or quiescence forbids new orders
+    TOO_MANY_ORDERS = 38
+    # the last gate of a gateway
+    DENIED_EMERGENCY = 40
+    DENIED_LATE = 41
+    # the venue
+    VENUE_REJECTED = 44
+    WOULD_TAKE = 45  # post-only order that would have matched
+    INSUFFICIENT_MARGIN = 46
+    UNKNOWN_ORDER = 47
+    RATE_LIMITED = 48
+    VENUE_UNREACHABLE = 49
+    VENUE_ERROR = 50  # 5xx or an answer that cannot be understood
+
+
+REASON_COUNT = 64

@@ -1,0 +1,189 @@
+"""The records that cross rings: one place, explicit little-endian layouts, units in the comments.
+
+Every record is a multiple of 64 bytes and opens with the same 64-byte head, so that the causing ingest id, the
+receive time, the kind and the instrument sit at the same offset in all of them. `align=True` because numba types
+a packed dtype differently. The record's own sequence is the ring cursor and is not stored.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+import numpy as np
+
+
+class Kind(IntEnum):
+    """What a record says. Market kinds flow from ingestion to execution; commands enter at execution."""
+
+    NONE = 0
+    LEVEL = 1  # one price level of an L2 book: price, size (0 removes), side
+    TRADE = 2  # price, size, side = aggressor side, aux = venue trade id
+    QUOTE = 3  # best bid or best offer of the venue's own ticker: price, size, side; a pair is a group
+    MARK_PRICE = 4  # price = mark price, size = index price, both in 1e-8 quote units
+    FUNDING = 5  # size = next funding time in ms, aux = funding rate in 1e-12
+    LIQUIDATION = 6  # price, size, side of the liquidation order
+    CLOCK = 16  # recv_ts_ns is a grid point that time has passed
+    GAP = 17  # data of this instrument were lost; aux = first ingest id lost, or 0
+    INSTRUMENT = 18  # price = tick size, size = lot size, aux = minimum notional in 1e-8, sequence = epoch
+    BOOK_VALID = 19  # from here on the book of this instrument is right
+    BOOK_INVALID = 20  # from here on it is not; aux = reason code
+    STATUS = 21  # instrument status: aux = 1 trading, 0 halted
+    VECTOR = 32  # a feature vector
+    PREDICTION = 33  # a feature vector with the model's outputs
+    TRIP = 48  # the emergency word was seen set: aux = its value
+    MODE = 49  # aux = new control mode
+    QUIESCE = 50  # no more entries, cancel everything that rests
+    RECONCILE = 51  # ask the venue for balances, positions, open orders; aux = 1 adopts them as opening state
+    STALE = 52  # market data are not to be trusted until the next BOOK_VALID
+
+
+# Kinds that every stage passes on, in order, to execution.
+CONTROL_KINDS = (
+    Kind.MARK_PRICE, Kind.FUNDING, Kind.CLOCK, Kind.GAP, Kind.INSTRUMENT, Kind.BOOK_VALID, Kind.BOOK_INVALID,
+    Kind.STATUS,
+)
+
+
+class Flag(IntFlag):
+    """Flags of a market record."""
+
+    SNAPSHOT = 1  # part of a snapshot: a FIRST one clears the book
+    FIRST = 2  # first of its group (one frame, one instrument)
+    LAST = 4  # last of its group: features and signals are emitted only here
+    MAKER = 8  # report: our order was the resting one
+    REDUCE_ONLY = 16  # order
+    FROM_REST = 32  # report: learnt by asking, not from the private stream
+    CLOSE = 64  # order intent that cancels
+
+
+class Side(IntEnum):
+    """BUY is +1 and SELL is -1, so that signed size = side * size."""
+
+    SELL = -1
+    NONE = 0
+    BUY = 1
+
+
+_HEAD: list[tuple] = [
+    ("ingest_id", "<i8"),  # ordinal of the frame of this session that caused the record, from 1
+    ("recv_ts_ns", "<i8"),  # receive time, ns since the epoch on the session clock
+    ("exch_ts_ns", "<i8"),  # venue time, ns since the epoch on the venue's clock (0: none given)
+    ("sequence", "<i8"),  # venue sequence (Binance: u; trade: t)
+    ("price", "<i8"),  # units of 10^-price_exp of the instrument
+    ("size", "<i8"),  # units of 10^-size_exp of the instrument
+    ("aux", "<i8"),  # by kind
+    ("kind", "u1"),  # Kind
+    ("venue", "u1"),  # venue index
+    ("side", "i1"),  # Side
+    ("flags", "u1"),  # Flag
+    ("instrument", "<u2"),  # instrument index
+    ("reason", "<u2"),  # Reason, where the kind has one
+]
+
+FEATURE_COUNT = 8
+OUTPUT_COUNT = 2
+
+MARKET = np.dtype(_HEAD, align=True)
+
+_TOUCH: list[tuple] = [
+    ("bid_price", "<i8"),  # best bid, units of 10^-price_exp (0: side empty)
+    ("bid_size", "<i8"),  # units of 10^-size_exp
+    ("ask_price", "<i8"),
+    ("ask_size", "<i8"),
+    ("book_recv_ts_ns", "<i8"),  # receive time of the last event of this book
+    ("spare0", "<i8"),
+    ("spare1", "<i8"),
+    ("spare2", "<i8"),
+    ("vector", "<f8", (FEATURE_COUNT,)),  # features, see engine/features/vector.py
+]
+
+FEATURE = np.dtype(_HEAD + _TOUCH, align=True)
+
+PREDICTION = np.dtype(
+    _HEAD
+    + _TOUCH
+    + [
+        ("output", "<f4", (OUTPUT_COUNT,)),  # model outputs, see models/card
+        ("model_version", "<i8"),
+        ("spare_tail", "u1", (48,)),
+    ],
+    align=True,
+)
+
+
+class OrderAction(IntEnum):
+    """What an order record asks the gateway to do (its `kind`)."""
+
+    NEW = 64
+    CANCEL = 65
+    CANCEL_ALL = 66
+    RECONCILE = 67
+    QUERY = 68  # ask the venue for this order by its client id
+
+
+class OrderType(IntEnum):
+    LIMIT = 0
+    MARKET = 1
+
+
+class TimeInForce(IntEnum):
+    GTC = 0  # good till cancelled
+    IOC = 1  # immediate or cancel
+    FOK = 2  # fill or kill
+    GTX = 3  # good till crossing: post only
+
+
+ORDER = np.dtype(
+    _HEAD  # recv_ts_ns: decision time; aux: client order number of the order meant
+    + [
+        ("order_id", "<i8"),  # our order number in this session, from 1; the client id is made of it
+        ("venue_order_id", "<i8"),  # 0 until known
+        ("deadline_ns", "<i8"),  # session clock: later than this the gateway denies it as too old
+        ("trips_seen", "<i8"),  # emergency word when decided
+        ("strategy", "u1"),
+        ("order_type", "u1"),  # OrderType
+        ("time_in_force", "u1"),  # TimeInForce
+        ("spare", "u1", (29,)),
+    ],
+    align=True,
+)
+
+
+class ReportKind(IntEnum):
+    """What a report record on the fills ring says (its `kind`)."""
+
+    ACCEPTED = 96  # resting or about to be matched: the venue knows it
+    REJECTED = 97  # never existed at the venue; reason says why
+    FILL = 98  # one execution: price, size, trade_id, fee
+    CANCELLED = 99  # done, remainder gone
+    EXPIRED = 100  # done by the venue's own rule (IOC remainder, GTX that would take)
+    UNKNOWN = 101  # the request may or may not have reached the venue
+    DENIED = 102  # our own last gate refused to send it
+    CANCEL_REJECTED = 103  # the venue does not know the order to cancel (any more)
+    BALANCE = 104  # aux = wallet balance in 1e-8 quote units
+    POSITION = 105  # size = signed position, price = entry price
+    OPEN_ORDERS = 106  # aux = number of our orders that rest at the venue
+    FEES = 107  # aux = sum of the fees of our fills as the venue counts them, in 1e-8 quote units
+    RECONCILE_END = 108  # aux = 1 when the answer is whole; flags as in the request
+    NOT_FOUND = 109  # a query's answer: the venue has never seen this client id
+
+
+REPORT = np.dtype(
+    _HEAD  # ingest_id: ordinal in the gateway's own journal
+    + [
+        ("order_id", "<i8"),
+        ("venue_order_id", "<i8"),
+        ("trade_id", "<i8"),
+        ("cumulative_size", "<i8"),  # as the venue counts it
+        ("fee", "<i8"),  # 1e-8 quote units, positive = paid
+        ("spare", "u1", (24,)),
+    ],
+    align=True,
+)
+
+# Source of a batch that a stage is stepped with.
+SOURCE_MAIN = 0  # the ring of the stage before
+SOURCE_FILLS = 1  # execution: reports of a gateway
+SOURCE_COMMANDS = 2  # execution: commands and trips (MARKET records)
+
+ALL_RECORDS = {"MARKET": MARKET, "FEATURE": FEATURE, "PREDICTION": PREDICTION, "ORDER": ORDER, "REPORT": REPORT}

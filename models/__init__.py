@@ -1,0 +1,1 @@
+"""Learning: data sets, training, model cards, ONNX inference."""

@@ -1,0 +1,1 @@
+"""The processes of Bot4 and everything that touches the outside world."""

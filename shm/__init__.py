@@ -1,0 +1,1 @@
+"""Shared memory: atomics, segments, rings, doorbells, histograms. Knows nothing of trading."""
