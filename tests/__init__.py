@@ -1,0 +1,1 @@
+"""Tests of Bot4. Shared helpers are imported as `tests.NAME`."""
