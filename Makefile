@@ -1,0 +1,36 @@
+# Every target does its own set-up: a virtual environment in .venv with pinned versions, and a warm kernel cache.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+
+.PHONY: run test lint warm clean
+
+run: $(VENV)/kernels
+	@$(BIN)/bot4 run
+
+test: lint $(VENV)/kernels
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+warm: $(VENV)/kernels
+
+# The interpreter is asked for by what the project needs; a missing one is said in one sentence.
+$(VENV)/ready: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+		|| { echo "Bot4 needs Python 3.11; set PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+# One process compiles every kernel before any fleet starts; numba's index is not safe against two writers.
+$(VENV)/kernels: $(VENV)/ready $(shell find engine shm procs models -name '*.py' 2>/dev/null)
+	@$(BIN)/python -m procs.warm
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build var *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

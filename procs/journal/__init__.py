@@ -1,0 +1,1 @@
+"""The journal at the edge: what came in, in the order that was chosen, before anybody acted on it."""

@@ -1,0 +1,142 @@
+"""Appending to a journal: mapped, pre-allocated, pre-faulted segments; never a system call an entry.
+
+One writer owns one stream of one session. Segment n+1 is made before segment n is full, so that a full disk is
+known while there is still room for the tail: `JournalFull` is raised by `reserve`, never by an append that fits.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from procs.journal.layout import CRC_TAIL, ENTRY_HEADER, FILE_HEADER, MAGIC, Entry, padded
+
+DEFAULT_SEGMENT_BYTES = 32 << 20
+
+
+class JournalFull(OSError):
+    """No room on disk for another journal segment."""
+
+
+def segment_path(folder: Path, stream: str, number: int) -> Path:
+    """File of one segment of a stream."""
+    return folder / f"{stream}-{number:06d}.journal"
+
+
+class JournalWriter:
+    """Appends entries of one stream to a session folder."""
+
+    def __init__(self, folder: Path, stream: str, session: str, segment_bytes: int = DEFAULT_SEGMENT_BYTES) -> None:
+        self._folder = folder
+        self._stream = stream
+        self._session = session
+        self._segment_bytes = segment_bytes
+        self._number = 0
+        self.ordinal = 0  # of the last entry written
+        self._next: tuple[mmap.mmap, int] | None = None
+        self._map, self._fd = self._make(0, segment_bytes)
+        self._start()
+
+    def _make(self, number: int, size: int) -> tuple[mmap.mmap, int]:
+        path = segment_path(self._folder, self._stream, number)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            os.close(fd)
+            path.unlink()
+            raise JournalFull(error.errno, f"no room for journal segment {path} of {size} bytes") from None
+        return mmap.mmap(fd, size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)), fd
+
+    def _start(self) -> None:
+        FILE_HEADER.pack_into(
+            self._map, 0, MAGIC, self._stream.encode()[:16], self._session.encode()[:16], self._number,
+            self.ordinal + 1, 0,
+        )
+        self.offset = FILE_HEADER.size
+
+    @property
+    def free(self) -> int:
+        """Bytes left in the current segment."""
+        return len(self._map) - self.offset
+
+    def reserve(self, payload_bytes: int) -> None:
+        """Make sure that an entry of this payload fits, moving on to the next segment if it must.
+
+        Raises JournalFull when the disk has no room; everything written before stays whole.
+        """
+        need = ENTRY_HEADER.size + padded(payload_bytes)
+        if self.free < need:
+            self.roll(need)
+
+    def prepare_next(self) -> None:
+        """Allocate the following segment ahead of need. Raises JournalFull."""
+        if self._next is None:
+            self._next = self._make(self._number + 1, self._segment_bytes)
+
+    @property
+    def half_full(self) -> bool:
+        """True once the current segment is half full and the next one is not there yet."""
+        return self._next is None and self.free < self._segment_bytes // 2
+
+    def roll(self, need: int = 0) -> None:
+        """Close the current segment at its length and go on in the next one. Raises JournalFull."""
+        wanted = max(self._segment_bytes, FILE_HEADER.size + need)
+        if self._next is not None and len(self._next[0]) >= wanted:
+            following = self._next
+        else:
+            if self._next is not None:
+                self._discard_next()
+            following = self._make(self._number + 1, wanted)
+        self._next = None
+        self._finish()
+        self._map, self._fd = following
+        self._number += 1
+        self._start()
+
+    def _discard_next(self) -> None:
+        if self._next is not None:
+            self._next[0].close()
+            os.close(self._next[1])
+            segment_path(self._folder, self._stream, self._number + 1).unlink()
+            self._next = None
+
+    def append(self, kind: Entry, payload: bytes | memoryview, ts_ns: int, source: int = 0, count: int = 1) -> int:
+        """Write one entry and return its ordinal. Raises JournalFull (see `reserve`)."""
+        length = len(payload)
+        self.reserve(length)
+        ordinal = self.ordinal + 1
+        tail = CRC_TAIL.pack(ordinal, ts_ns, kind, 0, source, count)
+        crc = zlib.crc32(payload, zlib.crc32(tail))
+        offset = self.offset
+        body = offset + ENTRY_HEADER.size
+        self._map[body : body + length] = bytes(payload)
+        ENTRY_HEADER.pack_into(self._map, offset, length, crc, ordinal, ts_ns, kind, 0, source, count)
+        self.offset = body + padded(length)
+        self.ordinal = ordinal
+        return ordinal
+
+    def buffer(self) -> np.ndarray:
+        """The current segment as uint8[::1], for a kernel that appends by itself (procs/journal/kernel.py)."""
+        return np.frombuffer(self._map, np.uint8)
+
+    def adopt(self, offset: int, ordinal: int) -> None:
+        """Take over offset and ordinal after a kernel has appended to `buffer`."""
+        self.offset, self.ordinal = offset, ordinal
+
+    def _finish(self) -> None:
+        length = self.offset
+        # A numpy view of the map may still exist in the process; the map then lives until the view goes.
+        os.ftruncate(self._fd, max(length, FILE_HEADER.size))
+        os.close(self._fd)
+
+    def close(self) -> None:
+        """Cut the file to its length and forget it. Idempotent."""
+        if self._fd >= 0:
+            self._discard_next()
+            self._finish()
+            self._fd = -1
