@@ -1,13 +1,13 @@
 """Recorded exchange sessions for the tests: where they are and how to read them.
 
-`from tests.recordings import open_capture, require_capture`. The recordings are looked for in the folder that the
-environment variable BOT4_RECORDINGS names, by default `../shared/data` beside the project; a test that needs one
-is skipped with a reason where it is absent.
+`from tests.recordings import open_capture, require_capture`. The recordings are looked for in the folder that
+the environment variable BOT4_RECORDINGS names, by default `../shared/data` beside the project; a test that
+needs one is skipped with a reason where it is absent.
 
 Two text formats, both gzipped, one frame a line:
 
     A   STAMP FRAME     `*.raw.gz`; STAMP is Unix time in ns (19 digits), us (16) or s
-    B   SECONDS: FRAME  `cf_*_ws_*.txt.gz`; lines that open a connection or show what the client sent are left out
+    B   SECONDS: FRAME  `cf_*_ws_*.txt.gz`; lines that open a connection or show what the client sent are skipped
 """
 
 from __future__ import annotations
