@@ -7,7 +7,7 @@ needs one is skipped with a reason where it is absent.
 Two text formats, both gzipped, one frame a line:
 
     A   STAMP FRAME     `*.raw.gz`; STAMP is Unix time in ns (19 digits), us (16) or s
-    B   SECONDS: FRAME  `cf_*_ws_*.txt.gz`; lines that open a connection or show what the client sent are skipped
+    B   SECONDS: FRAME  `cf_*_ws_*.txt.gz`; connection and client lines are skipped
 """
 
 from __future__ import annotations
