@@ -1,0 +1,390 @@
+"""The control block: one segment per instance that every process maps. Stop, trip, readiness, progress, wake.
+
+Purpose: what must work while anything else is hung or dead. A trip is two atomic instructions by anybody.
+
+Layout: `control` is int64[::1] of CONTROL_WORDS; every group of words with one writer has 128 bytes of its own.
+  EMERGENCY       the emergency word: low 16 bits one bit a source, high 48 bits the count of trips. 0 is the
+                  only value that lets trading go on; anything else, known or not, is an emergency.
+  SESSION_OFFSET  ns to add to CLOCK_MONOTONIC, fixed by the creator (shm.clock)
+  SUPERVISOR_PID
+  role block r (0 <= r < ROLES), 256 bytes at role_at(r):
+      PID, READINESS, HEARTBEAT, PROGRESS, GATE_EPOCH     written by the role
+      STOP, DOORBELL (two int32)                          written by others (the flag of the bell by the role)
+
+Ordering: EMERGENCY and STOP are loaded with acquire; all stores are releases; trip and reset are sequentially
+consistent. PROGRESS counts work done, HEARTBEAT is the session time of the last loop turn: a role whose
+heartbeat moves while its progress does not, with input waiting, is stuck.
+
+Invariants: trip adds to the count before it sets its bit, so the word differs from what any reset has seen from
+the first of its two instructions on. Reset is a compare-exchange of the whole word that was seen when its
+conditions were checked; a trip in between makes it fail. One process at a time may reset.
+
+Limits: 2^48 trips, then the count starts again and the source bits stay. What the roles are called is decided
+above this floor.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from shm.atomics import (
+    compare_exchange,
+    fetch_add,
+    fetch_or,
+    inlined,
+    load_acquire,
+    load_relaxed,
+    store_release,
+)
+from shm.clock import new_session_offset_ns
+from shm.doorbell import Doorbell
+from shm.segment import Segment, layout_hash
+
+ROLES = 32
+SOURCE_BITS = 16
+CONTROL_SEGMENT = "control"
+
+# Indexes into control, in int64 words; 16 words are 128 bytes.
+EMERGENCY = 0
+SESSION_OFFSET = 16
+SUPERVISOR_PID = 17
+_ROLE_BLOCKS = 32
+_ROLE_WORDS = 32
+CONTROL_WORDS = _ROLE_BLOCKS + ROLES * _ROLE_WORDS
+
+# Offsets into a role block.
+PID = 0
+READINESS = 1
+HEARTBEAT = 2
+PROGRESS = 3
+GATE_EPOCH = 4
+STOP = 16
+DOORBELL = 17
+
+# Part of the layout hash: raise it when a word changes its meaning.
+_MEANING_VERSION = 1
+
+
+class TripSource(IntEnum):
+    """Who tripped: the bit of the emergency word. Numbers outside the list count as UNKNOWN."""
+
+    HARDWARE = 0
+    OPERATOR = 1
+    PANIC = 2
+    SUPERVISOR = 3
+    RISK = 4
+    EXECUTION = 5
+    DEAD_MAN = 6
+    STORAGE = 7
+    GATEWAY = 8
+    INTEGRITY = 9
+    KILLSWITCH = 10
+    UNKNOWN = 15
+
+
+class Readiness(IntEnum):
+    """How far a role is; it comes and goes by itself and is not a trading mode."""
+
+    STARTING = 0
+    READY = 1
+    DRAINING = 2
+    STOPPED = 3
+
+
+class Stop(IntEnum):
+    """What a role is asked to do; a value outside the list means NOW."""
+
+    RUN = 0
+    DRAIN = 1
+    NOW = 2
+
+
+# --- kernels: control is the int64[::1] view ----------------------------------------------------------------------
+
+
+@inlined
+def role_at(role: int) -> int:
+    """Index of the first word of a role's block."""
+    return _ROLE_BLOCKS + role * _ROLE_WORDS
+
+
+@inlined
+def doorbell_at(role: int) -> int:
+    """Index of a role's doorbell in the int32 view of the block."""
+    return 2 * (_ROLE_BLOCKS + role * _ROLE_WORDS + DOORBELL)
+
+
+@inlined
+def trip(control: np.ndarray, source: int) -> int:
+    """Set the emergency word; returns it as it is now. Wait-free."""
+    bit = source if 0 <= source < SOURCE_BITS else SOURCE_BITS - 1
+    fetch_add(control, EMERGENCY, 1 << SOURCE_BITS)
+    return fetch_or(control, EMERGENCY, 1 << bit) | (1 << bit)
+
+
+@inlined
+def emergency_word(control: np.ndarray) -> int:
+    """The emergency word; anything but 0 stops trading."""
+    return load_acquire(control, EMERGENCY)
+
+
+@inlined
+def reset_emergency(control: np.ndarray, seen: int) -> bool:
+    """Clear the word if it still is `seen`; False if anybody tripped since."""
+    return compare_exchange(control, EMERGENCY, seen, 0) == seen
+
+
+@inlined
+def session_offset(control: np.ndarray) -> int:
+    """The ns that turn CLOCK_MONOTONIC into session time; constant, so read it once."""
+    return load_acquire(control, SESSION_OFFSET)
+
+
+@inlined
+def stop_requested(control: np.ndarray, role: int) -> int:
+    """A value of Stop: 0 to run on, anything else to stop."""
+    return load_acquire(control, _ROLE_BLOCKS + role * _ROLE_WORDS + STOP)
+
+
+@inlined
+def request_stop(control: np.ndarray, role: int, stop: int) -> None:
+    """Ask a role to stop (a value of Stop); ring its doorbell afterwards."""
+    store_release(control, _ROLE_BLOCKS + role * _ROLE_WORDS + STOP, stop)
+
+
+@inlined
+def beat(control: np.ndarray, role: int, now_ns: int) -> None:
+    """Publish the session time of this loop turn."""
+    store_release(control, _ROLE_BLOCKS + role * _ROLE_WORDS + HEARTBEAT, now_ns)
+
+
+@inlined
+def heartbeat(control: np.ndarray, role: int) -> int:
+    """Session time of the role's last loop turn; 0 before the first."""
+    return load_acquire(control, _ROLE_BLOCKS + role * _ROLE_WORDS + HEARTBEAT)
+
+
+@inlined
+def add_progress(control: np.ndarray, role: int, count: int) -> None:
+    """Count work done by the role itself."""
+    at = _ROLE_BLOCKS + role * _ROLE_WORDS + PROGRESS
+    store_release(control, at, load_relaxed(control, at) + count)
+
+
+@inlined
+def progress(control: np.ndarray, role: int) -> int:
+    """Work done by the role so far."""
+    return load_acquire(control, _ROLE_BLOCKS + role * _ROLE_WORDS + PROGRESS)
+
+
+@inlined
+def set_readiness(control: np.ndarray, role: int, value: int) -> None:
+    """Publish a value of Readiness."""
+    store_release(control, _ROLE_BLOCKS + role * _ROLE_WORDS + READINESS, value)
+
+
+@inlined
+def readiness(control: np.ndarray, role: int) -> int:
+    """The role's Readiness; compare with READY, anything else is not ready."""
+    return load_acquire(control, _ROLE_BLOCKS + role * _ROLE_WORDS + READINESS)
+
+
+@inlined
+def set_gate_epoch(control: np.ndarray, role: int, word: int) -> None:
+    """A gateway publishes the emergency word for which its gate is shut."""
+    store_release(control, _ROLE_BLOCKS + role * _ROLE_WORDS + GATE_EPOCH, word)
+
+
+@inlined
+def gate_epoch(control: np.ndarray, role: int) -> int:
+    """The emergency word for which a gateway has shut its gate; 0 while it is open."""
+    return load_acquire(control, _ROLE_BLOCKS + role * _ROLE_WORDS + GATE_EPOCH)
+
+
+@inlined
+def set_pid(control: np.ndarray, role: int, pid: int) -> None:
+    """The role's process id; 0 where there is none."""
+    store_release(control, _ROLE_BLOCKS + role * _ROLE_WORDS + PID, pid)
+
+
+@inlined
+def role_pid(control: np.ndarray, role: int) -> int:
+    """The process id that the role published."""
+    return load_acquire(control, _ROLE_BLOCKS + role * _ROLE_WORDS + PID)
+
+
+# --- Python -------------------------------------------------------------------------------------------------------
+
+
+def is_tripped(word: int) -> bool:
+    """True unless the word is exactly 0: what we do not understand is an emergency."""
+    return word != 0
+
+
+def tripped_sources(word: int) -> list[TripSource]:
+    """The sources whose bits are set; a bit without a name is UNKNOWN. Empty between a trip's two steps."""
+    names: list[TripSource] = []
+    for bit in range(SOURCE_BITS):
+        if word >> bit & 1:
+            names.append(TripSource(bit) if bit in TripSource._value2member_map_ else TripSource.UNKNOWN)
+    return sorted(set(names))
+
+
+def trip_count(word: int) -> int:
+    """How many trips the word has counted since it was last 0."""
+    return (word >> SOURCE_BITS) & ((1 << 48) - 1)
+
+
+class ControlBlock:
+    """One mapped control block. `words` is the int64 view for kernels, `bells` the int32 view for doorbells."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.words = segment.array(np.int64, 0, CONTROL_WORDS)
+        self.bells = segment.array(np.int32, 0, 2 * CONTROL_WORDS)
+
+    @classmethod
+    def create(cls, *, instance: str, kernel_digest: str, epoch: int = 0) -> ControlBlock:
+        """Make the control block of an instance; fixes its session clock. Raises SegmentError."""
+        segment = Segment.create(
+            CONTROL_SEGMENT,
+            8 * CONTROL_WORDS,
+            layout_hash=layout_hash(np.dtype(np.int64), CONTROL_WORDS * 1000 + _MEANING_VERSION),
+            record_size=8,
+            capacity=CONTROL_WORDS,
+            instance=instance,
+            kernel_digest=kernel_digest,
+            epoch=epoch,
+            prefault=True,
+        )
+        block = cls(segment)
+        store_release(block.words, SESSION_OFFSET, new_session_offset_ns())
+        return block
+
+    @classmethod
+    def attach(cls, *, instance: str, kernel_digest: str | None, read_only: bool = False) -> ControlBlock:
+        """Map an instance's control block; kernel_digest None for those who only look or trip."""
+        segment = Segment.attach(
+            CONTROL_SEGMENT,
+            instance=instance,
+            layout_hash=layout_hash(np.dtype(np.int64), CONTROL_WORDS * 1000 + _MEANING_VERSION),
+            record_size=8,
+            capacity=CONTROL_WORDS,
+            kernel_digest=kernel_digest,
+            read_only=read_only,
+            prefault=True,
+        )
+        return cls(segment)
+
+    @property
+    def word(self) -> int:
+        """The emergency word."""
+        return int(emergency_word(self.words))
+
+    @property
+    def tripped(self) -> bool:
+        """True unless the emergency word is exactly 0."""
+        return is_tripped(self.word)
+
+    def trip(self, source: int) -> int:
+        """Stop trading everywhere, then wake all roles so that they notice; returns the word."""
+        word = int(trip(self.words, source))
+        for role in range(ROLES):
+            self.doorbell(role).ring()
+        return word
+
+    def reset(self, seen: int) -> bool:
+        """Clear the emergency word if nobody tripped since it was `seen`."""
+        return bool(reset_emergency(self.words, seen))
+
+    @property
+    def session_offset_ns(self) -> int:
+        """Offset of the session clock (shm.clock.python_session_ns)."""
+        return int(session_offset(self.words))
+
+    @property
+    def supervisor_pid(self) -> int:
+        """The supervisor's process id; 0 before it has published it."""
+        return int(load_acquire(self.words, SUPERVISOR_PID))
+
+    @supervisor_pid.setter
+    def supervisor_pid(self, pid: int) -> None:
+        store_release(self.words, SUPERVISOR_PID, pid)
+
+    def doorbell(self, role: int) -> Doorbell:
+        """The doorbell of a role."""
+        return Doorbell(self.bells, doorbell_index(role))
+
+    def request_stop(self, role: int, stop: Stop = Stop.DRAIN) -> None:
+        """Ask a role to stop and wake it."""
+        request_stop(self.words, _checked(role), int(stop))
+        self.doorbell(role).ring()
+
+    def stop_requested(self, role: int) -> Stop:
+        """What a role is asked to do."""
+        value = int(stop_requested(self.words, _checked(role)))
+        return Stop(value) if value in Stop._value2member_map_ else Stop.NOW
+
+    def clear_role(self, role: int) -> None:
+        """Forget a dead role before its successor starts: everything of its block but the doorbell's count."""
+        at = int(role_at(_checked(role)))
+        for offset in (PID, READINESS, HEARTBEAT, PROGRESS, GATE_EPOCH, STOP):
+            store_release(self.words, at + offset, 0)
+        self.doorbell(role).silence()
+
+    def set_readiness(self, role: int, value: Readiness) -> None:
+        """Publish how far a role is."""
+        set_readiness(self.words, _checked(role), int(value))
+
+    def readiness(self, role: int) -> Readiness:
+        """How far a role is; a value that is not known reads STARTING."""
+        value = int(readiness(self.words, _checked(role)))
+        return Readiness(value) if value in Readiness._value2member_map_ else Readiness.STARTING
+
+    def set_pid(self, role: int, pid: int) -> None:
+        """Publish a role's process id."""
+        set_pid(self.words, _checked(role), pid)
+
+    def pid(self, role: int) -> int:
+        """A role's process id; 0 where there is none."""
+        return int(role_pid(self.words, _checked(role)))
+
+    def beat(self, role: int, now_ns: int) -> None:
+        """Publish the session time of a role's loop turn."""
+        beat(self.words, _checked(role), now_ns)
+
+    def heartbeat(self, role: int) -> int:
+        """Session time of a role's last loop turn; 0 before the first."""
+        return int(heartbeat(self.words, _checked(role)))
+
+    def add_progress(self, role: int, count: int) -> None:
+        """Count work done by a role; called by that role alone."""
+        add_progress(self.words, _checked(role), count)
+
+    def progress(self, role: int) -> int:
+        """Work done by a role so far."""
+        return int(progress(self.words, _checked(role)))
+
+    def close(self) -> None:
+        """Let go of the segment and of the views of it."""
+        for view in ("words", "bells"):
+            vars(self).pop(view, None)
+        self.segment.close()
+
+    def unlink(self) -> None:
+        """Remove the segment's name."""
+        self.segment.unlink()
+
+
+def _checked(role: int) -> int:
+    """The role's number, or IndexError: the kernels do not check."""
+    if not 0 <= role < ROLES:
+        raise IndexError(f"role {role}: 0 to {ROLES - 1} are allowed")
+    return int(role)
+
+
+def doorbell_index(role: int) -> int:
+    """Index of a role's doorbell in `bells`, for wiring in Python; IndexError outside the roles."""
+    return int(doorbell_at(_checked(role)))
