@@ -3,11 +3,11 @@
 Purpose: the only way in which two processes look at one word. LLVM may keep the result of a plain load in a
 register, so a loop that polls with one never sees the store; an atomic load is done again every time.
 
-Layout: `array` is a C-contiguous 1-D array of int64, uint64, int32 or uint32 whose items are naturally aligned;
-`index` counts items from its start and is neither wrapped nor checked, in no build.
+Layout: `array` is a C-contiguous 1-D array of int64, uint64, int32 or uint32, its items naturally aligned;
+`index` counts items from its start and is neither wrapped nor checked, not even in a checked build.
 
 Ordering (C11 names): load_acquire sees everything written before the store_release whose value it reads.
-load_relaxed and store_relaxed are whole (never torn) and never elided from a loop, but order nothing; a fence beside them does.
+load_relaxed and store_relaxed are whole (never torn) and done every time, but order nothing; a fence does.
 fetch_add, fetch_or and compare_exchange are sequentially consistent. A store followed by a load of *another*
 word is ordered by fence_seq_cst alone.
 
@@ -30,7 +30,7 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-# Neither is cached on disk here: the floors above compile these into kernels of their own, and those are cached.
+# Not cached on disk here: the floors above compile these into kernels of their own, and those are cached.
 compiled = numba.njit(nogil=True, error_model="numpy")
 inlined = numba.njit(nogil=True, error_model="numpy", forceinline=True)
 
@@ -200,7 +200,7 @@ def compare_exchange(array: np.ndarray, index: int, expected: int, new: int) -> 
 
 @inlined
 def fence_seq_cst() -> None:
-    """All fences of this kind, in all processes, happen in one order: it orders a store before a later load."""
+    """Orders everything before it, stores too, before everything after it, loads too."""
     _fence_seq_cst()
 
 

@@ -28,8 +28,8 @@ _CLOCK_MONOTONIC = 1  # the same number on every Linux
 @intrinsic
 def _clock_gettime(typing_context: Any, clock: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        # struct timespec {int64 seconds, int64 nanoseconds} on this function's stack. The C function is looked
-        # up by name, so callers can be cached on disk (an address found through ctypes could not).
+        # struct timespec {int64 seconds, int64 nanoseconds} on this function's stack. The C function is
+        # looked up by name, so callers can be cached on disk (an address found through ctypes could not).
         word = ir.IntType(64)
         stamp = cgutils.alloca_once(builder, word, size=2)
         kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32), stamp.type])

@@ -2,22 +2,21 @@
 
 Purpose: what must work while anything else is hung or dead. A trip is two atomic instructions by anybody.
 
-Layout: `control` is int64[::1] of CONTROL_WORDS; every group of words with one writer has 128 bytes of its own.
-  EMERGENCY       the emergency word: low 16 bits one bit a source, high 48 bits the count of trips. 0 is the
+Layout: `control` is the int64[::1] view of CONTROL_DTYPE, one record; role r has a ROLE_DTYPE block.
+  emergency       the emergency word: low 16 bits one bit a source, high 48 bits the count of trips. 0 is the
                   only value that lets trading go on; anything else, known or not, is an emergency.
-  SESSION_OFFSET  ns to add to CLOCK_MONOTONIC, fixed by the creator (shm.clock)
-  SUPERVISOR_PID
-  role block r (0 <= r < ROLES), 256 bytes at role_at(r):
-      PID, READINESS, HEARTBEAT, PROGRESS, GATE_EPOCH     written by the role
-      STOP, DOORBELL (two int32)                          written by others (the flag of the bell by the role)
+  session_offset  ns to add to CLOCK_MONOTONIC, fixed by the creator (shm.clock)
+  supervisor_pid
+  roles[r]        pid, readiness, heartbeat, progress, gate_epoch: written by the role
+                  stop, doorbell: written by others (the sleeping flag of the bell by the role)
 
-Ordering: EMERGENCY and STOP are loaded with acquire; all stores are releases; trip and reset are sequentially
-consistent. PROGRESS counts work done, HEARTBEAT is the session time of the last loop turn: a role whose
-heartbeat moves while its progress does not, with input waiting, is stuck.
+Ordering: every load is an acquire, every store a release; trip and reset are sequentially consistent.
+progress counts work done, heartbeat is the session time of the last loop turn: a role whose heartbeat moves
+while its progress does not, with input waiting, is stuck.
 
-Invariants: trip adds to the count before it sets its bit, so the word differs from what any reset has seen from
-the first of its two instructions on. Reset is a compare-exchange of the whole word that was seen when its
-conditions were checked; a trip in between makes it fail. One process at a time may reset.
+Invariants: trip adds to the count before it sets its bit, so from the first of its two instructions on the
+word differs from what any reset has seen. Reset is a compare-exchange of the whole word that was seen when
+its conditions were checked; a trip in between makes it fail. One process at a time may reset.
 
 Limits: 2^48 trips, then the count starts again and the source bits stay. What the roles are called is decided
 above this floor.
@@ -46,25 +45,49 @@ ROLES = 32
 SOURCE_BITS = 16
 CONTROL_SEGMENT = "control"
 
-# Indexes into control, in int64 words; 16 words are 128 bytes.
-EMERGENCY = 0
-SESSION_OFFSET = 16
-SUPERVISOR_PID = 17
-_ROLE_BLOCKS = 32
-_ROLE_WORDS = 32
-CONTROL_WORDS = _ROLE_BLOCKS + ROLES * _ROLE_WORDS
+# What has one writer has 128 bytes (two cache lines) of its own. The layout hash covers all names here.
+ROLE_DTYPE = np.dtype(
+    {
+        "names": ["pid", "readiness", "heartbeat", "progress", "gate_epoch", "stop", "doorbell"],
+        "formats": ["<i8", "<i8", "<i8", "<i8", "<i8", "<i8", ("<i4", (2,))],
+        "offsets": [0, 8, 16, 24, 32, 128, 136],
+        "itemsize": 256,
+    }
+)
+CONTROL_DTYPE = np.dtype(
+    {
+        "names": ["emergency", "session_offset", "supervisor_pid", "roles"],
+        "formats": ["<i8", "<i8", "<i8", (ROLE_DTYPE, (ROLES,))],
+        "offsets": [0, 128, 136, 256],
+        "itemsize": 256 + ROLES * 256,
+    }
+)
+
+
+def _word(dtype: np.dtype, field: str) -> int:
+    """Index of a field in the int64 view."""
+    if dtype.fields is None:
+        raise TypeError(f"{dtype} has no fields")
+    offset: int = dtype.fields[field][1]
+    return offset // 8
+
+
+# Indexes into control, the int64 view.
+EMERGENCY = _word(CONTROL_DTYPE, "emergency")
+SESSION_OFFSET = _word(CONTROL_DTYPE, "session_offset")
+SUPERVISOR_PID = _word(CONTROL_DTYPE, "supervisor_pid")
+CONTROL_WORDS = CONTROL_DTYPE.itemsize // 8
+_ROLE_BLOCKS = _word(CONTROL_DTYPE, "roles")
+_ROLE_WORDS = ROLE_DTYPE.itemsize // 8
 
 # Offsets into a role block.
-PID = 0
-READINESS = 1
-HEARTBEAT = 2
-PROGRESS = 3
-GATE_EPOCH = 4
-STOP = 16
-DOORBELL = 17
-
-# Part of the layout hash: raise it when a word changes its meaning.
-_MEANING_VERSION = 1
+PID = _word(ROLE_DTYPE, "pid")
+READINESS = _word(ROLE_DTYPE, "readiness")
+HEARTBEAT = _word(ROLE_DTYPE, "heartbeat")
+PROGRESS = _word(ROLE_DTYPE, "progress")
+GATE_EPOCH = _word(ROLE_DTYPE, "gate_epoch")
+STOP = _word(ROLE_DTYPE, "stop")
+DOORBELL = _word(ROLE_DTYPE, "doorbell")
 
 
 class TripSource(IntEnum):
@@ -101,7 +124,7 @@ class Stop(IntEnum):
     NOW = 2
 
 
-# --- kernels: control is the int64[::1] view ----------------------------------------------------------------------
+# --- kernels: control is the int64[::1] view -----------------------------------------------------------
 
 
 @inlined
@@ -215,7 +238,7 @@ def role_pid(control: np.ndarray, role: int) -> int:
     return load_acquire(control, _ROLE_BLOCKS + role * _ROLE_WORDS + PID)
 
 
-# --- Python -------------------------------------------------------------------------------------------------------
+# --- Python --------------------------------------------------------------------------------------------
 
 
 def is_tripped(word: int) -> bool:
@@ -238,7 +261,7 @@ def trip_count(word: int) -> int:
 
 
 class ControlBlock:
-    """One mapped control block. `words` is the int64 view for kernels, `bells` the int32 view for doorbells."""
+    """One mapped control block: `words` is its int64 view, `bells` the int32 view for doorbells."""
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
@@ -250,10 +273,10 @@ class ControlBlock:
         """Make the control block of an instance; fixes its session clock. Raises SegmentError."""
         segment = Segment.create(
             CONTROL_SEGMENT,
-            8 * CONTROL_WORDS,
-            layout_hash=layout_hash(np.dtype(np.int64), CONTROL_WORDS * 1000 + _MEANING_VERSION),
-            record_size=8,
-            capacity=CONTROL_WORDS,
+            CONTROL_DTYPE.itemsize,
+            layout_hash=layout_hash(CONTROL_DTYPE, 1),
+            record_size=CONTROL_DTYPE.itemsize,
+            capacity=1,
             instance=instance,
             kernel_digest=kernel_digest,
             epoch=epoch,
@@ -269,9 +292,9 @@ class ControlBlock:
         segment = Segment.attach(
             CONTROL_SEGMENT,
             instance=instance,
-            layout_hash=layout_hash(np.dtype(np.int64), CONTROL_WORDS * 1000 + _MEANING_VERSION),
-            record_size=8,
-            capacity=CONTROL_WORDS,
+            layout_hash=layout_hash(CONTROL_DTYPE, 1),
+            record_size=CONTROL_DTYPE.itemsize,
+            capacity=1,
             kernel_digest=kernel_digest,
             read_only=read_only,
             prefault=True,
@@ -328,7 +351,7 @@ class ControlBlock:
         return Stop(value) if value in Stop._value2member_map_ else Stop.NOW
 
     def clear_role(self, role: int) -> None:
-        """Forget a dead role before its successor starts: everything of its block but the doorbell's count."""
+        """Forget a dead role before its successor starts: all of its block but the doorbell's count."""
         at = int(role_at(_checked(role)))
         for offset in (PID, READINESS, HEARTBEAT, PROGRESS, GATE_EPOCH, STOP):
             store_release(self.words, at + offset, 0)

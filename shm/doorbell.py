@@ -100,7 +100,7 @@ def _wake(bells: np.ndarray, at: int) -> None:
 
 @inlined
 def ring_bell(bells: np.ndarray, at: int) -> None:
-    """Wake the consumer of the doorbell at bells[at] if it sleeps; call after publishing. bells: int32[::1]."""
+    """Wake the consumer of the doorbell at bells[at] (int32[::1]) if it sleeps; call after publishing."""
     fence_seq_cst()
     if load_relaxed(bells, at + 1) != 0:
         _wake(bells, at)
@@ -123,7 +123,7 @@ def cancel_wait(bells: np.ndarray, at: int) -> None:
 
 @compiled
 def commit_wait(bells: np.ndarray, at: int, seen: int, timeout_ns: int) -> bool:
-    """Sleep until rung, at most min(timeout_ns, MAX_WAIT_NS); returns whether the bell has rung since `seen`."""
+    """Sleep until rung, MAX_WAIT_NS at the most; returns whether the bell has rung since `seen`."""
     limit = min(timeout_ns, MAX_WAIT_NS)
     if limit > 0:
         _futex(bells, at, _FUTEX_WAIT, seen, limit)
@@ -132,7 +132,7 @@ def commit_wait(bells: np.ndarray, at: int, seen: int, timeout_ns: int) -> bool:
 
 
 class Doorbell:
-    """The same doorbell for Python: `bells` is an int32 view of shared memory, `at` the index of its first word."""
+    """The same for Python: `bells` is an int32 view of shared memory, `at` the index of the first word."""
 
     def __init__(self, bells: np.ndarray, at: int) -> None:
         if bells.dtype != np.int32 or bells.ndim != 1:

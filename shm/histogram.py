@@ -5,18 +5,20 @@ Purpose: p50, p99, p99.9 and max of every hop at any time, for one addition per 
 Layout: int64[::1] of HISTOGRAM_WORDS: COUNT, SUM, MAX and NEGATIVE, then BUCKETS counters at FIRST_BUCKET.
 Values below 64 have a bucket each; above, every octave is cut into 32 equal buckets, up to 2^63 - 1.
 
-Invariants: one writer. Every word is written whole (relaxed atomic), so a reader in another process sees counts
-that are at most one value apart. Negative values (two clocks that disagree) are counted in NEGATIVE alone.
+Invariants: one writer. Every word is written whole (relaxed atomic), so a reader in another process sees
+counts that are at most one value apart. Negative values (clocks that disagree) are counted in NEGATIVE alone.
 A percentile is the middle of its bucket: off by at most 1/64 of the value, exact below 64.
 
-Limits: SUM wraps once the values add up to 2^63 ns. Cost: about 2 ns a value.
+Limits: SUM stays at its largest value once the values add up to 2^63 ns. Cost: about 2 ns a value.
 
 Source: the bucketing of HdrHistogram (Tene), reduced to one precision.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ BUCKETS = 1888  # 64 exact ones, then 57 octaves of 32
 HISTOGRAM_WORDS = FIRST_BUCKET + BUCKETS
 HISTOGRAM_BYTES = 8 * HISTOGRAM_WORDS
 
+INT64_MAX = 2**63 - 1
 _OCTAVE_BITS = 5
 
 
@@ -62,7 +65,8 @@ def record(histogram: np.ndarray, value_ns: int) -> None:
     at = FIRST_BUCKET + bucket_of(value_ns)
     store_relaxed(histogram, at, load_relaxed(histogram, at) + 1)
     store_relaxed(histogram, COUNT, load_relaxed(histogram, COUNT) + 1)
-    store_relaxed(histogram, SUM, load_relaxed(histogram, SUM) + value_ns)
+    total = load_relaxed(histogram, SUM) + value_ns
+    store_relaxed(histogram, SUM, total if total >= 0 else INT64_MAX)
     if value_ns > load_relaxed(histogram, MAX):
         store_relaxed(histogram, MAX, value_ns)
 
@@ -86,8 +90,8 @@ _MIDDLE_OF_BUCKET = _middles()
 def percentiles(histogram: np.ndarray, percents: Sequence[float]) -> list[int]:
     """The values in ns below or at which the given percents of all values lie; zeros for an empty histogram.
 
-    The p-th percentile of n values is the ceil(p / 100 * n)-th smallest (numpy's "inverted_cdf"). May be called
-    while another process records: the counters are copied once.
+    The p-th percentile of n values is the ceil(p / 100 * n)-th smallest (numpy's "inverted_cdf"). May be
+    called while another process records.
     """
     for percent in percents:
         if not 0 <= percent <= 100:
@@ -96,7 +100,8 @@ def percentiles(histogram: np.ndarray, percents: Sequence[float]) -> list[int]:
     total = int(cumulative[-1])
     if total == 0:
         return [0] * len(percents)
-    ranks = [max(1, int(np.ceil(total * percent / 100))) for percent in percents]
+    # Decimal, since 1000 * 99.9 / 100 in floats is a little more than 999.
+    ranks = [max(1, math.ceil(total * Decimal(str(percent)) / 100)) for percent in percents]
     buckets = np.searchsorted(cumulative, ranks)
     return [min(int(_MIDDLE_OF_BUCKET[bucket]), int(histogram[MAX])) for bucket in buckets]
 
@@ -104,8 +109,10 @@ def percentiles(histogram: np.ndarray, percents: Sequence[float]) -> list[int]:
 def merge(into: np.ndarray, other: np.ndarray) -> None:
     """Add the counts of another histogram to one that nobody else writes."""
     maximum = max(int(into[MAX]), int(other[MAX]))
+    total = min(int(into[SUM]) + int(other[SUM]), INT64_MAX)
     into += other
     into[MAX] = maximum
+    into[SUM] = total
 
 
 def summary(histogram: np.ndarray) -> dict[str, int]:

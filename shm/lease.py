@@ -3,9 +3,9 @@
 A lease is an OFD (open file description) lock on one byte of a file or segment. Different bytes are different
 leases. A stopped process (SIGSTOP) keeps its lease: kill it, then take over.
 
-The lock lives as long as any duplicate of the descriptor, in any process. So a lease opens its own descriptor
-(never one that was mapped: Python's mmap duplicates it), the descriptor is close-on-exec, and a process forked
-through Python closes its copies at once. A fork made by C code would keep the lease alive.
+The lock lives as long as any duplicate of the descriptor, in any process. So a lease opens its own
+descriptor (never one that was mapped: Python's mmap duplicates it), the descriptor is close-on-exec, and a
+process forked through Python closes its copies at once. A fork made by C code would keep the lease alive.
 
 Source: fcntl(2), "Open file description locks".
 """
@@ -21,8 +21,6 @@ from pathlib import Path
 
 import posix_ipc
 
-_F_OFD_GETLK = 36
-_F_OFD_SETLK = 37
 _FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
 
@@ -57,7 +55,7 @@ class Lease:
         """Take the lease on a byte of a segment (its full name) or a file; raises LeaseHeld, never waits."""
         descriptor = _open(target)
         try:
-            fcntl.fcntl(descriptor, _F_OFD_SETLK, _flock(fcntl.F_WRLCK, byte))
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, byte))
         except OSError as error:
             os.close(descriptor)
             if error.errno in (errno.EAGAIN, errno.EACCES):
@@ -70,7 +68,7 @@ class Lease:
         """Whether anybody holds the lease now, without taking it."""
         descriptor = _open(target)
         try:
-            answer = fcntl.fcntl(descriptor, _F_OFD_GETLK, _flock(fcntl.F_WRLCK, byte))
+            answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, byte))
         finally:
             os.close(descriptor)
         kind: int = struct.unpack(_FLOCK, answer)[0]
@@ -85,7 +83,7 @@ class Lease:
         """Give the lease back. May be called again."""
         if self._descriptor is not None:
             # Unlocking frees the lease even if C code has forked a copy of the descriptor.
-            fcntl.fcntl(self._descriptor, _F_OFD_SETLK, _flock(fcntl.F_UNLCK, self.byte))
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, self.byte))
             self._forget()
 
     def _forget(self) -> None:

@@ -1,4 +1,4 @@
-"""A ring in a segment of its own, for Python: adapters, tools and tests. The kernels are in shm/ring_kernels.py.
+"""A ring in a segment of its own, for Python: adapters, tools and tests. shm/ring_kernels.py has the kernels.
 
 Payload: the control words, then the slots. A Ring object takes the producer's side at its first claim or push
 and the consumer's at its first read; who may do so in which process is the caller's business (one of each).
@@ -125,6 +125,7 @@ class Ring:
     def producer(self) -> np.ndarray:
         """The producer's private words, for kernels; made at the first use, from the shared cursors."""
         if self._producer is None:
+            self._check_writable()
             self._producer = kernels.new_local(self.control, self.capacity, self.record_size, producer=True)
         return self._producer
 
@@ -149,7 +150,7 @@ class Ring:
         kernels.producer_drop(self.control, count)
 
     def claim(self, count: int) -> np.ndarray:
-        """A view of the next slots to fill: `count`, or fewer where the ring is full or wraps; may be empty."""
+        """A view of the next slots to fill: `count`, or fewer (even none) where the ring is full or wraps."""
         run = int(kernels.producer_run(self.producer, min(count, self.room())))
         kernels.producer_claim(self.control, self.producer, run)
         slot = int(kernels.producer_slot(self.producer))
@@ -168,6 +169,7 @@ class Ring:
     def consumer(self) -> np.ndarray:
         """The consumer's private words, for kernels; made at the first use, from the shared cursors."""
         if self._consumer is None:
+            self._check_writable()
             self._consumer = kernels.new_local(self.control, self.capacity, self.record_size, producer=False)
         return self._consumer
 
@@ -202,10 +204,14 @@ class Ring:
         kernels.consumer_advance(self.consumer, count)
         kernels.consumer_release(self.control, self.consumer)
 
+    def _check_writable(self) -> None:
+        if self.segment.read_only:
+            raise RingError(f"{self.segment.full_name}: mapped read-only, so neither side can be taken")
+
     # --- lifetime ---
 
     def close(self) -> None:
-        """Let go of the segment and of the views of it; those handed out keep the mapping until they are gone."""
+        """Let go of the segment and the views of it; those handed out keep the mapping while they live."""
         for view in ("control", "slots", "records"):
             vars(self).pop(view, None)
         self.segment.close()

@@ -22,7 +22,7 @@ Ordering:
   TAIL     store-release after the slots are read; load-acquire before they are overwritten
   CLAIM    relaxed store, then fence release, then the slots. An observer copies a slot, then fence acquire,
            then loads CLAIM: its copy of record c is whole if CLAIM <= c + capacity
-  A side reads its own cursors from `local`. Each side looks at the other's cursor only when LIMIT is not enough.
+  A side reads its own cursors from `local`, and the other's only when LIMIT does not promise enough.
 
 Invariants: TAIL <= consumer's CURSOR <= HEAD <= CLAIM <= TAIL + capacity. A producer killed between claim and
 publish leaves nothing visible. The doorbell is rung by the caller, after publishing.
@@ -70,12 +70,12 @@ def new_local(control: np.ndarray, capacity: int, record_size: int, *, producer:
     return local
 
 
-# --- producer ---------------------------------------------------------------------------------------------------
+# --- producer ------------------------------------------------------------------------------------------
 
 
 @inlined
 def producer_room(control: np.ndarray, local: np.ndarray, wanted: int) -> int:
-    """Free slots, at least `wanted` if there are as many; may be told less than there are once wanted is met."""
+    """Free slots: at least `wanted` if there are as many, else all."""
     capacity = local[MASK] + 1
     room = capacity - (local[CURSOR] - local[LIMIT])
     if room < wanted:
@@ -136,12 +136,12 @@ def producer_drop(control: np.ndarray, count: int) -> None:
     store_release(control, DROPPED, load_relaxed(control, DROPPED) + count)
 
 
-# --- consumer ---------------------------------------------------------------------------------------------------
+# --- consumer ------------------------------------------------------------------------------------------
 
 
 @inlined
 def consumer_ready(control: np.ndarray, local: np.ndarray, wanted: int) -> int:
-    """Published records not yet read, at least `wanted` if there are as many."""
+    """Published records not yet read: at least `wanted` if there are as many, else all."""
     ready = local[LIMIT] - local[CURSOR]
     if ready < wanted:
         local[LIMIT] = load_acquire(control, HEAD)
@@ -192,7 +192,7 @@ def consumer_release_to(control: np.ndarray, cursor: int) -> None:
     store_release(control, TAIL, cursor)
 
 
-# --- anybody ----------------------------------------------------------------------------------------------------
+# --- anybody -------------------------------------------------------------------------------------------
 
 
 @inlined

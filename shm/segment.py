@@ -1,12 +1,12 @@
 """Named shared-memory segments that refuse to be misread.
 
-A segment is one POSIX shared-memory object: a header page that says what it holds, then the payload. It belongs
-to an instance and a boot, not to a process: it outlives every process until somebody unlinks it.
+A segment is one POSIX shared-memory object: a header page that says what it holds, then the payload. It
+belongs to an instance and a boot, not to a process: it outlives every process until somebody unlinks it.
 
 Creation is exclusive (O_EXCL), mode 0600, and takes its memory at once (posix_fallocate): a sparse segment
 would raise SIGBUS at some later write when /dev/shm is full. Attaching compares the header with what the
-caller expects and raises SegmentError on any difference. The header never changes after creation and carries a
-checksum, so one that is still being written is refused too.
+caller expects and raises SegmentError on any difference. The header never changes after creation and carries
+a checksum, so one that is still being written is refused too.
 
 Lifetime of views: an array from Segment.array() keeps the mapping alive. close() drops the segment's own
 references; the memory is unmapped when the last view is gone, so a view never dangles, but nobody should keep
@@ -118,17 +118,18 @@ def _decode(page: bytes, full_name: str) -> Header:
     raw = np.frombuffer(page[: HEADER_DTYPE.itemsize], HEADER_DTYPE).copy()
     if int(raw["magic"][0]) != MAGIC:
         raise SegmentError(
-            f"{full_name}: magic is {int(raw['magic'][0]):#x}, expected {MAGIC:#x}: no Bot4 segment, or unfinished"
+            f"{full_name}: magic is {int(raw['magic'][0]):#x}, expected {MAGIC:#x}: "
+            "no Bot4 segment, or unfinished"
         )
-    if int(raw["layout_version"][0]) != LAYOUT_VERSION:
-        raise SegmentError(
-            f"{full_name}: header layout version is {int(raw['layout_version'][0])}, expected {LAYOUT_VERSION}"
-        )
-    stored = int(raw["header_crc32"][0])
+    version = int(raw["layout_version"][0])
+    if version != LAYOUT_VERSION:
+        raise SegmentError(f"{full_name}: header layout version is {version}, expected {LAYOUT_VERSION}")
+    found = int(raw["header_crc32"][0])
     raw["header_crc32"] = 0
-    if zlib.crc32(raw.tobytes()) != stored:
+    expected = zlib.crc32(raw.tobytes())
+    if found != expected:
         raise SegmentError(
-            f"{full_name}: header checksum is {stored:#x}, expected {zlib.crc32(raw.tobytes()):#x}: damaged or unfinished"
+            f"{full_name}: header checksum is {found:#x}, expected {expected:#x}: damaged or unfinished"
         )
     return Header(
         layout_version=int(raw["layout_version"][0]),
@@ -221,7 +222,7 @@ class Segment:
             segment = cls(full_name, header, shared.fd, read_only=False, prefault=prefault)
             segment._mapped()[: len(encoded)] = encoded
         except BaseException:
-            posix_ipc.unlink_shared_memory(full_name)
+            _unlink(full_name)
             raise
         finally:
             shared.close_fd()
@@ -288,14 +289,15 @@ class Segment:
         item = np.dtype(dtype)
         if count < 0 or offset < 0 or offset + count * item.itemsize > self.size:
             raise SegmentError(
-                f"{self.full_name}: {count} items of {item.itemsize} bytes at {offset} leave the {self.size} bytes"
+                f"{self.full_name}: {count} items of {item.itemsize} bytes at {offset} "
+                f"do not lie within {self.size} bytes"
             )
         if offset % item.alignment:
             raise SegmentError(f"{self.full_name}: offset {offset} is not a multiple of {item.alignment}")
         return np.frombuffer(self._mapped(), item, count, HEADER_BYTES + offset)
 
     def lock_memory(self) -> bool:
-        """Keep the pages in memory (mlock, which also faults them in); False where the system does not permit."""
+        """Keep the pages in memory (mlock, which faults them in too); False where that is not permitted."""
         whole = np.frombuffer(self._mapped(), np.uint8)
         locked: int = ctypes.CDLL(None, use_errno=True).mlock(
             ctypes.c_void_p(whole.ctypes.data), ctypes.c_size_t(whole.size)
@@ -360,5 +362,5 @@ def list_segments(instance: str) -> list[str]:
 
 
 def unlink_all(instance: str) -> list[str]:
-    """Remove all segments of an instance; returns the names removed. The caller knows that nobody lives there."""
+    """Remove all segments of an instance, in which nobody lives any more; returns the names removed."""
     return [name for name in list_segments(instance) if _unlink(name)]
