@@ -1,0 +1,452 @@
+"""Order book with price-time priority: matching as a kernel.
+
+Layout: one BOOK record holds everything. Each side is a sorted array of price levels with the best level last, so
+that work near the touch moves little memory and far orders are as good as near ones. A level is a FIFO of orders,
+linked through the order pool. `live` lists the occupied places of the pool densely.
+Invariants: levels of a side ascend in side * price; no level is empty; bid < ask after every command; a level's
+size is the sum of what its orders have left; order and trade ids rise; each LEVEL event has an update id of its own
+and ids between commands have holes, as on the real venue.
+A command is given its time; it writes what happened to `events`, in order. Callers provide room: a command needs at
+most `events_needed` records. Orders of one owner may match each other (the venue's self-trade mode NONE).
+Cost: binary search of a level plus the memory move behind it; finding an order by id scans the live list (cancels of
+clients only; the flow knows the place). Capacity is fixed: a resting order beyond it is refused with BOOK_FULL.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+
+from engine.kernel import kernel
+from engine.matching.events import EVENT, EventKind, Refusal
+from engine.records import OrderType, Side, TimeInForce
+from engine.stage import BYTES, as_bytes
+
+MAX_ORDERS = 8192  # of one book
+MAX_LEVELS = 2048  # of one side
+SIDES = 2 * MAX_LEVELS
+
+BOOK = np.dtype(
+    [
+        ("next_order_id", "<i8"),
+        ("next_trade_id", "<i8"),
+        ("next_update_id", "<i8"),
+        ("last_update_id", "<i8"),  # of the last level change
+        ("bid_price", "<i8"),  # the touch as last announced; 0 where a side is empty
+        ("bid_size", "<i8"),
+        ("ask_price", "<i8"),
+        ("ask_size", "<i8"),
+        ("symbol", "<i8"),
+        ("live_count", "<i8"),
+        ("side_orders", "<i8", (2,)),  # live orders of the bid side and of the ask side
+        ("level_count", "<i8", (2,)),
+        # levels of bids at [0, MAX_LEVELS), of asks at [MAX_LEVELS, SIDES), best last
+        ("level_price", "<i8", (SIDES,)),
+        ("level_size", "<i8", (SIDES,)),
+        ("level_head", "<i4", (SIDES,)),  # oldest order
+        ("level_tail", "<i4", (SIDES,)),
+        # the order pool
+        ("order_id", "<i8", (MAX_ORDERS,)),
+        ("order_price", "<i8", (MAX_ORDERS,)),
+        ("order_remaining", "<i8", (MAX_ORDERS,)),
+        ("order_owner", "<i4", (MAX_ORDERS,)),
+        ("order_next", "<i4", (MAX_ORDERS,)),
+        ("order_previous", "<i4", (MAX_ORDERS,)),
+        ("order_live_index", "<i4", (MAX_ORDERS,)),  # where in `live`
+        ("order_side", "i1", (MAX_ORDERS,)),
+        ("live", "<i4", (MAX_ORDERS,)),  # [0, live_count): occupied places; behind: free places
+    ],
+    align=True,
+)
+
+_NONE = -1
+_BUY = int(Side.BUY)
+_SELL = int(Side.SELL)
+_MARKET = int(OrderType.MARKET)
+_GTC = int(TimeInForce.GTC)
+_FOK = int(TimeInForce.FOK)
+_GTX = int(TimeInForce.GTX)
+_ACCEPTED = int(EventKind.ACCEPTED)
+_FILL = int(EventKind.FILL)
+_CANCELLED = int(EventKind.CANCELLED)
+_EXPIRED = int(EventKind.EXPIRED)
+_REJECTED = int(EventKind.REJECTED)
+_LEVEL = int(EventKind.LEVEL)
+_TOUCH = int(EventKind.TOUCH)
+_WOULD_TAKE = int(Refusal.WOULD_TAKE)
+_CANNOT_FILL = int(Refusal.CANNOT_FILL)
+_BOOK_FULL = int(Refusal.BOOK_FULL)
+_UNKNOWN_ORDER = int(Refusal.UNKNOWN_ORDER)
+_BAD_SIZE = int(Refusal.BAD_SIZE)
+
+
+def new_book(symbol: int, first_id: int = 1) -> np.ndarray:
+    """An empty book, BOOK of shape (1,). first_id: where order, trade and update ids start."""
+    book = np.zeros(1, BOOK)
+    for field in ("next_order_id", "next_trade_id", "next_update_id"):
+        book[field] = first_id
+    book["last_update_id"] = first_id - 1
+    book["symbol"] = symbol
+    book["live"][0] = np.arange(MAX_ORDERS)
+    return book
+
+
+def events_needed(book: np.ndarray) -> int:
+    """Records that one command on this book may write at the most."""
+    return 2 * int(book["live_count"][0]) + 8
+
+
+@kernel(inline=True)
+def side_offset(side: int) -> int:
+    """Where the levels of a side start."""
+    return 0 if side == _BUY else MAX_LEVELS
+
+
+@kernel(inline=True)
+def side_index(side: int) -> int:
+    """Index of a side in two-element fields."""
+    return 0 if side == _BUY else 1
+
+
+@kernel()
+def put_event(
+    book: np.ndarray, events: np.ndarray, count: int, kind: int, time_ns: int, order_id: int, owner: int, side: int,
+    price: int, size: int, remaining: int, reason: int,
+) -> int:
+    """Write one event; returns the new count."""
+    event = events[count]
+    event.time_ns = time_ns
+    event.order_id = order_id
+    event.maker_order_id = 0
+    event.price = price
+    event.size = size
+    event.ask_price = 0
+    event.ask_size = 0
+    event.remaining = remaining
+    event.maker_remaining = 0
+    event.update_id = book[0].last_update_id
+    event.trade_id = 0
+    event.owner = owner
+    event.maker_owner = 0
+    event.kind = kind
+    event.side = side
+    event.reason = reason
+    event.symbol = book[0].symbol
+    return count + 1
+
+
+@kernel()
+def put_level(
+    book: np.ndarray, events: np.ndarray, count: int, time_ns: int, side: int, price: int, size: int
+) -> int:
+    """Write a LEVEL event under a fresh update id."""
+    book[0].last_update_id = book[0].next_update_id
+    book[0].next_update_id += 1
+    return put_event(book, events, count, _LEVEL, time_ns, 0, 0, side, price, size, 0, 0)
+
+
+@kernel()
+def put_touch(book: np.ndarray, events: np.ndarray, count: int, time_ns: int) -> int:
+    """Write a TOUCH event where the best bid or ask differs from what was announced last."""
+    bids = book[0].level_count[0]
+    asks = book[0].level_count[1]
+    bid_price = book[0].level_price[bids - 1] if bids > 0 else 0
+    bid_size = book[0].level_size[bids - 1] if bids > 0 else 0
+    ask_price = book[0].level_price[MAX_LEVELS + asks - 1] if asks > 0 else 0
+    ask_size = book[0].level_size[MAX_LEVELS + asks - 1] if asks > 0 else 0
+    if (
+        bid_price == book[0].bid_price and bid_size == book[0].bid_size
+        and ask_price == book[0].ask_price and ask_size == book[0].ask_size
+    ):
+        return count
+    book[0].bid_price = bid_price
+    book[0].bid_size = bid_size
+    book[0].ask_price = ask_price
+    book[0].ask_size = ask_size
+    place = count
+    count = put_event(book, events, count, _TOUCH, time_ns, 0, 0, 0, bid_price, bid_size, 0, 0)
+    events[place].ask_price = ask_price
+    events[place].ask_size = ask_size
+    return count
+
+
+@kernel()
+def find_level(book: np.ndarray, side: int, price: int) -> int:
+    """Place within the side (0 = worst) of the level with this price, or where it would be inserted."""
+    offset = side_offset(side)
+    low = 0
+    high = book[0].level_count[side_index(side)]
+    while low < high:
+        middle = (low + high) // 2
+        if side * book[0].level_price[offset + middle] < side * price:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@kernel()
+def insert_level(book: np.ndarray, side: int, place: int, price: int) -> None:
+    """Open an empty level at a place; the levels from there on move up by one."""
+    offset = side_offset(side)
+    last = book[0].level_count[side_index(side)]
+    for index in range(offset + last, offset + place, -1):
+        book[0].level_price[index] = book[0].level_price[index - 1]
+        book[0].level_size[index] = book[0].level_size[index - 1]
+        book[0].level_head[index] = book[0].level_head[index - 1]
+        book[0].level_tail[index] = book[0].level_tail[index - 1]
+    book[0].level_price[offset + place] = price
+    book[0].level_size[offset + place] = 0
+    book[0].level_head[offset + place] = _NONE
+    book[0].level_tail[offset + place] = _NONE
+    book[0].level_count[side_index(side)] = last + 1
+
+
+@kernel()
+def remove_level(book: np.ndarray, side: int, place: int) -> None:
+    """Take a level out; the levels behind it move down by one."""
+    offset = side_offset(side)
+    last = book[0].level_count[side_index(side)] - 1
+    for index in range(offset + place, offset + last):
+        book[0].level_price[index] = book[0].level_price[index + 1]
+        book[0].level_size[index] = book[0].level_size[index + 1]
+        book[0].level_head[index] = book[0].level_head[index + 1]
+        book[0].level_tail[index] = book[0].level_tail[index + 1]
+    book[0].level_count[side_index(side)] = last
+
+
+@kernel()
+def free_slot(book: np.ndarray, slot: int) -> None:
+    """Give a place of the order pool back (the order is already out of its level)."""
+    last = book[0].live_count - 1
+    index = book[0].order_live_index[slot]
+    moved = book[0].live[last]
+    book[0].live[index] = moved
+    book[0].order_live_index[moved] = index
+    book[0].live[last] = slot
+    book[0].order_live_index[slot] = last
+    book[0].live_count = last
+    book[0].side_orders[side_index(book[0].order_side[slot])] -= 1
+
+
+@kernel()
+def rest(
+    book: np.ndarray, order_id: int, owner: int, side: int, price: int, size: int
+) -> int:
+    """Add an order at the end of its level's queue; returns the level's new size. There is room."""
+    slot = book[0].live[book[0].live_count]
+    book[0].order_live_index[slot] = book[0].live_count
+    book[0].live_count += 1
+    book[0].side_orders[side_index(side)] += 1
+    book[0].order_id[slot] = order_id
+    book[0].order_price[slot] = price
+    book[0].order_remaining[slot] = size
+    book[0].order_owner[slot] = owner
+    book[0].order_side[slot] = side
+    book[0].order_next[slot] = _NONE
+    place = find_level(book, side, price)
+    level = side_offset(side) + place
+    if place == book[0].level_count[side_index(side)] or book[0].level_price[level] != price:
+        insert_level(book, side, place, price)
+    tail = book[0].level_tail[level]
+    book[0].order_previous[slot] = tail
+    if tail == _NONE:
+        book[0].level_head[level] = slot
+    else:
+        book[0].order_next[tail] = slot
+    book[0].level_tail[level] = slot
+    book[0].level_size[level] += size
+    return book[0].level_size[level]
+
+
+@kernel()
+def crossing_size(book: np.ndarray, side: int, price: int, enough: int) -> int:
+    """How much an order of this side and limit could take at once, counted up to `enough`."""
+    offset = side_offset(-side)
+    total = 0
+    place = book[0].level_count[side_index(-side)] - 1
+    while place >= 0 and total < enough and side * book[0].level_price[offset + place] <= side * price:
+        total += book[0].level_size[offset + place]
+        place -= 1
+    return total
+
+
+@kernel()
+def match(
+    book: np.ndarray, order_id: int, owner: int, side: int, price: int, size: int, time_ns: int,
+    events: np.ndarray, count: int,
+) -> tuple[int, int]:
+    """Take from the opposite side up to a limit price; returns (count of events, size left)."""
+    opposite = side_index(-side)
+    offset = side_offset(-side)
+    remaining = size
+    while remaining > 0 and book[0].level_count[opposite] > 0:
+        place = book[0].level_count[opposite] - 1
+        level = offset + place
+        level_price = book[0].level_price[level]
+        if side * level_price > side * price:
+            break
+        while remaining > 0 and book[0].level_head[level] != _NONE:
+            slot = book[0].level_head[level]
+            traded = min(remaining, book[0].order_remaining[slot])
+            remaining -= traded
+            book[0].order_remaining[slot] -= traded
+            book[0].level_size[level] -= traded
+            written = count
+            count = put_event(
+                book, events, count, _FILL, time_ns, order_id, owner, side, level_price, traded, remaining, 0
+            )
+            events[written].trade_id = book[0].next_trade_id
+            events[written].maker_order_id = book[0].order_id[slot]
+            events[written].maker_owner = book[0].order_owner[slot]
+            events[written].maker_remaining = book[0].order_remaining[slot]
+            book[0].next_trade_id += 1
+            if book[0].order_remaining[slot] == 0:
+                following = book[0].order_next[slot]
+                book[0].level_head[level] = following
+                if following == _NONE:
+                    book[0].level_tail[level] = _NONE
+                else:
+                    book[0].order_previous[following] = _NONE
+                free_slot(book, slot)
+        left = book[0].level_size[level]
+        if left == 0:
+            remove_level(book, -side, place)
+        count = put_level(book, events, count, time_ns, -side, level_price, left)
+    return count, remaining
+
+
+@kernel()
+def submit_order(
+    book: np.ndarray, owner: int, side: int, order_type: int, time_in_force: int, price: int, size: int,
+    time_ns: int, events: np.ndarray, count: int,
+) -> int:
+    """Take one new order; returns the new count of events. Lifecycle events are written for owners >= 1 only."""
+    market = order_type == _MARKET
+    may_rest = not market and (time_in_force == _GTC or time_in_force == _GTX)
+    limit = price
+    if market:
+        limit = np.int64(2**62) if side == _BUY else -np.int64(2**62)
+    refusal = 0
+    if size <= 0 or (not market and price <= 0):
+        refusal = _BAD_SIZE
+    elif may_rest and (
+        book[0].live_count >= MAX_ORDERS or book[0].level_count[side_index(side)] >= MAX_LEVELS
+    ):
+        refusal = _BOOK_FULL
+    elif not market and time_in_force == _GTX and crossing_size(book, side, limit, 1) > 0:
+        refusal = _WOULD_TAKE
+    elif not market and time_in_force == _FOK and crossing_size(book, side, limit, size) < size:
+        refusal = _CANNOT_FILL
+    if refusal != 0:
+        return put_event(book, events, count, _REJECTED, time_ns, 0, owner, side, price, size, size, refusal)
+    order_id = book[0].next_order_id
+    book[0].next_order_id += 1
+    book[0].next_update_id += 1
+    if owner != 0:
+        count = put_event(book, events, count, _ACCEPTED, time_ns, order_id, owner, side, price, size, size, 0)
+    count, remaining = match(book, order_id, owner, side, limit, size, time_ns, events, count)
+    if remaining > 0:
+        if may_rest:
+            total = rest(book, order_id, owner, side, price, remaining)
+            count = put_level(book, events, count, time_ns, side, price, total)
+        elif owner != 0:
+            count = put_event(
+                book, events, count, _EXPIRED, time_ns, order_id, owner, side, price, size, remaining, 0
+            )
+    return put_touch(book, events, count, time_ns)
+
+
+@kernel()
+def cancel_slot(book: np.ndarray, slot: int, time_ns: int, events: np.ndarray, count: int) -> int:
+    """Take the order at a place of the pool off the book; returns the new count of events."""
+    side = book[0].order_side[slot]
+    price = book[0].order_price[slot]
+    remaining = book[0].order_remaining[slot]
+    owner = book[0].order_owner[slot]
+    order_id = book[0].order_id[slot]
+    place = find_level(book, side, price)
+    level = side_offset(side) + place
+    before = book[0].order_previous[slot]
+    after = book[0].order_next[slot]
+    if before == _NONE:
+        book[0].level_head[level] = after
+    else:
+        book[0].order_next[before] = after
+    if after == _NONE:
+        book[0].level_tail[level] = before
+    else:
+        book[0].order_previous[after] = before
+    book[0].level_size[level] -= remaining
+    left = book[0].level_size[level]
+    if left == 0:
+        remove_level(book, side, place)
+    free_slot(book, slot)
+    if owner != 0:
+        count = put_event(
+            book, events, count, _CANCELLED, time_ns, order_id, owner, side, price, remaining, remaining, 0
+        )
+    return put_level(book, events, count, time_ns, side, price, left)
+
+
+@kernel(types.int64(BYTES, types.int64, types.int64, types.int64, types.int64, types.int64, types.int64,
+                    types.int64, BYTES))
+def submit(
+    book_bytes: np.ndarray, owner: int, side: int, order_type: int, time_in_force: int, price: int, size: int,
+    time_ns: int, event_bytes: np.ndarray,
+) -> int:
+    """One new order on a book; returns how many events were written from the start of the event array.
+
+    book_bytes: uint8 view of BOOK; event_bytes: uint8 view of EVENT with room for `events_needed`.
+    """
+    return submit_order(
+        book_bytes.view(BOOK), owner, side, order_type, time_in_force, price, size, time_ns,
+        event_bytes.view(EVENT), 0,
+    )
+
+
+@kernel(types.int64(BYTES, types.int64, types.int64, types.int64, BYTES))
+def cancel(book_bytes: np.ndarray, owner: int, order_id: int, time_ns: int, event_bytes: np.ndarray) -> int:
+    """Cancel one live order of an owner; an unknown one gives a REJECTED event. Returns the event count."""
+    book = book_bytes.view(BOOK)
+    events = event_bytes.view(EVENT)
+    for index in range(book[0].live_count):
+        slot = book[0].live[index]
+        if book[0].order_id[slot] == order_id and book[0].order_owner[slot] == owner:
+            book[0].next_update_id += 1
+            count = cancel_slot(book, slot, time_ns, events, 0)
+            return put_touch(book, events, count, time_ns)
+    return put_event(book, events, 0, _REJECTED, time_ns, order_id, owner, 0, 0, 0, 0, _UNKNOWN_ORDER)
+
+
+@kernel(types.int64(BYTES, types.int64, types.int64, BYTES))
+def cancel_all(book_bytes: np.ndarray, owner: int, time_ns: int, event_bytes: np.ndarray) -> int:
+    """Cancel every live order of an owner; returns the event count."""
+    book = book_bytes.view(BOOK)
+    events = event_bytes.view(EVENT)
+    count = 0
+    index = 0
+    book[0].next_update_id += 1
+    while index < book[0].live_count:
+        slot = book[0].live[index]
+        if book[0].order_owner[slot] == owner:
+            count = cancel_slot(book, slot, time_ns, events, count)
+        else:
+            index += 1
+    return put_touch(book, events, count, time_ns)
+
+
+def levels(book: np.ndarray, side: Side, limit: int) -> list[tuple[int, int]]:
+    """(price, size) of the best `limit` levels of a side, best first."""
+    count = int(book["level_count"][0][0 if side == Side.BUY else 1])
+    offset = 0 if side == Side.BUY else MAX_LEVELS
+    first = offset + max(0, count - limit)
+    prices = book["level_price"][0][first : offset + count][::-1].tolist()
+    sizes = book["level_size"][0][first : offset + count][::-1].tolist()
+    return list(zip(prices, sizes))
+
+
+def event_buffer(records: int = 2 * MAX_ORDERS + 64) -> tuple[np.ndarray, np.ndarray]:
+    """An event array and its uint8 view."""
+    events = np.zeros(records, EVENT)
+    return events, as_bytes(events)

@@ -1,0 +1,61 @@
+"""What the book says: one record an event, in the order in which things happened."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class EventKind(IntEnum):
+    """What an event record says, and which fields it fills."""
+
+    NONE = 0
+    ACCEPTED = 1  # order_id, owner, side, price, size
+    FILL = 2  # taker: order_id, owner, side, remaining; maker_*: the resting order; price, size, trade_id
+    CANCELLED = 3  # order_id, owner, side, price, remaining = what was taken off the book
+    EXPIRED = 4  # the rest of an order that may not rest: order_id, owner, side, remaining
+    REJECTED = 5  # order_id (0 where none was given), owner, side, reason
+    LEVEL = 6  # side, price, size = the level's new total, update_id
+    TOUCH = 7  # price, size = best bid; ask_price, ask_size = best ask (0 where empty); update_id
+
+
+class Refusal(IntEnum):
+    """Why the book or the account refused an order; `reason` of a REJECTED event."""
+
+    NONE = 0
+    WOULD_TAKE = 1  # post-only order that would match
+    CANNOT_FILL = 2  # fill-or-kill order that cannot be filled whole
+    BOOK_FULL = 3  # no room for another resting order or price level
+    UNKNOWN_ORDER = 4  # cancel: no such live order of this owner
+    BAD_SIZE = 5  # size or price not positive
+    INSUFFICIENT_MARGIN = 6
+    REDUCE_ONLY = 7  # the order would not reduce the position
+    TOO_MANY_ORDERS = 8  # open orders of the account
+    DUPLICATE_CLIENT_ID = 9  # client id of an open order
+    MIN_NOTIONAL = 10
+
+
+EVENT = np.dtype(
+    [
+        ("time_ns", "<i8"),  # given with the command
+        ("order_id", "<i8"),
+        ("maker_order_id", "<i8"),
+        ("price", "<i8"),  # price units
+        ("size", "<i8"),  # size units
+        ("ask_price", "<i8"),
+        ("ask_size", "<i8"),
+        ("remaining", "<i8"),  # size units left of order_id after the event
+        ("maker_remaining", "<i8"),
+        ("update_id", "<i8"),  # of the last level change up to here
+        ("trade_id", "<i8"),
+        ("owner", "<i4"),  # 0: the flow
+        ("maker_owner", "<i4"),
+        ("kind", "u1"),  # EventKind
+        ("side", "i1"),  # engine.records.Side, of order_id or of the level
+        ("reason", "u1"),  # Refusal
+        ("symbol", "u1"),  # index of the book
+        ("spare", "u1", (4,)),
+    ],
+    align=True,
+)

@@ -1,0 +1,92 @@
+"""The simulated market: a book and a flow for each listed contract, run in given time with no server.
+
+The embedded server drives it with the wall clock; training and tests drive it in virtual time, as fast as it goes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.matching import book as book_kernel
+from engine.matching.events import EVENT
+from engine.matching.flow import flow_until, new_flow
+from engine.matching.settings import VenueSettings
+from engine.records import OrderType, Side, TimeInForce
+from engine.stage import as_bytes
+
+WARM_UP_NS = 20_000_000_000  # how long a market runs before its opening, so that the book is full
+ID_PERIOD_NS = 100_000  # ids start at opening time / this, so that those of a later start are larger
+
+
+class SimulatedMarket:
+    """Books and flows of all listed contracts. Time enters as arguments only.
+
+    settings: what is listed. seed: of the flow, default settings.seed. start_ns: opening time, ns since the epoch;
+    the same three give the same events. Events are EVENT records.
+    """
+
+    def __init__(self, settings: VenueSettings, seed: int | None = None, start_ns: int = 1_700_000_000_000_000_000):
+        self.settings = settings
+        self.seed = settings.seed if seed is None else seed
+        self.start_ns = start_ns
+        listed = settings.listed()
+        self.instruments = tuple(item.instrument(index) for index, item in enumerate(listed))
+        first_id = start_ns // ID_PERIOD_NS
+        self.books = [book_kernel.new_book(index, first_id) for index in range(len(listed))]
+        self.flows = [
+            new_flow(item, index, self.seed, start_ns - WARM_UP_NS) for index, item in enumerate(listed)
+        ]
+        self._book_bytes = [as_bytes(book) for book in self.books]
+        self._flow_bytes = [as_bytes(flow) for flow in self.flows]
+        self._events, self._event_bytes = book_kernel.event_buffer(4 * book_kernel.MAX_ORDERS)
+        self.advance(start_ns)
+
+    def step(self, symbol: int, to_ns: int) -> tuple[np.ndarray, bool]:
+        """Let one contract's flow run towards a time; (events, whether the time was reached).
+
+        The events are a view that the next call overwrites. Not reached: a client's order was filled or the event
+        array was full; deal with the events and call again.
+        """
+        count = flow_until(self._flow_bytes[symbol], self._book_bytes[symbol], to_ns, self._event_bytes)
+        return self._events[:count], bool(self.flows[symbol]["next_ns"][0] > to_ns)
+
+    def advance(self, to_ns: int) -> np.ndarray:
+        """Let every contract's flow run to a time; all events by time, contracts in order where times are equal."""
+        batches: list[np.ndarray] = []
+        for symbol in range(len(self.books)):
+            reached = False
+            while not reached:
+                events, reached = self.step(symbol, to_ns)
+                batches.append(events.copy())
+        merged = np.concatenate(batches) if batches else np.zeros(0, EVENT)
+        return merged[np.argsort(merged["time_ns"], kind="stable")]
+
+    def submit(
+        self, symbol: int, owner: int, side: Side, order_type: OrderType, time_in_force: TimeInForce, price: int,
+        size: int, time_ns: int,
+    ) -> np.ndarray:
+        """One order on a book; its events (a view that the next call overwrites)."""
+        count = book_kernel.submit(
+            self._book_bytes[symbol], owner, int(side), int(order_type), int(time_in_force), price, size, time_ns,
+            self._event_bytes,
+        )
+        return self._events[:count]
+
+    def cancel(self, symbol: int, owner: int, order_id: int, time_ns: int) -> np.ndarray:
+        """Cancel one order; its events (a view that the next call overwrites)."""
+        count = book_kernel.cancel(self._book_bytes[symbol], owner, order_id, time_ns, self._event_bytes)
+        return self._events[:count]
+
+    def cancel_all(self, symbol: int, owner: int, time_ns: int) -> np.ndarray:
+        """Cancel all orders of an owner in one contract; their events (a view that the next call overwrites)."""
+        count = book_kernel.cancel_all(self._book_bytes[symbol], owner, time_ns, self._event_bytes)
+        return self._events[:count]
+
+    def touch(self, symbol: int) -> tuple[int, int, int, int]:
+        """Best bid price and size, best ask price and size; 0 where a side is empty."""
+        book = self.books[symbol]
+        return tuple(int(book[name][0]) for name in ("bid_price", "bid_size", "ask_price", "ask_size"))  # type: ignore[return-value]
+
+    def hidden_price(self, symbol: int) -> float:
+        """The price that the flow gathers around, price units. No client of a venue sees it."""
+        return float(self.flows[symbol]["walk"][0] + self.flows[symbol]["noise"][0])

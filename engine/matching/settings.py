@@ -1,0 +1,100 @@
+"""Settings of the embedded exchange: what it lists, how its market behaves, what an account starts with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.instruments import Instrument
+from engine.settings import section, setting
+from engine.units import MONEY_EXP, parse_units
+
+
+@dataclass(frozen=True)
+class SymbolSettings:
+    """One listed contract and the flow of orders that others send to it. Defaults are those of BTCUSDT."""
+
+    symbol: str = setting("BTCUSDT", "The venue's name of the contract, upper case.")
+    base: str = setting("BTC", "Base asset.")
+    quote: str = setting("USDT", "Quote and margin asset.")
+    price_exp: int = setting(2, "Decimals of a price on the wire (pricePrecision).", minimum=0, maximum=8)
+    size_exp: int = setting(3, "Decimals of a size on the wire (quantityPrecision).", minimum=0, maximum=8)
+    tick_size: str = setting("0.10", "Smallest price step.")
+    lot_size: str = setting("0.001", "Smallest size step and smallest order.")
+    max_size: str = setting("1000", "Largest order.")
+    min_notional: str = setting("100", "Smallest value of an order that is not reduce-only, in the quote asset.")
+    latent_price: float = setting(60_000.0, "Where the hidden price starts.", minimum=0.0)
+    volatility: float = setting(1.0e-5, "Hidden price: relative standard deviation of one second.", minimum=0.0,
+                                maximum=0.01)
+    limit_rate: float = setting(110.0, "Limit orders a second.", minimum=0.0, maximum=100_000.0)
+    market_rate: float = setting(8.0, "Market orders a second.", minimum=0.0, maximum=10_000.0)
+    order_lifetime_s: float = setting(1.2, "Mean life of a resting order of the flow.", minimum=0.01)
+    near_ticks: float = setting(5.0, "Mean distance of most limit orders from the opposite touch.", minimum=1.0)
+    far_ticks: float = setting(80.0, "Mean distance of the others.", minimum=1.0)
+    far_share: float = setting(0.25, "Share of limit orders placed far out.", minimum=0.0, maximum=1.0)
+    limit_size: str = setting("0.010", "Smallest limit order of the flow; sizes are Pareto with exponent 2.")
+    market_size: str = setting("0.002", "Smallest market order of the flow; sizes are Pareto with exponent 1.")
+
+    def instrument(self, index: int) -> Instrument:
+        """The contract as an Instrument. Raises ValueError where a number has more digits than its unit."""
+        return Instrument(
+            index=index,
+            symbol=self.symbol,
+            base=self.base,
+            quote=self.quote,
+            price_exp=self.price_exp,
+            size_exp=self.size_exp,
+            tick_size=parse_units(self.tick_size, self.price_exp),
+            lot_size=parse_units(self.lot_size, self.size_exp),
+            min_notional=parse_units(self.min_notional, MONEY_EXP),
+        )
+
+
+@dataclass(frozen=True)
+class EtherSettings(SymbolSettings):
+    """The same for ETHUSDT."""
+
+    symbol: str = setting("ETHUSDT", "The venue's name of the contract, upper case.")
+    base: str = setting("ETH", "Base asset.")
+    tick_size: str = setting("0.01", "Smallest price step.")
+    max_size: str = setting("10000", "Largest order.")
+    min_notional: str = setting("20", "Smallest value of an order that is not reduce-only, in the quote asset.")
+    latent_price: float = setting(3_000.0, "Where the hidden price starts.", minimum=0.0)
+    volatility: float = setting(1.3e-5, "Hidden price: relative standard deviation of one second.", minimum=0.0,
+                                maximum=0.01)
+    limit_rate: float = setting(90.0, "Limit orders a second.", minimum=0.0, maximum=100_000.0)
+    market_rate: float = setting(7.0, "Market orders a second.", minimum=0.0, maximum=10_000.0)
+    limit_size: str = setting("0.200", "Smallest limit order of the flow; sizes are Pareto with exponent 2.")
+    market_size: str = setting("0.040", "Smallest market order of the flow; sizes are Pareto with exponent 1.")
+
+
+@dataclass(frozen=True)
+class VenueSettings:
+    """The embedded exchange."""
+
+    host: str = setting("127.0.0.1", "Loopback address to listen on; others are refused.")
+    port: int = setting(0, "TCP port; 0 takes any free one.", minimum=0, maximum=65_535)
+    seed: int = setting(1, "Seed of the order flow.", minimum=0)
+    symbols: tuple[str, ...] = setting(("BTCUSDT", "ETHUSDT"), "Contracts to list.")
+    btcusdt: SymbolSettings = section(SymbolSettings, "The BTCUSDT market.")
+    ethusdt: EtherSettings = section(EtherSettings, "The ETHUSDT market.")
+    starting_balance: str = setting("100000", "Wallet of the account at the start, in USDT.")
+    maker_fee: str = setting("0.0002", "Fee of a resting order that trades, as a share of the notional.")
+    taker_fee: str = setting("0.0005", "Fee of an order that takes, as a share of the notional.")
+    leverage: int = setting(20, "Leverage of every contract at the start.", minimum=1, maximum=125)
+    funding_rate: str = setting("0", "Funding rate shown with the mark price; this venue settles no funding.")
+    loop_interval_ms: int = setting(10, "The flow moves and depth@0ms is published this often.", minimum=1,
+                                    maximum=1_000)
+    max_open_orders: int = setting(200, "Open orders of an account in one contract.", minimum=1, maximum=1_000)
+    weight_limit_1m: int = setting(2_400, "Request weight a minute before HTTP 429.", minimum=1)
+    order_limit_10s: int = setting(300, "Orders in 10 s before error -1015.", minimum=1)
+    order_limit_1m: int = setting(1_200, "Orders a minute before error -1015.", minimum=1)
+    send_queue: int = setting(4_096, "Frames that may wait for a slow WebSocket client before it is cut off.",
+                              minimum=16)
+
+    def listed(self) -> tuple[SymbolSettings, ...]:
+        """The listed contracts in order. Raises ValueError for a name that has no market section."""
+        known: dict[str, SymbolSettings] = {item.symbol: item for item in (self.btcusdt, self.ethusdt)}
+        missing = [name for name in self.symbols if name not in known]
+        if missing or not self.symbols:
+            raise ValueError(f"venue.symbols = {list(self.symbols)}: allowed are {sorted(known)}")
+        return tuple(known[name] for name in self.symbols)

@@ -1,0 +1,266 @@
+"""Market data of the simulated market as Binance USD-M frames: bytes, exactly as the embedded server sends them.
+
+Each depth stream of a contract keeps its own previous id (`pu`). A diff covers whole commands only, and bookTicker
+frames carry the update id of the command that moved the touch, so after a diff with final id u a client's best bid
+and ask equal the bookTicker with the largest u not above it. Ids have holes, as on the real venue. A snapshot's
+lastUpdateId is the id of the last level change, hence the first diff that ends at or after it satisfies
+U <= lastUpdateId <= u.
+Source: Binance USD-M futures, "WebSocket Market Streams" and "How to manage a local order book correctly".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from engine.instruments import Instrument
+from engine.matching.book import levels
+from engine.matching.events import EventKind
+from engine.matching.market import SimulatedMarket
+from engine.records import Side
+
+NS_PER_MS = 1_000_000
+DEPTH_INTERVALS_MS = {"depth@0ms": 0, "depth@100ms": 100, "depth": 250, "depth@500ms": 500}
+MARK_INTERVALS_MS = {"markPrice@1s": 1_000, "markPrice": 3_000}
+IMMEDIATE = ("trade", "aggTrade", "bookTicker")
+STREAM_KINDS = (*DEPTH_INTERVALS_MS, *MARK_INTERVALS_MS, *IMMEDIATE)
+FUNDING_PERIOD_MS = 8 * 3_600_000
+
+Frame = tuple[str, bytes]  # stream name, JSON of the bare event
+
+
+def decimal_text(exp: int) -> Callable[[int], str]:
+    """A function that writes non-negative units of 10^-exp as plain decimal text with exp decimals."""
+    if exp == 0:
+        return str
+    scale = 10**exp
+    return lambda value: f"{value // scale}.{value % scale:0{exp}d}"
+
+
+def combined(stream: str, payload: bytes) -> bytes:
+    """A frame as it stands on a combined stream."""
+    return b'{"stream":"%s","data":%s}' % (stream.encode(), payload)
+
+
+class DepthStream:
+    """Levels that changed since the last diff of one depth stream."""
+
+    def __init__(self, last_update_id: int):
+        self.previous_id = last_update_id  # u of the last diff
+        self.first_id = 0  # U of the coming one; 0: nothing changed
+        self.last_id = last_update_id
+        self.time_ns = 0
+        self.bids: dict[int, int] = {}
+        self.asks: dict[int, int] = {}
+
+    def add(self, side: int, price: int, size: int, update_id: int, time_ns: int) -> None:
+        """Note a level's new size."""
+        if self.first_id == 0:
+            self.first_id = update_id
+        self.last_id = update_id
+        self.time_ns = time_ns
+        (self.bids if side == Side.BUY else self.asks)[price] = size
+
+
+class ContractFeed:
+    """Frames of one contract. Feed it every event of its book, in order."""
+
+    def __init__(self, market: SimulatedMarket, symbol: int, wanted: Callable[[str], bool]):
+        self.market = market
+        self.symbol = symbol
+        self.instrument: Instrument = market.instruments[symbol]
+        self.name = self.instrument.symbol
+        self.price_text = decimal_text(self.instrument.price_exp)
+        self.size_text = decimal_text(self.instrument.size_exp)
+        self._wanted = wanted
+        prefix = self.name.lower()
+        self.streams = {kind: f"{prefix}@{kind}" for kind in STREAM_KINDS}
+        last = int(market.books[symbol]["last_update_id"][0])
+        self.depth = {kind: DepthStream(last) for kind in DEPTH_INTERVALS_MS}
+        self._aggregate_id = int(market.books[symbol]["next_trade_id"][0])
+
+    def absorb(self, events: np.ndarray, now_ms: int) -> list[Frame]:
+        """Take in new events (EVENT records of this contract); trades and touches become frames at once."""
+        frames: list[Frame] = []
+        fills: list[tuple[int, int, int, int, int, int]] = []
+        depth = list(self.depth.values())
+        names = (
+            "kind", "side", "time_ns", "price", "size", "update_id", "trade_id", "order_id", "ask_price", "ask_size"
+        )
+        for kind, side, time_ns, price, size, update_id, trade_id, order_id, ask_price, ask_size in zip(
+            *(events[name].tolist() for name in names)
+        ):
+            if kind == EventKind.LEVEL:
+                for stream in depth:
+                    stream.add(side, price, size, update_id, time_ns)
+            elif kind == EventKind.FILL:
+                fills.append((order_id, price, size, side, trade_id, time_ns))
+            elif kind == EventKind.TOUCH:
+                self._trades(frames, fills, now_ms)
+                stream_name = self.streams["bookTicker"]
+                if bid_and_ask := (price and ask_price):
+                    if self._wanted(stream_name):
+                        frames.append((stream_name, self._book_ticker(
+                            now_ms, time_ns, update_id, price, size, bid_and_ask, ask_size
+                        )))
+        self._trades(frames, fills, now_ms)
+        return frames
+
+    def _book_ticker(
+        self, now_ms: int, time_ns: int, update_id: int, bid: int, bid_size: int, ask: int, ask_size: int
+    ) -> bytes:
+        return (
+            f'{{"e":"bookTicker","u":{update_id},"s":"{self.name}","b":"{self.price_text(bid)}",'
+            f'"B":"{self.size_text(bid_size)}","a":"{self.price_text(ask)}","A":"{self.size_text(ask_size)}",'
+            f'"T":{time_ns // NS_PER_MS},"E":{now_ms}}}'
+        ).encode()
+
+    def _trades(
+        self, frames: list[Frame], fills: list[tuple[int, int, int, int, int, int]], now_ms: int
+    ) -> None:
+        """Frames of the fills collected so far; empties the list."""
+        if not fills:
+            return
+        if self._wanted(self.streams["trade"]):
+            for _, price, size, side, trade_id, time_ns in fills:
+                maker = "true" if side == Side.SELL else "false"
+                frames.append((self.streams["trade"], (
+                    f'{{"e":"trade","E":{now_ms},"T":{time_ns // NS_PER_MS},"s":"{self.name}","t":{trade_id},'
+                    f'"p":"{self.price_text(price)}","q":"{self.size_text(size)}","X":"MARKET","m":{maker}}}'
+                ).encode()))
+        groups: list[list[tuple[int, int, int, int, int, int]]] = []
+        for fill in fills:
+            if groups and groups[-1][0][:2] == fill[:2]:
+                groups[-1].append(fill)
+            else:
+                groups.append([fill])
+        for group in groups:
+            _, price, _, side, first, time_ns = group[0]
+            if self._wanted(self.streams["aggTrade"]):
+                maker = "true" if side == Side.SELL else "false"
+                total = sum(item[2] for item in group)
+                frames.append((self.streams["aggTrade"], (
+                    f'{{"e":"aggTrade","E":{now_ms},"a":{self._aggregate_id},"s":"{self.name}",'
+                    f'"p":"{self.price_text(price)}","q":"{self.size_text(total)}","f":{first},'
+                    f'"l":{group[-1][4]},"T":{time_ns // NS_PER_MS},"m":{maker}}}'
+                ).encode()))
+            self._aggregate_id += 1
+        fills.clear()
+
+    def _level_list(self, changed: dict[int, int]) -> str:
+        price_text, size_text = self.price_text, self.size_text
+        return ",".join(f'["{price_text(price)}","{size_text(changed[price])}"]' for price in sorted(changed))
+
+    def diff(self, kind: str, now_ms: int) -> Frame | None:
+        """The diff of one depth stream, or None where nothing changed or nobody listens; starts the next one."""
+        stream = self.depth[kind]
+        if stream.first_id == 0:
+            return None
+        payload = b""
+        if self._wanted(self.streams[kind]):
+            payload = (
+                f'{{"e":"depthUpdate","E":{now_ms},"T":{stream.time_ns // NS_PER_MS},"s":"{self.name}",'
+                f'"U":{stream.first_id},"u":{stream.last_id},"pu":{stream.previous_id},'
+                f'"b":[{self._level_list(stream.bids)}],"a":[{self._level_list(stream.asks)}]}}'
+            ).encode()
+        self.depth[kind] = DepthStream(stream.last_id)
+        return (self.streams[kind], payload) if payload else None
+
+    def mark_price(self) -> int:
+        """Mark price in price units: the mid, or the hidden price where a side is empty."""
+        bid, _, ask, _ = self.market.touch(self.symbol)
+        return (bid + ask) // 2 if bid and ask else int(self.market.hidden_price(self.symbol))
+
+    def mark(self, now_ms: int) -> bytes:
+        """A markPriceUpdate event."""
+        text = decimal_text(8)
+        scale = int(10 ** (8 - self.instrument.price_exp))
+        mark = text(self.mark_price() * scale)
+        index = text(int(self.market.hidden_price(self.symbol)) * scale)
+        funding_ms = (now_ms // FUNDING_PERIOD_MS + 1) * FUNDING_PERIOD_MS
+        rate = f"{float(self.market.settings.funding_rate):.8f}"
+        return (
+            f'{{"e":"markPriceUpdate","E":{now_ms},"s":"{self.name}","p":"{mark}","P":"{mark}","i":"{index}",'
+            f'"r":"{rate}","T":{funding_ms}}}'
+        ).encode()
+
+    def snapshot(self, limit: int, now_ms: int) -> bytes:
+        """The body of GET /fapi/v1/depth."""
+        book = self.market.books[self.symbol]
+        price_text, size_text = self.price_text, self.size_text
+        sides = [
+            ",".join(f'["{price_text(price)}","{size_text(size)}"]' for price, size in levels(book, side, limit))
+            for side in (Side.BUY, Side.SELL)
+        ]
+        return (
+            f'{{"lastUpdateId":{int(book["last_update_id"][0])},"E":{now_ms},"T":{now_ms},'
+            f'"bids":[{sides[0]}],"asks":[{sides[1]}]}}'
+        ).encode()
+
+
+class MarketFeed:
+    """Frames of all contracts of a market, published on a grid of times.
+
+    wanted: says for a stream name whether anybody listens; frames of others are not built.
+    """
+
+    def __init__(self, market: SimulatedMarket, wanted: Callable[[str], bool], now_ms: int):
+        self.market = market
+        self._wanted = wanted
+        self.contracts = [ContractFeed(market, index, wanted) for index in range(len(market.instruments))]
+        self._due_ms = {kind: now_ms for kind in (*DEPTH_INTERVALS_MS, *MARK_INTERVALS_MS)}
+
+    def absorb(self, symbol: int, events: np.ndarray, now_ms: int) -> list[Frame]:
+        """Take in events of one contract; frames to send at once."""
+        return self.contracts[symbol].absorb(events, now_ms) if len(events) else []
+
+    def turn(self, now_ms: int) -> list[Frame]:
+        """Diffs and mark prices that are due."""
+        frames: list[Frame] = []
+        for kind, interval in DEPTH_INTERVALS_MS.items():
+            if self._is_due(kind, interval, now_ms):
+                diffs = [contract.diff(kind, now_ms) for contract in self.contracts]
+                frames += [frame for frame in diffs if frame is not None]
+        for kind, interval in MARK_INTERVALS_MS.items():
+            if self._is_due(kind, interval, now_ms):
+                for contract in self.contracts:
+                    stream = contract.streams[kind]
+                    if self._wanted(stream):
+                        frames.append((stream, contract.mark(now_ms)))
+        return frames
+
+    def _is_due(self, kind: str, interval_ms: int, now_ms: int) -> bool:
+        """Whether the interval of a stream kind is over; if so the next one starts on its grid."""
+        if now_ms < self._due_ms[kind]:
+            return False
+        if interval_ms:
+            self._due_ms[kind] = (now_ms // interval_ms + 1) * interval_ms
+        return True
+
+
+def render_session(
+    market: SimulatedMarket, to_ns: int, streams: tuple[str, ...] = ("depth@0ms", "bookTicker", "trade")
+) -> Iterator[tuple[int, str, bytes]]:
+    """Run a market in virtual time and yield (publication time ns, stream name, bare event) as the server would.
+
+    streams: kinds (of STREAM_KINDS) to render for every contract. The first item of each contract is its snapshot,
+    under the stream name "<symbol>@snapshot"; the diffs that follow bridge it.
+    """
+    step_ns = market.settings.loop_interval_ms * NS_PER_MS
+    now_ns = market.start_ns
+    listening = {f"{item.symbol.lower()}@{kind}" for item in market.instruments for kind in streams}
+    feed = MarketFeed(market, listening.__contains__, now_ns // NS_PER_MS)
+    for contract in feed.contracts:
+        yield now_ns, f"{contract.name.lower()}@snapshot", contract.snapshot(1000, now_ns // NS_PER_MS)
+    while now_ns < to_ns:
+        now_ns = min(now_ns + step_ns, to_ns)
+        now_ms = now_ns // NS_PER_MS
+        for symbol in range(len(feed.contracts)):
+            reached = False
+            while not reached:
+                events, reached = market.step(symbol, now_ns)
+                for stream, payload in feed.absorb(symbol, events, now_ms):
+                    yield now_ns, stream, payload
+        for stream, payload in feed.turn(now_ms):
+            yield now_ns, stream, payload
