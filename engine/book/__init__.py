@@ -1,0 +1,1 @@
+"""The level-2 order book: layout, far levels, and the operations that stages use."""
