@@ -29,6 +29,10 @@ class Reason(IntEnum):
     TIME_BACKWARDS = 19  # receive time went backwards
     NO_INSTRUMENT = 20  # data before the INSTRUMENT record
     CROSSED_BOOK = 21
+    BAD_SIDE = 22  # neither buyer nor seller
+    NO_SNAPSHOT = 23  # a level that has no whole snapshot to stand on
+    # features
+    BOOK_INCOMPLETE = 24  # the book had to forget levels that it now needs
     # the risk gate of execution
     ORDER_VALUE = 32
     POSITION_LIMIT = 33

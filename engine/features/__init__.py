@@ -1,0 +1,1 @@
+"""Features: order books, and the vector that models and strategies see."""

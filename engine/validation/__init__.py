@@ -1,0 +1,1 @@
+"""Validation: which records may be believed, and whether each book is right."""
