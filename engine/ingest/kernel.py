@@ -1,0 +1,259 @@
+"""The entry points of ingestion: frames in, MARKET records out, pure.
+
+Layout: every entry point takes the state (INGEST_STATE as bytes) and an outbox of INGEST_OUTBOX_RECORDS MARKET records
+as bytes, writes n records to the front of the outbox and returns n >= 0. What lies behind them is scratch.
+
+Rules that hold for all:
+- Time. Before its own records a call writes one CLOCK record when its receive time lies in a later 10 ms cell than the
+  largest receive time seen; the CLOCK's time is the start of that cell. The first time ever seen starts the clock and
+  gives none; a time that goes back gives none.
+- Cause. Records carry the ingest id of the call, which never falls below the last one seen. So do waiting diffs that a
+  snapshot releases: they carry the snapshot's id and receive time, and their own venue time.
+- Refusal. A negative answer is -Reason: the frame is counted quarantined, no record is made, and nothing but counters
+  has changed. Time has not moved either; a CLOCK that was due comes with the next call.
+- Groups. The records of one frame and instrument are a group: FIRST on the first, LAST on the last. A diff without any
+  level moves the sequence and makes no record.
+- Trades with an id not above the last one of their instrument are dropped (DUPLICATE).
+- A frame with more than MAX_LEVELS_PER_FRAME levels is refused (FRAME_TOO_LARGE), so no call makes more than
+  MAX_RECORDS_PER_FRAME records.
+
+Cost: see binance_usdm.py. Known limits: one venue; a stream's trade ids must rise for as long as the state lives.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+
+from engine.ingest.binance_usdm import (
+    ACK,
+    DEPTH,
+    FIRST,
+    LAST,
+    LIQUIDATION,
+    MARK,
+    MARK_AND_FUNDING,
+    QUOTE_PAIR,
+    TRADE,
+    Decoded,
+    decode_frame,
+    decode_snapshot,
+    write_row,
+)
+from engine.ingest.json_scan import text_of
+from engine.ingest.sequence import DUPLICATE, apply_diff, declare_gap, release, snapshot_is_too_old, stamp
+from engine.ingest.state import INGEST_OUTBOX_RECORDS, INGEST_STATE, MAX_RECORDS_PER_FRAME, make_ingest_state
+from engine.instruments import MAX_INSTRUMENTS
+from engine.kernel import kernel
+from engine.reasons import Reason
+from engine.records import MARKET, Kind
+from engine.stage import BYTES
+
+__all__ = [
+    "CLOCK_GRID_NS",
+    "INGEST_OUTBOX_RECORDS",
+    "INGEST_STATE",
+    "MAX_RECORDS_PER_FRAME",
+    "ingest_frame",
+    "ingest_lost",
+    "ingest_snapshot",
+    "ingest_start",
+    "ingest_timer",
+    "is_snapshot_body",
+    "make_ingest_state",
+    "make_outbox",
+]
+
+CLOCK_GRID_NS = 10_000_000
+FRAME = types.Bytes(types.uint8, 1, "C")
+
+CLOCK_KIND, INSTRUMENT_KIND = int(Kind.CLOCK), int(Kind.INSTRUMENT)
+SNAPSHOT_TOO_OLD, UNKNOWN_SYMBOL = int(Reason.SNAPSHOT_TOO_OLD), int(Reason.UNKNOWN_SYMBOL)
+OUTBOX_BYTES = INGEST_OUTBOX_RECORDS * MARKET.itemsize
+ALL_INSTRUMENTS = -1
+
+
+def make_outbox() -> np.ndarray:
+    """An outbox (MARKET, INGEST_OUTBOX_RECORDS records) that any entry point can fill; pass it `as_bytes`."""
+    return np.zeros(INGEST_OUTBOX_RECORDS, MARKET)
+
+
+def is_snapshot_body(frame: bytes) -> bool:
+    """True for a REST depth body, as captures hold them between the frames: it names no symbol and goes to
+    `ingest_snapshot` with the instrument that the capture is of."""
+    return frame.lstrip().startswith(b'{"lastUpdateId"')
+
+
+@kernel()
+def _open_outbox(outbox: np.ndarray) -> np.ndarray:
+    """The outbox as records. Raises ValueError for one that is too small: writing past it would corrupt memory."""
+    if len(outbox) < OUTBOX_BYTES:
+        raise ValueError("ingestion: the outbox holds fewer than INGEST_OUTBOX_RECORDS records")
+    return outbox.view(MARKET)
+
+
+@kernel()
+def _clock(state: np.void, rows: np.ndarray, recv_ts_ns: int, ingest_id: int) -> int:
+    """Write the CLOCK record that is due before recv_ts_ns, if any; the state does not change. Returns 0 or 1."""
+    if state.now_ns == 0 or recv_ts_ns // CLOCK_GRID_NS <= state.now_ns // CLOCK_GRID_NS:
+        return 0
+    write_row(rows[0], CLOCK_KIND, 0, FIRST | LAST, 0, 0, 0)
+    rows[0].recv_ts_ns = recv_ts_ns // CLOCK_GRID_NS * CLOCK_GRID_NS
+    rows[0].ingest_id = max(ingest_id, state.last_ingest_id)
+    return 1
+
+
+@kernel()
+def _advance(state: np.void, recv_ts_ns: int, ingest_id: int) -> int:
+    """Move time and the last ingest id, neither of them backwards. Returns the last ingest id."""
+    state.now_ns = max(state.now_ns, recv_ts_ns)
+    state.last_ingest_id = max(state.last_ingest_id, ingest_id)
+    return state.last_ingest_id
+
+
+@kernel()
+def _count_decoded(state: np.void, decoded: Decoded) -> None:
+    """Count what a frame held, whatever becomes of it."""
+    state.events += decoded.count
+    if decoded.code == DEPTH:
+        state.level_updates += decoded.count
+    elif decoded.code == TRADE:
+        state.trades += 1
+    elif decoded.code == QUOTE_PAIR:
+        state.book_tickers += 1
+    elif decoded.code == MARK:
+        state.mark_prices += 1
+    elif decoded.code == MARK_AND_FUNDING:
+        state.mark_prices += 1
+        state.funding += 1
+    elif decoded.code == LIQUIDATION:
+        state.liquidations += 1
+    elif decoded.code == ACK:
+        state.acks += 1
+    else:
+        state.snapshot_levels += decoded.count
+
+
+@kernel(types.int64(BYTES, types.int64, BYTES))
+def ingest_start(state: np.ndarray, recv_ts_ns: int, outbox: np.ndarray) -> int:
+    """Announce every instrument: INSTRUMENT records, by index. Starts the clock."""
+    row, rows = state.view(INGEST_STATE)[0], _open_outbox(outbox)
+    at = _clock(row, rows, recv_ts_ns, 0)
+    ingest_id = _advance(row, recv_ts_ns, 0)
+    for instrument in range(MAX_INSTRUMENTS):
+        if row.symbol_length[instrument] > 0:
+            tick_size, lot_size = row.tick_size[instrument], row.lot_size[instrument]
+            write_row(rows[at], INSTRUMENT_KIND, 0, FIRST | LAST, tick_size, lot_size, row.min_notional[instrument])
+            stamp(row, rows, at, 1, instrument, 0, row.epoch[instrument], recv_ts_ns, ingest_id)
+            at += 1
+    row.out += at
+    return at
+
+
+@kernel(types.int64(BYTES, FRAME, types.int64, types.int64, BYTES))
+def ingest_frame(state: np.ndarray, frame: bytes, recv_ts_ns: int, ingest_id: int, outbox: np.ndarray) -> int:
+    """Take one stream frame. Returns the number of records, or -Reason when it is refused."""
+    row, rows = state.view(INGEST_STATE)[0], _open_outbox(outbox)
+    row.frames += 1
+    row.records_in += 1
+    base = _clock(row, rows, recv_ts_ns, ingest_id)
+    decoded = decode_frame(row, text_of(frame), rows, base)
+    if decoded.code < 0:
+        row.quarantined[-decoded.code] += 1
+        return decoded.code
+    _count_decoded(row, decoded)
+    cause = _advance(row, recv_ts_ns, ingest_id)
+    instrument = decoded.instrument
+    if decoded.code == DEPTH:
+        end = apply_diff(row, rows, base, decoded, recv_ts_ns, cause)
+    elif decoded.code == TRADE and decoded.sequence <= row.last_trade_id[instrument]:
+        row.dropped[DUPLICATE] += 1
+        end = base
+    else:
+        if decoded.code == TRADE:
+            row.last_trade_id[instrument] = decoded.sequence
+        stamp(
+            row, rows, base, decoded.count, instrument, decoded.exch_ts_ns, decoded.sequence, recv_ts_ns, cause
+        )
+        row.processed += 1
+        end = base + decoded.count
+    row.out += end
+    return end
+
+
+@kernel(types.int64(BYTES, types.int64, FRAME, types.int64, types.int64, BYTES))
+def ingest_snapshot(
+    state: np.ndarray, instrument: int, body: bytes, recv_ts_ns: int, ingest_id: int, outbox: np.ndarray
+) -> int:
+    """Take one REST depth body of an instrument: its levels as one SNAPSHOT group, then the waiting diffs that apply.
+
+    A snapshot that is older than the book or than the first waiting diff allows is dropped (SNAPSHOT_TOO_OLD) and
+    snapshot_wanted stays. Returns the number of records, or -Reason when the body is refused.
+    """
+    row, rows = state.view(INGEST_STATE)[0], _open_outbox(outbox)
+    row.frames += 1
+    row.records_in += 1
+    if instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
+        row.quarantined[UNKNOWN_SYMBOL] += 1
+        return -UNKNOWN_SYMBOL
+    base = _clock(row, rows, recv_ts_ns, ingest_id)
+    decoded = decode_snapshot(row, text_of(body), rows, base, instrument)
+    if decoded.code < 0:
+        row.quarantined[-decoded.code] += 1
+        return decoded.code
+    _count_decoded(row, decoded)
+    cause = _advance(row, recv_ts_ns, ingest_id)
+    if snapshot_is_too_old(row, instrument, decoded.sequence):
+        row.dropped[SNAPSHOT_TOO_OLD] += 1
+        row.out += base
+        return base
+    stamp(row, rows, base, decoded.count, instrument, decoded.exch_ts_ns, decoded.sequence, recv_ts_ns, cause)
+    if row.snapshots_applied[instrument] > 0:
+        row.resyncs += 1
+    row.snapshots_applied[instrument] += 1
+    row.processed += 1
+    row.snapshot_wanted[instrument] = 0
+    row.bridged[instrument] = 0
+    row.last_update_id[instrument] = decoded.sequence
+    end = release(row, rows, base + decoded.count, instrument, recv_ts_ns, cause)
+    row.out += end
+    return end
+
+
+@kernel(types.int64(BYTES, types.int64, BYTES))
+def ingest_timer(state: np.ndarray, now_ns: int, outbox: np.ndarray) -> int:
+    """Tell that time has come to now_ns without a frame. Returns 1 when that makes a CLOCK record, else 0."""
+    row, rows = state.view(INGEST_STATE)[0], _open_outbox(outbox)
+    end = _clock(row, rows, now_ns, 0)
+    _advance(row, now_ns, 0)
+    row.out += end
+    return end
+
+
+@kernel(types.int64(BYTES, types.int64, types.int64, types.int64, BYTES))
+def ingest_lost(
+    state: np.ndarray, instrument: int, first_lost: int, recv_ts_ns: int, outbox: np.ndarray
+) -> int:
+    """Tell that data were lost: of one instrument, or of all (ALL_INSTRUMENTS: a connection was lost).
+
+    first_lost: the first ingest id lost, 0 where unknown; it becomes aux of the GAP records. A book in sequence gives
+    a GAP and wants a snapshot; one that waits for a snapshot already has had its GAP and gives none. After a lost
+    connection update ids may start anew, so the next snapshot is taken whatever its id.
+    Returns the number of records, or -Reason for an instrument that does not exist.
+    """
+    row, rows = state.view(INGEST_STATE)[0], _open_outbox(outbox)
+    first, end_instrument = instrument, instrument + 1
+    if instrument == ALL_INSTRUMENTS:
+        first, end_instrument = 0, MAX_INSTRUMENTS
+    elif instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
+        return -UNKNOWN_SYMBOL
+    at = _clock(row, rows, recv_ts_ns, first_lost)
+    cause = _advance(row, recv_ts_ns, first_lost)
+    for index in range(first, end_instrument):
+        if row.symbol_length[index] > 0:
+            if row.snapshot_wanted[index] == 0:
+                at = declare_gap(row, rows, at, index, first_lost, 0, recv_ts_ns, cause)
+            if instrument == ALL_INSTRUMENTS:
+                row.last_update_id[index] = 0
+    row.out += at
+    return at
