@@ -1,0 +1,1 @@
+"""Execution: order states, ledger, decision hash, and the stage that ties strategies and gate to them."""

@@ -1,0 +1,150 @@
+"""From a decision to an order record: gate, order table, decision hash, outbox.
+
+Purpose: the only place where the execution stage writes records for a gateway.
+Invariants: nothing is written after a trip; an order that passed the gate is in the table before its record is in
+the outbox; decisions enter the hash before anything is written. New orders carry a deadline, cancels and
+questions none (NEVER): a late cancel is still wanted.
+Cost: about 100 ns a new order. Memory: the outbox has room for MAX_OUT records for every input record.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.execution.decision_hash import Decision, add_decision
+from engine.execution.order_states import OrderEvent
+from engine.execution.orders import NEVER, apply_event, new_order, open_order_count, side_index
+from engine.kernel import kernel
+from engine.reasons import Reason
+from engine.records import Flag, OrderAction
+from engine.risk.gate import check_order, take_message
+from engine.risk.modes import Mode
+
+
+@kernel()
+def entries_allowed(state: np.ndarray) -> bool:
+    """True when mode, trip, quiescence and opening let new orders be sent."""
+    return state.opened == 1 and state.tripped == 0 and state.quiescing == 0 and state.mode == Mode.NORMAL
+
+
+@kernel()
+def _open_record(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, kind: int, venue: int) -> int:
+    """Claim and clear the next record of the outbox (ORDER). Returns its index."""
+    index = state.written
+    outbox[index] = state.blank_order
+    record = outbox[index]
+    record.ingest_id = state.last_ingest_id
+    record.recv_ts_ns = state.now_ns
+    record.kind = kind
+    record.venue = venue
+    record.deadline_ns = NEVER
+    routes[index] = venue
+    state.written = index + 1
+    return index
+
+
+@kernel()
+def _describe(outbox: np.ndarray, index: int, order: np.ndarray) -> None:
+    """Write what identifies and describes an order into its record."""
+    record = outbox[index]
+    record.order_id = order.order_id
+    record.aux = order.order_id
+    record.venue_order_id = order.venue_order_id
+    record.instrument = order.instrument
+    record.strategy = order.strategy
+    record.side = order.side
+    record.price = order.price
+    record.size = order.size
+    record.order_type = order.order_type
+    record.time_in_force = order.time_in_force
+    if record.kind == OrderAction.CANCEL:
+        record.flags = Flag.CLOSE.value
+
+
+@kernel()
+def submit(
+    state: np.ndarray,
+    outbox: np.ndarray,
+    routes: np.ndarray,
+    strategy: int,
+    instrument: int,
+    side: int,
+    price: int,
+    size: int,
+    order_type: int,
+    time_in_force: int,
+) -> int:
+    """Pass a new order through the gate and send it. Returns its order id, or 0 when it was denied."""
+    view = state.views[instrument]
+    table = state.orders
+    if open_order_count(table) >= table.max_open_orders:
+        reason = Reason.TOO_MANY_ORDERS.value
+    else:
+        reason = check_order(
+            state.gate, view, entries_allowed(state), state.now_ns, side, price, size,
+            state.ledger.positions[instrument].size, table.open_size[instrument, side_index(side)],
+        )
+    passed = reason == Reason.NONE
+    add_decision(
+        state.hash, Decision.INTENT.value if passed else Decision.DENIED.value, strategy, instrument, side,
+        order_type, time_in_force, price, size, state.last_ingest_id,
+    )
+    if not passed:
+        state.denied[reason] += 1
+        return 0
+    slot = new_order(
+        table, state.now_ns, strategy, instrument, side, price, size, order_type, time_in_force
+    )
+    order = table.slots[slot]
+    index = _open_record(state, outbox, routes, OrderAction.NEW.value, view.venue)
+    _describe(outbox, index, order)
+    outbox[index].deadline_ns = (
+        state.now_ns + state.max_decision_age_ns
+    )
+    state.intents += 1
+    state.sent += 1
+    if state.open_loop == 1:
+        apply_event(table, order, OrderEvent.ACCEPTED.value, state.now_ns)
+    return int(order.order_id)
+
+
+@kernel()
+def send_cancel(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, slot: int) -> None:
+    """Cancel an open order (LIVE or PARTIALLY_FILLED). Always passes the gate, takes a message."""
+    if state.tripped == 1:
+        return
+    order = state.orders.slots[slot]
+    order.cancel_wanted = 1
+    take_message(state.gate, state.now_ns)
+    add_decision(
+        state.hash, Decision.CANCEL.value, order.strategy, order.instrument, order.side, order.order_type,
+        order.time_in_force, order.price, order.size, state.last_ingest_id,
+    )
+    index = _open_record(state, outbox, routes, OrderAction.CANCEL.value, state.views[order.instrument].venue)
+    _describe(outbox, index, order)
+    state.intents += 1
+    state.cancels_sent += 1
+    apply_event(state.orders, order, OrderEvent.CANCEL_SENT.value, state.now_ns)
+    if state.open_loop == 1:
+        apply_event(state.orders, order, OrderEvent.CANCELLED.value, state.now_ns)
+
+
+@kernel()
+def send_query(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, slot: int) -> None:
+    """Ask the venue where an order stands. No decision: it does not enter the hash."""
+    if state.tripped == 1:
+        return
+    order = state.orders.slots[slot]
+    take_message(state.gate, state.now_ns)
+    index = _open_record(state, outbox, routes, OrderAction.QUERY.value, state.views[order.instrument].venue)
+    _describe(outbox, index, order)
+    state.queries_sent += 1
+
+
+@kernel()
+def send_reconcile(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, aux: int, venue: int) -> None:
+    """Ask a venue's gateway for balances, positions and open orders; aux goes along."""
+    if state.tripped == 1:
+        return
+    index = _open_record(state, outbox, routes, OrderAction.RECONCILE.value, venue)
+    outbox[index].aux = aux

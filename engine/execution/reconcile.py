@@ -1,0 +1,152 @@
+"""Reconciliation: the venue's answer becomes the opening state, or is compared with the ledger.
+
+Purpose: start from what the venue says, and find out when ledger and venue drift apart.
+An answer is BALANCE, POSITION for each instrument that has one, OPEN_ORDERS and FEES in any order, then
+RECONCILE_END; what is not mentioned is zero. It counts when RECONCILE_END says that it is whole.
+Opening (the request carried aux = 1, nothing was opened before): balance and positions are adopted, the venue's
+sum of fees is taken as zero point. It is refused while orders rest at the venue (nobody here knows them), when the
+balance is missing, or when a position has no entry price; trading then stays shut.
+Comparison (every other answer): balance, each position, number of resting orders, fees since opening. Each must be
+equal; resting orders must lie between those surely and those possibly resting. An answer taken while fills are
+under way may differ for a moment: at quiescence it must not. What differed is kept: ours and the venue's.
+Invariants: `done` counts whole answers, `failed` the others; `mismatch` tells of the last whole one.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+import numpy as np
+
+from engine.execution.order_states import OrderStatus
+from engine.execution.orders import open_order_count
+from engine.instruments import MAX_INSTRUMENTS
+from engine.kernel import kernel
+from engine.records import ReportKind
+from engine.risk.gate import value_or_max
+
+
+class Mismatch(IntFlag):
+    """What an answer did not agree on, or why an opening was refused."""
+
+    NONE = 0
+    BALANCE = 1
+    POSITION = 2
+    OPEN_ORDERS = 4
+    FEES = 8
+
+
+RECONCILE = np.dtype(
+    [
+        ("done", "<i8"),  # whole answers taken: rises by one when a reconciliation is finished
+        ("failed", "<i8"),  # answers that were not whole
+        ("compared", "<i8"),  # whole answers that were compared
+        ("mismatches", "<i8"),  # compared answers that differed in anything
+        ("mismatch", "<i8"),  # Mismatch of the last whole answer
+        ("opening_wanted", "<i8"),  # aux of the last request
+        ("fees_at_opening", "<i8"),  # the venue's sum, 1e-8 quote
+        ("our_balance", "<i8"),  # of the last comparison
+        ("our_fees", "<i8"),
+        ("our_open_orders", "<i8"),
+        ("our_position", "<i8", (MAX_INSTRUMENTS,)),
+        ("balance", "<i8"),  # of the answer being taken, or taken last
+        ("fees", "<i8"),
+        ("open_orders", "<i8"),
+        ("position", "<i8", (MAX_INSTRUMENTS,)),
+        ("entry_price", "<i8", (MAX_INSTRUMENTS,)),
+        ("balance_seen", "u1"),
+        ("collecting", "u1"),  # 1: inside an answer
+    ],
+    align=True,
+)
+
+
+@kernel()
+def start_answer(reconcile: np.ndarray) -> None:
+    """Forget the answer before: the next one starts from nothing."""
+    reconcile.collecting = 1
+    reconcile.balance = 0
+    reconcile.balance_seen = 0
+    reconcile.fees = 0
+    reconcile.open_orders = 0
+    for i in range(MAX_INSTRUMENTS):
+        reconcile.position[i] = 0
+        reconcile.entry_price[i] = 0
+
+
+@kernel()
+def take_answer(reconcile: np.ndarray, record: np.ndarray) -> None:
+    """Take one BALANCE, POSITION, OPEN_ORDERS or FEES report; its instrument was checked."""
+    if reconcile.collecting == 0:
+        start_answer(reconcile)
+    kind = record.kind
+    if kind == ReportKind.BALANCE:
+        reconcile.balance = record.aux
+        reconcile.balance_seen = 1
+    elif kind == ReportKind.POSITION:
+        reconcile.position[record.instrument] = record.size
+        reconcile.entry_price[record.instrument] = record.price
+    elif kind == ReportKind.OPEN_ORDERS:
+        reconcile.open_orders = record.aux
+    elif kind == ReportKind.FEES:
+        reconcile.fees = record.aux
+
+
+@kernel()
+def end_answer(reconcile: np.ndarray, whole: bool) -> None:
+    """Close the answer and count it."""
+    if reconcile.collecting == 0:
+        start_answer(reconcile)
+    reconcile.collecting = 0
+    if whole:
+        reconcile.done += 1
+    else:
+        reconcile.failed += 1
+
+
+@kernel()
+def adopt_opening(reconcile: np.ndarray, ledger: np.ndarray, views: np.ndarray) -> bool:
+    """Make the answer the opening state. Returns False, with `mismatch` set, when it cannot be."""
+    mismatch = 0
+    if reconcile.balance_seen == 0:
+        mismatch |= Mismatch.BALANCE.value
+    if reconcile.open_orders != 0:
+        mismatch |= Mismatch.OPEN_ORDERS.value
+    for i in range(MAX_INSTRUMENTS):
+        if reconcile.position[i] != 0 and reconcile.entry_price[i] <= 0:
+            mismatch |= Mismatch.POSITION.value
+    reconcile.mismatch = mismatch
+    if mismatch != 0:
+        return False
+    ledger.opening_balance = reconcile.balance
+    ledger.balance = reconcile.balance
+    reconcile.fees_at_opening = reconcile.fees
+    for i in range(MAX_INSTRUMENTS):
+        size = reconcile.position[i]
+        ledger.positions[i].size = size
+        ledger.positions[i].cost = value_or_max(reconcile.entry_price[i], abs(size), views[i].unit_exp)
+    return True
+
+
+@kernel()
+def compare(reconcile: np.ndarray, ledger: np.ndarray, table: np.ndarray) -> None:
+    """Compare the answer with ledger and order table, and keep what differed."""
+    mismatch = 0
+    reconcile.our_balance = ledger.balance
+    reconcile.our_fees = ledger.fees
+    reconcile.our_open_orders = open_order_count(table)
+    if reconcile.balance_seen == 0 or reconcile.balance != ledger.balance:
+        mismatch |= Mismatch.BALANCE.value
+    if reconcile.fees - reconcile.fees_at_opening != ledger.fees:
+        mismatch |= Mismatch.FEES.value
+    surely = table.status_count[OrderStatus.LIVE] + table.status_count[OrderStatus.PARTIALLY_FILLED]
+    if reconcile.open_orders < surely or reconcile.open_orders > reconcile.our_open_orders:
+        mismatch |= Mismatch.OPEN_ORDERS.value
+    for i in range(MAX_INSTRUMENTS):
+        reconcile.our_position[i] = ledger.positions[i].size
+        if reconcile.position[i] != ledger.positions[i].size:
+            mismatch |= Mismatch.POSITION.value
+    reconcile.mismatch = mismatch
+    reconcile.compared += 1
+    if mismatch != 0:
+        reconcile.mismatches += 1

@@ -1,0 +1,47 @@
+"""Limits of the gate, as a person writes them, and their conversion to exact units."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from engine.units import INT64_MAX, MONEY_EXP
+
+Number = int | float | str | Decimal | None
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """Hard limits. A limit that is missing, not a number, infinite, zero or negative denies every order."""
+
+    max_order_value: Number = 2_000
+    """Largest value of one order, quote currency."""
+    max_position_value: Number = 10_000
+    """Largest value of a position with every open order of its side filled, quote currency, per instrument."""
+    price_collar_bps: Number = 50
+    """Largest distance of an order's price from mid and from mark price, basis points."""
+    max_messages_per_second: Number = 50
+    """Sustained rate of requests to the venue: orders, cancels and queries together."""
+    message_burst: Number = 100
+    """Requests that may be sent at once after a quiet time."""
+    max_data_age_ms: Number = 1_000
+    """Oldest book that an order may rest on, ms of record time since the book's last event."""
+
+
+def limit_units(value: Number, exp: int) -> int:
+    """A limit in units of 10^-exp, rounded down; 0, which denies everything, where the value is no usable limit."""
+    if value is None or isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        return 0
+    try:
+        scaled = Decimal(str(value)).scaleb(exp)
+    except InvalidOperation:
+        return 0
+    if not scaled.is_finite() or scaled <= 0:
+        return 0
+    return min(int(scaled), INT64_MAX)
+
+
+def money(value: Number) -> int:
+    """A limit in quote currency as money units of 1e-8; 0 where it is no usable limit."""
+    return limit_units(value, MONEY_EXP)

@@ -1,0 +1,1 @@
+"""Strategies: pure kernels that turn a prediction into quote targets."""
