@@ -4,12 +4,13 @@ Each depth stream of a contract keeps its own previous id (`pu`). A diff covers 
 frames carry the update id of the command that moved the touch, so after a diff with final id u a client's best bid
 and ask equal the bookTicker with the largest u not above it. Ids have holes, as on the real venue. A snapshot's
 lastUpdateId is the id of the last level change, hence the first diff that ends at or after it satisfies
-U <= lastUpdateId <= u.
+U <= lastUpdateId <= u. While a side is empty no bookTicker is sent.
 Source: Binance USD-M futures, "WebSocket Market Streams" and "How to manage a local order book correctly".
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -26,8 +27,10 @@ MARK_INTERVALS_MS = {"markPrice@1s": 1_000, "markPrice": 3_000}
 IMMEDIATE = ("trade", "aggTrade", "bookTicker")
 STREAM_KINDS = (*DEPTH_INTERVALS_MS, *MARK_INTERVALS_MS, *IMMEDIATE)
 FUNDING_PERIOD_MS = 8 * 3_600_000
+SNAPSHOT_DELAY_MS = 600  # of a rendered session, longer than any depth interval
 
 Frame = tuple[str, bytes]  # stream name, JSON of the bare event
+Trade = tuple[int, int, int, int, int, int]  # taker's order id, price, size, taker's side, trade id, time ns
 
 
 def decimal_text(exp: int) -> Callable[[int], str]:
@@ -78,12 +81,13 @@ class ContractFeed:
         self.streams = {kind: f"{prefix}@{kind}" for kind in STREAM_KINDS}
         last = int(market.books[symbol]["last_update_id"][0])
         self.depth = {kind: DepthStream(last) for kind in DEPTH_INTERVALS_MS}
+        self.recent: deque[Trade] = deque(maxlen=1000)  # the last trades, oldest first
         self._aggregate_id = int(market.books[symbol]["next_trade_id"][0])
 
     def absorb(self, events: np.ndarray, now_ms: int) -> list[Frame]:
         """Take in new events (EVENT records of this contract); trades and touches become frames at once."""
         frames: list[Frame] = []
-        fills: list[tuple[int, int, int, int, int, int]] = []
+        fills: list[Trade] = []
         depth = list(self.depth.values())
         names = (
             "kind", "side", "time_ns", "price", "size", "update_id", "trade_id", "order_id", "ask_price", "ask_size"
@@ -98,12 +102,10 @@ class ContractFeed:
                 fills.append((order_id, price, size, side, trade_id, time_ns))
             elif kind == EventKind.TOUCH:
                 self._trades(frames, fills, now_ms)
-                stream_name = self.streams["bookTicker"]
-                if bid_and_ask := (price and ask_price):
-                    if self._wanted(stream_name):
-                        frames.append((stream_name, self._book_ticker(
-                            now_ms, time_ns, update_id, price, size, bid_and_ask, ask_size
-                        )))
+                if price and ask_price and self._wanted(self.streams["bookTicker"]):
+                    frames.append((self.streams["bookTicker"], self._book_ticker(
+                        now_ms, time_ns, update_id, price, size, ask_price, ask_size
+                    )))
         self._trades(frames, fills, now_ms)
         return frames
 
@@ -117,11 +119,12 @@ class ContractFeed:
         ).encode()
 
     def _trades(
-        self, frames: list[Frame], fills: list[tuple[int, int, int, int, int, int]], now_ms: int
+        self, frames: list[Frame], fills: list[Trade], now_ms: int
     ) -> None:
         """Frames of the fills collected so far; empties the list."""
         if not fills:
             return
+        self.recent.extend(fills)
         if self._wanted(self.streams["trade"]):
             for _, price, size, side, trade_id, time_ns in fills:
                 maker = "true" if side == Side.SELL else "false"
@@ -129,7 +132,7 @@ class ContractFeed:
                     f'{{"e":"trade","E":{now_ms},"T":{time_ns // NS_PER_MS},"s":"{self.name}","t":{trade_id},'
                     f'"p":"{self.price_text(price)}","q":"{self.size_text(size)}","X":"MARKET","m":{maker}}}'
                 ).encode()))
-        groups: list[list[tuple[int, int, int, int, int, int]]] = []
+        groups: list[list[Trade]] = []
         for fill in fills:
             if groups and groups[-1][0][:2] == fill[:2]:
                 groups[-1].append(fill)
@@ -244,15 +247,15 @@ def render_session(
 ) -> Iterator[tuple[int, str, bytes]]:
     """Run a market in virtual time and yield (publication time ns, stream name, bare event) as the server would.
 
-    streams: kinds (of STREAM_KINDS) to render for every contract. The first item of each contract is its snapshot,
-    under the stream name "<symbol>@snapshot"; the diffs that follow bridge it.
+    streams: kinds (of STREAM_KINDS) to render for every contract. SNAPSHOT_DELAY_MS after the opening, when diffs
+    have been seen as a client would have buffered them, comes the body of each contract's snapshot under the name
+    "<symbol>@snapshot".
     """
     step_ns = market.settings.loop_interval_ms * NS_PER_MS
     now_ns = market.start_ns
     listening = {f"{item.symbol.lower()}@{kind}" for item in market.instruments for kind in streams}
     feed = MarketFeed(market, listening.__contains__, now_ns // NS_PER_MS)
-    for contract in feed.contracts:
-        yield now_ns, f"{contract.name.lower()}@snapshot", contract.snapshot(1000, now_ns // NS_PER_MS)
+    snapshot_ns = now_ns + SNAPSHOT_DELAY_MS * NS_PER_MS
     while now_ns < to_ns:
         now_ns = min(now_ns + step_ns, to_ns)
         now_ms = now_ns // NS_PER_MS
@@ -264,3 +267,7 @@ def render_session(
                     yield now_ns, stream, payload
         for stream, payload in feed.turn(now_ms):
             yield now_ns, stream, payload
+        if snapshot_ns and now_ns >= snapshot_ns:
+            snapshot_ns = 0
+            for contract in feed.contracts:
+                yield now_ns, f"{contract.name.lower()}@snapshot", contract.snapshot(1000, now_ms)

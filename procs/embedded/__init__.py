@@ -1,0 +1,1 @@
+"""The embedded exchange behind Binance USD-M futures' own REST and WebSocket protocol, on loopback only."""

@@ -1,0 +1,59 @@
+"""Errors of the embedded venue: what its operator sees, and what its clients get in the venue's own words.
+
+Source: Binance USD-M futures, "Error Codes" and "General Info" (HTTP return codes). A post-only order that would take
+is refused with -5022 and never becomes an order, as the venue's newer interface does it (the older one accepted the
+order and expired it). A client order id must be unique among open orders (-4116).
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from engine.matching.events import Refusal
+
+
+class VenueError(RuntimeError):
+    """The embedded venue cannot start or go on; the message is for people."""
+
+
+class ApiError(Exception):
+    """An error answer: HTTP status, the venue's code, its message."""
+
+    def __init__(self, code: int, message: str, status: int = 400):
+        super().__init__(f"{code} {message}")
+        self.code = code
+        self.message = message
+        self.status = status
+
+    def body(self) -> bytes:
+        """The JSON that goes on the wire."""
+        return orjson.dumps({"code": self.code, "msg": self.message})
+
+
+def missing(name: str) -> ApiError:
+    """A mandatory parameter is absent or makes no sense."""
+    return ApiError(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
+
+
+_REFUSALS = {
+    Refusal.WOULD_TAKE: (
+        -5022, "Due to the order could not be executed as maker, the Post Only order will be rejected."
+    ),
+    Refusal.CANNOT_FILL: (
+        -5021, "Due to the order could not be filled immediately, the FOK order has been rejected."
+    ),
+    Refusal.BOOK_FULL: (-1008, "Server is currently overloaded with other requests. Please try again later."),
+    Refusal.UNKNOWN_ORDER: (-2011, "Unknown order sent."),
+    Refusal.BAD_SIZE: (-4003, "Quantity less than or equal to zero."),
+    Refusal.INSUFFICIENT_MARGIN: (-2019, "Margin is insufficient."),
+    Refusal.REDUCE_ONLY: (-2022, "ReduceOnly Order is rejected."),
+    Refusal.TOO_MANY_ORDERS: (-2025, "Reach max open order limit."),
+    Refusal.DUPLICATE_CLIENT_ID: (-4116, "ClientOrderId is duplicated."),
+    Refusal.MIN_NOTIONAL: (-4164, "Order's notional must be no smaller than {} (unless you choose reduce only)."),
+}
+
+
+def refused(reason: Refusal, detail: str = "") -> ApiError:
+    """The error answer for a refusal of the exchange. detail fills the gap that some messages have."""
+    code, message = _REFUSALS[reason]
+    return ApiError(code, message.format(detail))
