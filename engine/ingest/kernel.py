@@ -1,23 +1,24 @@
 """The entry points of ingestion: frames in, MARKET records out, pure.
 
-Layout: every entry point takes the state (INGEST_STATE as bytes) and an outbox of INGEST_OUTBOX_RECORDS MARKET records
-as bytes, writes n records to the front of the outbox and returns n >= 0. What lies behind them is scratch.
+Layout: every entry point takes the state (INGEST_STATE as bytes) and an outbox of INGEST_OUTBOX_RECORDS MARKET
+records as bytes, writes n records to the front of the outbox and returns n >= 0. What lies behind is scratch.
 
 Rules that hold for all:
-- Time. Before its own records a call writes one CLOCK record when its receive time lies in a later 10 ms cell than the
-  largest receive time seen; the CLOCK's time is the start of that cell. The first time ever seen starts the clock and
-  gives none; a time that goes back gives none.
-- Cause. Records carry the ingest id of the call, which never falls below the last one seen. So do waiting diffs that a
-  snapshot releases: they carry the snapshot's id and receive time, and their own venue time.
-- Refusal. A negative answer is -Reason: the frame is counted quarantined, no record is made, and nothing but counters
-  has changed. Time has not moved either; a CLOCK that was due comes with the next call.
-- Groups. The records of one frame and instrument are a group: FIRST on the first, LAST on the last. A diff without any
-  level moves the sequence and makes no record.
+- Time. Before its own records a call writes one CLOCK record when its receive time lies in a later 10 ms cell
+  than the largest receive time seen; the CLOCK's time is the start of that cell. The first time ever seen starts
+  the clock and gives none; a time that goes back gives none.
+- Cause. Records carry the ingest id of the call, which never falls below the last one seen. So do waiting diffs
+  that a snapshot releases: they carry its id and its receive time, and their own venue time.
+- Refusal. A negative answer is -Reason: the frame is counted quarantined, no record is made, and nothing but
+  counters has changed. Time has not moved either; a CLOCK that was due comes with the next call.
+- Groups. The records of one frame and instrument are a group: FIRST on the first, LAST on the last. A diff
+  without any level moves the sequence and makes no record.
 - Trades with an id not above the last one of their instrument are dropped (DUPLICATE).
 - A frame with more than MAX_LEVELS_PER_FRAME levels is refused (FRAME_TOO_LARGE), so no call makes more than
   MAX_RECORDS_PER_FRAME records.
 
-Cost: see binance_usdm.py. Known limits: one venue; a stream's trade ids must rise for as long as the state lives.
+Cost: 80 ns a call beside what binance_usdm.py says; 0.9 us for a trade frame called from Python. Known limits: one
+venue; the trade ids of an instrument must rise for as long as the state lives.
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ from numba import types
 from engine.ingest.binance_usdm import (
     ACK,
     DEPTH,
-    FIRST,
-    LAST,
     LIQUIDATION,
     MARK,
     MARK_AND_FUNDING,
@@ -38,11 +37,11 @@ from engine.ingest.binance_usdm import (
     Decoded,
     decode_frame,
     decode_snapshot,
-    write_row,
 )
 from engine.ingest.json_scan import text_of
-from engine.ingest.sequence import DUPLICATE, apply_diff, declare_gap, release, snapshot_is_too_old, stamp
-from engine.ingest.state import INGEST_OUTBOX_RECORDS, INGEST_STATE, MAX_RECORDS_PER_FRAME, make_ingest_state
+from engine.ingest.rows import FIRST, LAST, stamp, write_row
+from engine.ingest.sequence import DUPLICATE, apply_diff, declare_gap, release, snapshot_is_too_old
+from engine.ingest.state import INGEST_OUTBOX_RECORDS, INGEST_STATE, MAX_RECORDS_PER_FRAME, StateRow, make_ingest_state
 from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
 from engine.reasons import Reason
@@ -93,7 +92,7 @@ def _open_outbox(outbox: np.ndarray) -> np.ndarray:
 
 
 @kernel()
-def _clock(state: np.void, rows: np.ndarray, recv_ts_ns: int, ingest_id: int) -> int:
+def _clock(state: StateRow, rows: np.ndarray, recv_ts_ns: int, ingest_id: int) -> int:
     """Write the CLOCK record that is due before recv_ts_ns, if any; the state does not change. Returns 0 or 1."""
     if state.now_ns == 0 or recv_ts_ns // CLOCK_GRID_NS <= state.now_ns // CLOCK_GRID_NS:
         return 0
@@ -104,7 +103,7 @@ def _clock(state: np.void, rows: np.ndarray, recv_ts_ns: int, ingest_id: int) ->
 
 
 @kernel()
-def _advance(state: np.void, recv_ts_ns: int, ingest_id: int) -> int:
+def _advance(state: StateRow, recv_ts_ns: int, ingest_id: int) -> int:
     """Move time and the last ingest id, neither of them backwards. Returns the last ingest id."""
     state.now_ns = max(state.now_ns, recv_ts_ns)
     state.last_ingest_id = max(state.last_ingest_id, ingest_id)
@@ -112,11 +111,11 @@ def _advance(state: np.void, recv_ts_ns: int, ingest_id: int) -> int:
 
 
 @kernel()
-def _count_decoded(state: np.void, decoded: Decoded) -> None:
+def _count_decoded(state: StateRow, decoded: Decoded) -> None:
     """Count what a frame held, whatever becomes of it."""
-    state.events += decoded.count
+    state.events += decoded.records
     if decoded.code == DEPTH:
-        state.level_updates += decoded.count
+        state.level_updates += decoded.records
     elif decoded.code == TRADE:
         state.trades += 1
     elif decoded.code == QUOTE_PAIR:
@@ -131,7 +130,7 @@ def _count_decoded(state: np.void, decoded: Decoded) -> None:
     elif decoded.code == ACK:
         state.acks += 1
     else:
-        state.snapshot_levels += decoded.count
+        state.snapshot_levels += decoded.records
 
 
 @kernel(types.int64(BYTES, types.int64, BYTES))
@@ -172,11 +171,9 @@ def ingest_frame(state: np.ndarray, frame: bytes, recv_ts_ns: int, ingest_id: in
     else:
         if decoded.code == TRADE:
             row.last_trade_id[instrument] = decoded.sequence
-        stamp(
-            row, rows, base, decoded.count, instrument, decoded.exch_ts_ns, decoded.sequence, recv_ts_ns, cause
-        )
+        stamp(row, rows, base, decoded.records, instrument, decoded.exch_ts_ns, decoded.sequence, recv_ts_ns, cause)
         row.processed += 1
-        end = base + decoded.count
+        end = base + decoded.records
     row.out += end
     return end
 
@@ -207,7 +204,7 @@ def ingest_snapshot(
         row.dropped[SNAPSHOT_TOO_OLD] += 1
         row.out += base
         return base
-    stamp(row, rows, base, decoded.count, instrument, decoded.exch_ts_ns, decoded.sequence, recv_ts_ns, cause)
+    stamp(row, rows, base, decoded.records, instrument, decoded.exch_ts_ns, decoded.sequence, recv_ts_ns, cause)
     if row.snapshots_applied[instrument] > 0:
         row.resyncs += 1
     row.snapshots_applied[instrument] += 1
@@ -215,7 +212,7 @@ def ingest_snapshot(
     row.snapshot_wanted[instrument] = 0
     row.bridged[instrument] = 0
     row.last_update_id[instrument] = decoded.sequence
-    end = release(row, rows, base + decoded.count, instrument, recv_ts_ns, cause)
+    end = release(row, rows, base + decoded.records, instrument, recv_ts_ns, cause)
     row.out += end
     return end
 
@@ -231,9 +228,7 @@ def ingest_timer(state: np.ndarray, now_ns: int, outbox: np.ndarray) -> int:
 
 
 @kernel(types.int64(BYTES, types.int64, types.int64, types.int64, BYTES))
-def ingest_lost(
-    state: np.ndarray, instrument: int, first_lost: int, recv_ts_ns: int, outbox: np.ndarray
-) -> int:
+def ingest_lost(state: np.ndarray, instrument: int, first_lost: int, recv_ts_ns: int, outbox: np.ndarray) -> int:
     """Tell that data were lost: of one instrument, or of all (ALL_INSTRUMENTS: a connection was lost).
 
     first_lost: the first ingest id lost, 0 where unknown; it becomes aux of the GAP records. A book in sequence gives

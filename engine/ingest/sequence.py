@@ -1,17 +1,17 @@
 """The sequence rule of a Binance USD-M book, and the pool of diffs that wait for a snapshot.
 
-A diff carries U and u (first and last update id in it) and pu (u of the diff before it). Ids are the venue's, shared by
-all books, so the ids of one book have holes and only pu ties diffs together.
+A diff carries U and u (first and last update id in it) and pu (u of the diff before it). Ids are the venue's,
+shared by all books, so the ids of one book have holes and only pu ties diffs together.
 
-    no snapshot yet                        the diff waits in the pool
-    after snapshot L, none applied yet     u < L: STALE_DIFF; U <= L or pu <= L: applies; else a gap
-    after a diff with id u0                u <= u0: DUPLICATE; pu = u0: applies; else a gap
+    no snapshot yet                     the diff waits in the pool
+    after snapshot L, none applied yet  u < L: STALE_DIFF; U <= L or pu <= L: applies; else a gap
+    after a diff with id u0             u <= u0: DUPLICATE; pu = u0: applies; else a gap
 
-The venue states the second line with U <= L only. pu <= L is as safe, since a diff holds every change after pu, and it
-spares a quiet book, whose next diff may begin well after L, a needless resync.
+The venue states the second line with U <= L only. pu <= L is as safe, since a diff holds every change after pu,
+and it spares a quiet book, whose next diff may begin well after L, a needless resync.
 
-A gap gives one GAP record, asks for a snapshot, and the diff that showed it waits. A pool without room drops the diffs
-of that book (PENDING_OVERFLOW) and waits anew, so what waits for one book never has a hole of our own making.
+A gap gives one GAP record, asks for a snapshot, and the diff that showed it waits. A pool without room drops the
+diffs of that book (PENDING_OVERFLOW) and waits anew, so what waits for one book has no hole of our own making.
 
 Invariants: see state.py. Cost: a verdict is some ns; a release moves the pool once, at most 16,384 levels.
 Source: Binance USD-M futures, "How to manage a local order book correctly".
@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.ingest.binance_usdm import BUY, FIRST, LAST, LEVEL_KIND, SELL, Decoded, mark_group, write_row
-from engine.ingest.state import PENDING_FRAMES, PENDING_LEVELS
+from engine.ingest.binance_usdm import Decoded
+from engine.ingest.event_scan import BUY, LEVEL_KIND, SELL
+from engine.ingest.rows import FIRST, LAST, mark_group, stamp, write_row
+from engine.ingest.state import PENDING_FRAMES, PENDING_LEVELS, StateRow
 from engine.kernel import kernel
 from engine.reasons import Reason
 from engine.records import Kind
@@ -49,25 +51,8 @@ def verdict(bridged: int, book_id: int, first_id: int, last_id: int, previous_id
 
 
 @kernel()
-def stamp(
-    state: np.void, rows: np.ndarray, base: int, count: int, instrument: int, exch_ts_ns: int, sequence: int,
-    recv_ts_ns: int, ingest_id: int,
-) -> None:  # fmt: skip
-    """Write what the records of one group share."""
-    venue = state.venue[instrument]
-    for at in range(base, base + count):
-        row = rows[at]
-        row.ingest_id = ingest_id
-        row.recv_ts_ns = recv_ts_ns
-        row.exch_ts_ns = exch_ts_ns
-        row.sequence = sequence
-        row.instrument = instrument
-        row.venue = venue
-
-
-@kernel()
 def declare_gap(
-    state: np.void, rows: np.ndarray, at: int, instrument: int, first_lost: int, reason: int, recv_ts_ns: int,
+    state: StateRow, rows: np.ndarray, at: int, instrument: int, first_lost: int, reason: int, recv_ts_ns: int,
     ingest_id: int,
 ) -> int:  # fmt: skip
     """Write a GAP record at rows[at] and ask for a snapshot of the instrument. Returns the next place in rows."""
@@ -80,7 +65,7 @@ def declare_gap(
 
 
 @kernel()
-def _move(state: np.void, source: int, source_level: int, target: int, target_level: int) -> None:
+def _move(state: StateRow, source: int, source_level: int, target: int, target_level: int) -> None:
     """Move one waiting diff towards the front of the pool."""
     if source == target and source_level == target_level:
         return
@@ -97,7 +82,7 @@ def _move(state: np.void, source: int, source_level: int, target: int, target_le
 
 
 @kernel()
-def _discard(state: np.void, instrument: int) -> None:
+def _discard(state: StateRow, instrument: int) -> None:
     """Drop every waiting diff of an instrument, counted PENDING_OVERFLOW."""
     frames, kept, level, kept_level = state.pending_frames, 0, 0, 0
     for frame in range(frames):
@@ -113,11 +98,11 @@ def _discard(state: np.void, instrument: int) -> None:
 
 
 @kernel()
-def hold(state: np.void, rows: np.ndarray, base: int, diff: Decoded) -> None:
+def hold(state: StateRow, rows: np.ndarray, base: int, diff: Decoded) -> None:
     """Put a decoded diff, whose levels stand at rows[base:], into the pool; without room, drop and wait anew."""
-    if state.pending_frames == PENDING_FRAMES or state.pending_levels + diff.count > PENDING_LEVELS:
+    if state.pending_frames == PENDING_FRAMES or state.pending_levels + diff.records > PENDING_LEVELS:
         _discard(state, diff.instrument)
-        if state.pending_frames == PENDING_FRAMES or state.pending_levels + diff.count > PENDING_LEVELS:
+        if state.pending_frames == PENDING_FRAMES or state.pending_levels + diff.records > PENDING_LEVELS:
             state.dropped[PENDING_OVERFLOW] += 1
             return
     frame, level = state.pending_frames, state.pending_levels
@@ -127,18 +112,16 @@ def hold(state: np.void, rows: np.ndarray, base: int, diff: Decoded) -> None:
     state.pending_previous_id[frame] = diff.previous_id
     state.pending_exch_ts_ns[frame] = diff.exch_ts_ns
     state.pending_bids[frame] = diff.bids
-    state.pending_count[frame] = diff.count
-    for index in range(diff.count):
+    state.pending_count[frame] = diff.records
+    for index in range(diff.records):
         state.pending_price[level + index] = rows[base + index].price
         state.pending_size[level + index] = rows[base + index].size
     state.pending_frames = frame + 1
-    state.pending_levels = level + diff.count
+    state.pending_levels = level + diff.records
 
 
 @kernel()
-def apply_diff(
-    state: np.void, rows: np.ndarray, base: int, diff: Decoded, recv_ts_ns: int, ingest_id: int
-) -> int:
+def apply_diff(state: StateRow, rows: np.ndarray, base: int, diff: Decoded, recv_ts_ns: int, ingest_id: int) -> int:
     """Judge a diff fresh off the wire, whose levels stand at rows[base:]. Returns the place after the records kept."""
     instrument = diff.instrument
     if state.snapshot_wanted[instrument] != 0:
@@ -156,28 +139,24 @@ def apply_diff(
     state.bridged[instrument] = 1
     state.last_update_id[instrument] = diff.sequence
     state.processed += 1
-    stamp(state, rows, base, diff.count, instrument, diff.exch_ts_ns, diff.sequence, recv_ts_ns, ingest_id)
-    return base + diff.count
+    stamp(state, rows, base, diff.records, instrument, diff.exch_ts_ns, diff.sequence, recv_ts_ns, ingest_id)
+    return base + diff.records
 
 
 @kernel()
-def snapshot_is_too_old(state: np.void, instrument: int, update_id: int) -> bool:
+def snapshot_is_too_old(state: StateRow, instrument: int, update_id: int) -> bool:
     """True when the book was already beyond this snapshot, or the first waiting diff does not follow on it."""
     if update_id < state.last_update_id[instrument]:
         return True
     for frame in range(state.pending_frames):
         if state.pending_instrument[frame] == instrument:
-            judged = verdict(
-                0, update_id, state.pending_first_id[frame], state.pending_last_id[frame], state.pending_previous_id[frame]
-            )
-            return judged == SEQUENCE_GAP
+            first_id, last_id = state.pending_first_id[frame], state.pending_last_id[frame]
+            return verdict(0, update_id, first_id, last_id, state.pending_previous_id[frame]) == SEQUENCE_GAP
     return False
 
 
 @kernel()
-def release(
-    state: np.void, rows: np.ndarray, base: int, instrument: int, recv_ts_ns: int, ingest_id: int
-) -> int:
+def release(state: StateRow, rows: np.ndarray, base: int, instrument: int, recv_ts_ns: int, ingest_id: int) -> int:
     """After a snapshot: judge the waiting diffs of the instrument in order, write those that apply to rows[base:].
 
     Their records carry the receive time and ingest id of the snapshot that released them. A gap among them ends it:

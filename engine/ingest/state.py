@@ -13,6 +13,7 @@ Cost: 330 KiB, nearly all of it the pool.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ INGEST_STATE = np.dtype(
         *STATE_HEAD,
         # Market counters: what was decoded, applied or not.
         ("frames", "<i8"),  # frames and snapshot bodies given, refused ones included
-        ("events", "<i8"),  # market records decoded: levels, trades, quotes (two a ticker), marks, funding, liquidations
+        ("events", "<i8"),  # MARKET records decoded: levels, trades, quotes, marks, funding, liquidations
         ("level_updates", "<i8"),  # levels of diffs
         ("snapshot_levels", "<i8"),
         ("trades", "<i8"),
@@ -78,6 +79,9 @@ INGEST_STATE = np.dtype(
     ],
     align=True,
 )
+
+
+StateRow = Any  # one record of INGEST_STATE inside a kernel: numba knows its fields, a type checker does not
 
 
 def make_ingest_state(instruments: Sequence[Instrument]) -> np.ndarray:
