@@ -8,7 +8,7 @@ Layout: `array` is a C-contiguous 1-D array of int64, uint64, int32 or uint32, i
 
 Ordering (C11 names): load_acquire sees everything written before the store_release whose value it reads.
 load_relaxed and store_relaxed are whole (never torn) and done every time, but order nothing; a fence does.
-fetch_add, fetch_or and compare_exchange are sequentially consistent. A store followed by a load of *another*
+fetch_add, fetch_or, set_bits and compare_exchange are sequentially consistent. A store followed by a load of *another*
 word is ordered by fence_seq_cst alone.
 
 Cost: loads, stores, fence_acquire and fence_release are plain moves on x86-64; a read-modify-write or
@@ -119,6 +119,18 @@ def _fence_intrinsic(ordering: str) -> Any:
 
 
 @intrinsic
+def _set_bits(typing_context: Any, array: Any, index: Any, bits: Any) -> Any:
+    check_words(array, writable=True)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = word_pointer(context, builder, array, arguments[0], arguments[1])
+        builder.atomic_rmw("or", pointer, arguments[2], "seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, array.dtype), emit
+
+
+@intrinsic
 def _compare_exchange(typing_context: Any, array: Any, index: Any, expected: Any, new: Any) -> Any:
     check_words(array, writable=True)
 
@@ -188,8 +200,14 @@ def fetch_add(array: np.ndarray, index: int, value: int) -> int:
 
 @inlined
 def fetch_or(array: np.ndarray, index: int, value: int) -> int:
-    """Set bits of array[index] in one step; returns the value before."""
+    """Set bits of array[index] in one step; returns the value before (on x86-64 a compare-exchange loop)."""
     return _fetch_or(array, index, value)
+
+
+@inlined
+def set_bits(array: np.ndarray, index: int, bits: int) -> None:
+    """Set bits of array[index] in one step, wait-free: no answer, hence one instruction on x86-64."""
+    _set_bits(array, index, bits)
 
 
 @inlined

@@ -31,10 +31,10 @@ import numpy as np
 from shm.atomics import (
     compare_exchange,
     fetch_add,
-    fetch_or,
     inlined,
     load_acquire,
     load_relaxed,
+    set_bits,
     store_release,
 )
 from shm.clock import new_session_offset_ns
@@ -141,10 +141,11 @@ def doorbell_at(role: int) -> int:
 
 @inlined
 def trip(control: np.ndarray, source: int) -> int:
-    """Set the emergency word; returns it as it is now. Wait-free."""
+    """Set the emergency word; returns it as read afterwards. Wait-free: one locked add, one locked or."""
     bit = source if 0 <= source < SOURCE_BITS else SOURCE_BITS - 1
     fetch_add(control, EMERGENCY, 1 << SOURCE_BITS)
-    return fetch_or(control, EMERGENCY, 1 << bit) | (1 << bit)
+    set_bits(control, EMERGENCY, 1 << bit)
+    return load_acquire(control, EMERGENCY)
 
 
 @inlined
@@ -283,7 +284,7 @@ class ControlBlock:
             prefault=True,
         )
         block = cls(segment)
-        store_release(block.words, SESSION_OFFSET, new_session_offset_ns())
+        block.words[SESSION_OFFSET] = new_session_offset_ns()  # plain: its readers are started after this
         return block
 
     @classmethod

@@ -32,7 +32,10 @@ def _open(target: str | Path) -> int:
     """A fresh descriptor of a segment (a name that starts with "/bot4.") or of a file, made where missing."""
     name = str(target)
     if name.startswith("/bot4."):
-        descriptor: int = posix_ipc.SharedMemory(name).fd
+        try:
+            descriptor: int = posix_ipc.SharedMemory(name).fd
+        except posix_ipc.ExistentialError:
+            raise FileNotFoundError(f"{name}: does not exist") from None
         return descriptor
     return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
@@ -52,7 +55,10 @@ class Lease:
 
     @classmethod
     def acquire(cls, target: str | Path, byte: int = 0) -> Lease:
-        """Take the lease on a byte of a segment (its full name) or a file; raises LeaseHeld, never waits."""
+        """Take the lease on a byte of a segment (its full name) or a file, without waiting.
+
+        Raises LeaseHeld, or OSError where the target cannot be opened.
+        """
         descriptor = _open(target)
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, byte))
