@@ -1,0 +1,409 @@
+"""The validation stage: each rule by itself, a plain-Python model on hostile streams, and any batching."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.reasons import Reason
+from engine.records import MARKET, Kind
+from engine.settings import build
+from engine.stage import as_bytes
+from engine.validation.settings import ValidationSettings
+from engine.validation.state import (
+    QUARANTINE_PLACES,
+    TRADE_ID_PLACES,
+    book_valid_ratio,
+    book_valid_times,
+    make_validation_state,
+    quarantined_records,
+)
+from engine.validation.step import VALIDATION
+from tests.market_records import (
+    ALONE,
+    BUY,
+    FIRST,
+    LAST,
+    MS,
+    SELL,
+    SNAPSHOT,
+    START_NS,
+    as_rows,
+    batch_splits,
+    level,
+    make_instrument,
+    random_market,
+    record,
+    recorded_market,
+    run_stage,
+    trade,
+)
+from tests.recordings import USDM_CAPTURES
+
+SETTINGS = ValidationSettings()
+SNAPSHOT_GROUP = [
+    level(BUY, 1000, 5, SNAPSHOT | FIRST),
+    level(SELL, 1010, 6, SNAPSHOT | LAST),
+]
+
+
+def run(*records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(output, state) of a fresh stage that has seen the instrument first."""
+    state = make_validation_state(SETTINGS)
+    out = run_stage(VALIDATION, state, np.concatenate([make_instrument().record(), *records]))
+    assert_balanced(state, out)
+    return out[1:], state
+
+
+def assert_balanced(state: np.ndarray, out: np.ndarray) -> None:
+    head = state[0]
+    assert head["records_in"] == head["processed"] + head["quarantined"].sum() + head["dropped"].sum()
+    assert head["out"] == len(out)
+    assert head["quarantine_total"] == head["quarantined"].sum()
+
+
+def kinds(out: np.ndarray) -> list[Kind]:
+    return [Kind(kind) for kind in out["kind"]]
+
+
+def counted(state: np.ndarray, column: str) -> dict[Reason, int]:
+    return {Reason(code): int(n) for code, n in enumerate(state[0][column]) if n}
+
+
+REFUSED_TRADES = [
+    (trade(BUY, 0, 1), Reason.PRICE_RANGE),
+    (trade(BUY, -10, 1), Reason.PRICE_RANGE),
+    (trade(BUY, (1 << 60) + 10, 1), Reason.PRICE_RANGE),
+    (trade(BUY, 1000, 0), Reason.SIZE_RANGE),
+    (trade(BUY, 1000, -1), Reason.SIZE_RANGE),
+    (trade(BUY, 1000, (1 << 56) + 1), Reason.SIZE_RANGE),
+    (trade(BUY, 1003, 1), Reason.OFF_TICK),
+    (trade(0, 1000, 1), Reason.BAD_SIDE),
+    (trade(BUY, 1000, 1, instrument=3), Reason.NO_INSTRUMENT),
+    (trade(BUY, 1000, 1, instrument=16), Reason.NO_INSTRUMENT),
+    (trade(BUY, 1000, 1, instrument=65535), Reason.NO_INSTRUMENT),
+    (record(Kind.QUOTE, side=BUY, price=1000, size=-1, recv_ts_ns=START_NS), Reason.SIZE_RANGE),
+    (record(Kind.QUOTE, side=BUY, price=1001, size=1, recv_ts_ns=START_NS), Reason.OFF_TICK),
+    (record(Kind.LIQUIDATION, side=BUY, price=1000, size=0, recv_ts_ns=START_NS), Reason.SIZE_RANGE),
+    (record(Kind.MARK_PRICE, price=0), Reason.PRICE_RANGE),
+    (record(Kind.INSTRUMENT, price=0, size=1), Reason.PRICE_RANGE),
+    (record(Kind.INSTRUMENT, price=1, size=0), Reason.SIZE_RANGE),
+    (record(Kind.VECTOR), Reason.UNKNOWN_STREAM),
+    (record(Kind.BOOK_VALID), Reason.UNKNOWN_STREAM),
+    (record(Kind.NONE), Reason.UNKNOWN_STREAM),
+]
+
+
+@pytest.mark.parametrize(("bad", "reason"), REFUSED_TRADES, ids=lambda value: getattr(value, "name", None))
+def test_refused_record_is_counted_kept_and_not_passed_on(bad: np.ndarray, reason: Reason) -> None:
+    out, state = run(bad)
+    assert len(out) == 0
+    assert counted(state, "quarantined") == {reason: 1}
+    kept = quarantined_records(state)
+    expected = bad.copy()
+    expected["reason"] = reason
+    assert kept.tobytes() == expected.tobytes()
+
+
+def test_good_records_pass_unchanged_and_in_order() -> None:
+    good = [
+        *SNAPSHOT_GROUP, level(BUY, 1003, 0, ALONE), trade(SELL, 1000, 1, trade_id=9),
+        record(Kind.QUOTE, side=BUY, price=1000, size=0, recv_ts_ns=START_NS),
+        record(Kind.LIQUIDATION, side=SELL, price=1003, size=1, recv_ts_ns=START_NS),
+        record(Kind.CLOCK, recv_ts_ns=START_NS + 1), record(Kind.STATUS, aux=1), record(Kind.FUNDING, aux=-5),
+        record(Kind.MARK_PRICE, price=1), level(SELL, 1 << 60, 1, ALONE, at=1),
+    ]
+    out, state = run(*good)
+    assert np.delete(out, 2).tobytes() == np.concatenate(good).tobytes()
+    assert out[2]["kind"] == Kind.BOOK_VALID
+    assert state[0]["quarantine_total"] == 0
+    assert state[0]["now_ns"] == START_NS + 1
+
+
+def test_data_before_its_instrument_record_are_refused() -> None:
+    state = make_validation_state(SETTINGS)
+    out = run_stage(VALIDATION, state, np.concatenate([*SNAPSHOT_GROUP, trade(BUY, 1000, 1)]))
+    assert len(out) == 0
+    assert counted(state, "quarantined") == {Reason.NO_INSTRUMENT: 3}
+
+
+def test_time_backwards() -> None:
+    out, state = run(trade(BUY, 1000, 1, at=5), trade(BUY, 1000, 2, at=4), trade(BUY, 1000, 3, at=5))
+    assert out["size"].tolist() == [1, 3]
+    assert counted(state, "quarantined") == {Reason.TIME_BACKWARDS: 1}
+    # What must reach execution is never held back for its stamp.
+    out, _ = run(trade(BUY, 1000, 1, at=5), record(Kind.GAP, recv_ts_ns=START_NS))
+    assert kinds(out) == [Kind.TRADE, Kind.GAP]
+
+
+def test_duplicate_trade_ids() -> None:
+    ids = [7, 8, 7, 9, 8]
+    out, state = run(*(trade(BUY, 1000, 1, trade_id=number) for number in ids))
+    assert out["aux"].tolist() == [7, 8, 9]
+    assert counted(state, "quarantined") == {Reason.DUPLICATE: 2}
+    # Zero is no id; a refused trade's id is not used up; a venue may start again from a low id.
+    out, _ = run(
+        trade(BUY, 1000, 1), trade(BUY, 1000, 1), trade(BUY, 1001, 1, trade_id=5), trade(BUY, 1000, 1, trade_id=5),
+        trade(BUY, 1000, 1, trade_id=3),
+    )
+    assert out["aux"].tolist() == [0, 0, 5, 3]
+
+
+def test_price_band_refuses_a_stray_print_and_follows_a_moved_market() -> None:
+    out, state = run(trade(BUY, 1000, 1), trade(BUY, 1110, 1), trade(BUY, 890, 1), trade(BUY, 1100, 1))
+    assert out["price"].tolist() == [1000, 1100]
+    assert counted(state, "quarantined") == {Reason.PRICE_RANGE: 2}
+
+    confirmations = SETTINGS.band_confirmations
+    out, state = run(trade(BUY, 1000, 1), *(trade(BUY, 5000, 1) for _ in range(confirmations + 3)))
+    assert out["price"].tolist() == [1000, 5000, 5000, 5000]
+    # Strays that do not agree with each other never move it.
+    strays = [trade(BUY, 10 * 2**k, 1) for k in range(10, 40)]
+    out, state = run(trade(BUY, 1000, 1), *strays, trade(BUY, 1010, 1))
+    assert out["price"].tolist() == [1000, 1010]
+
+
+def test_snapshot_makes_the_book_valid_and_gap_invalid() -> None:
+    out, state = run(
+        level(BUY, 1000, 1, ALONE), *SNAPSHOT_GROUP, level(BUY, 1000, 2, ALONE),
+        record(Kind.GAP, aux=44), record(Kind.GAP, aux=45), level(BUY, 1000, 3, ALONE), *SNAPSHOT_GROUP,
+    )
+    snapshot = [Kind.LEVEL, Kind.LEVEL, Kind.BOOK_VALID]
+    assert kinds(out) == [*snapshot, Kind.LEVEL, Kind.GAP, Kind.BOOK_INVALID, Kind.GAP, *snapshot]
+    assert out[5]["aux"] == out[5]["reason"] == Reason.SEQUENCE_GAP
+    assert counted(state, "dropped") == {Reason.NO_SNAPSHOT: 2}
+    assert state["instruments"][0]["resync_wanted"][0] == 0  # ingestion knows of its own gaps
+
+
+@pytest.mark.parametrize("flags", [FIRST, LAST, ALONE, 0])
+def test_refused_level_invalidates_its_book_only(flags: int) -> None:
+    other = make_instrument(1)
+    bad = level(BUY, -7, 2, flags, at=3, ingest_id=17, sequence=99)
+    out, state = run(
+        other.record(), *SNAPSHOT_GROUP,
+        level(BUY, 1000, 1, SNAPSHOT | FIRST, instrument=1), level(SELL, 1010, 1, SNAPSHOT | LAST, instrument=1),
+        bad, level(BUY, 1000, 4, LAST, at=3), level(BUY, 1000, 4, ALONE, at=3, instrument=1),
+    )
+    assert kinds(out)[-2:] == [Kind.BOOK_INVALID, Kind.LEVEL]
+    verdict = out[-2]
+    assert verdict["aux"] == verdict["reason"] == Reason.PRICE_RANGE
+    assert (verdict["ingest_id"], verdict["sequence"], verdict["recv_ts_ns"]) == (17, 99, START_NS + 3)
+    assert verdict["flags"] == ALONE and verdict["price"] == verdict["size"] == verdict["side"] == 0
+    assert out[-1]["instrument"] == 1
+    assert counted(state, "dropped") == {Reason.NO_SNAPSHOT: 1}
+    assert state["instruments"][0]["resync_wanted"].tolist()[:2] == [1, 0]
+
+
+def test_refused_level_inside_a_snapshot_spoils_all_of_it() -> None:
+    out, state = run(
+        SNAPSHOT_GROUP[0], level(SELL, 1010, -1, SNAPSHOT), level(SELL, 1020, 1, SNAPSHOT | LAST),
+        level(BUY, 1000, 4, ALONE), *SNAPSHOT_GROUP,
+    )
+    assert kinds(out) == [Kind.LEVEL, Kind.BOOK_INVALID, Kind.LEVEL, Kind.LEVEL, Kind.BOOK_VALID]
+    assert counted(state, "dropped") == {Reason.NO_SNAPSHOT: 2}
+
+
+def test_snapshot_without_head_or_end_is_a_loss() -> None:
+    out, state = run(*SNAPSHOT_GROUP, level(SELL, 1010, 5, SNAPSHOT | LAST), level(BUY, 1000, 4, ALONE))
+    assert kinds(out)[2:] == [Kind.BOOK_VALID, Kind.BOOK_INVALID]
+    assert state["instruments"][0]["resync_wanted"][0] == 1
+    out, state = run(SNAPSHOT_GROUP[0], level(BUY, 1000, 4, ALONE), SNAPSHOT_GROUP[1])
+    assert kinds(out) == [Kind.LEVEL]
+    assert counted(state, "dropped") == {Reason.NO_SNAPSHOT: 2}
+
+
+def test_quarantine_keeps_the_newest_and_counts_all() -> None:
+    bad = [trade(BUY, 1003, size) for size in range(1, QUARANTINE_PLACES + 41)]
+    _, state = run(*bad)
+    kept = quarantined_records(state)
+    assert kept["size"].tolist() == list(range(41, QUARANTINE_PLACES + 41))
+    assert state[0]["quarantine_total"] == len(bad)
+
+
+def test_book_valid_time() -> None:
+    stamped = [item.copy() for item in SNAPSHOT_GROUP]
+    for item in stamped:
+        item["recv_ts_ns"] = START_NS + 10 * MS
+    _, state = run(
+        trade(BUY, 1000, 1, at=0), *stamped, record(Kind.GAP, recv_ts_ns=START_NS + 40 * MS),
+        record(Kind.CLOCK, recv_ts_ns=START_NS + 50 * MS),
+    )
+    valid_ns, total_ns = book_valid_times(state)
+    assert (valid_ns[0], total_ns[0]) == (30 * MS, 50 * MS)
+    assert book_valid_ratio(state) == pytest.approx(0.6)
+    _, state = run(trade(BUY, 1000, 1, at=0), *stamped, record(Kind.CLOCK, recv_ts_ns=START_NS + 20 * MS))
+    assert book_valid_ratio(state) == pytest.approx(0.5)
+    assert book_valid_ratio(make_validation_state(SETTINGS)) == 0.0
+
+
+class Model:
+    """The rules once more, in plain Python over dicts."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.tick: dict[int, int] = {}
+        self.phase: Counter[int] = Counter()  # 0 nothing, 1 in a snapshot, 2 whole
+        self.said: dict[int, bool] = {}
+        self.reference: dict[int, int] = {}
+        self.strays: dict[int, list[int]] = {}
+        self.seen: dict[tuple[int, int], int] = {}
+        self.quarantined: Counter[Reason] = Counter()
+        self.dropped: Counter[Reason] = Counter()
+        self.resync: Counter[int] = Counter()
+        self.out: list[tuple[Any, ...]] = []
+
+    def refuse(self, row: dict[str, int]) -> Reason | None:
+        index, kind, price, size = row["instrument"], row["kind"], row["price"], row["size"]
+        if row["recv_ts_ns"] < self.now:
+            return Reason.TIME_BACKWARDS
+        if row["side"] not in (1, -1):
+            return Reason.BAD_SIDE
+        slot = (index, row["aux"] % TRADE_ID_PLACES)
+        if kind == Kind.TRADE and row["aux"] and self.seen.get(slot) == row["aux"]:
+            return Reason.DUPLICATE
+        if not 0 < price <= SETTINGS.price_max:
+            return Reason.PRICE_RANGE
+        if not 0 <= size <= SETTINGS.size_max or (size == 0 and kind in (Kind.TRADE, Kind.LIQUIDATION)):
+            return Reason.SIZE_RANGE
+        if kind in (Kind.TRADE, Kind.QUOTE):
+            if price % self.tick[index]:
+                return Reason.OFF_TICK
+            reference = self.reference.setdefault(index, price)
+            strays = self.strays.setdefault(index, [])
+            if abs(price - reference) > SETTINGS.band_fraction * reference:
+                if strays and abs(price - strays[-1]) > SETTINGS.band_fraction * strays[-1]:
+                    strays.clear()
+                strays.append(price)
+                if len(strays) <= SETTINGS.band_confirmations:
+                    return Reason.PRICE_RANGE
+            self.reference[index] = price
+            strays.clear()
+            if kind == Kind.TRADE and row["aux"]:
+                self.seen[slot] = row["aux"]
+        return None
+
+    def verdict(self, row: dict[str, int], kind: Kind, reason: Reason) -> None:
+        self.said[row["instrument"]] = kind == Kind.BOOK_VALID
+        self.out.append((row["ingest_id"], row["recv_ts_ns"], row["instrument"], int(kind), 0, 0, int(reason)))
+
+    def emit(self, row: dict[str, int]) -> None:
+        self.out.append(tuple(row[name] for name in ("ingest_id", "recv_ts_ns", "instrument", "kind", "price", "size",
+                                                     "aux")))
+
+    def take(self, row: dict[str, int]) -> None:
+        index, kind, flags = row["instrument"], row["kind"], row["flags"]
+        late = row["recv_ts_ns"] < self.now
+        data = kind in (Kind.LEVEL, Kind.TRADE, Kind.QUOTE, Kind.LIQUIDATION)
+        control = (Kind.MARK_PRICE, Kind.FUNDING, Kind.CLOCK, Kind.GAP, Kind.INSTRUMENT, Kind.STATUS)
+        if index >= 16 or (data and index not in self.tick):
+            self.quarantined[Reason.NO_INSTRUMENT] += 1
+        elif kind == Kind.LEVEL:
+            phase = self.phase[index]
+            if flags & SNAPSHOT and flags & FIRST:
+                self.phase[index] = phase = 1
+            elif phase != (1 if flags & SNAPSHOT else 2):
+                self.dropped[Reason.NO_SNAPSHOT] += 1
+                if phase:
+                    self.phase[index] = 0
+                    self.resync[index] += 1
+                    if self.said.get(index):
+                        self.verdict(row, Kind.BOOK_INVALID, Reason.NO_SNAPSHOT)
+                self.now = max(self.now, row["recv_ts_ns"])
+                return
+            reason = self.refuse(row)
+            if reason:
+                self.quarantined[reason] += 1
+                self.phase[index] = 0
+                self.resync[index] += 1
+                self.verdict(row, Kind.BOOK_INVALID, reason)
+            else:
+                self.emit(row)
+                if phase == 1 and flags & LAST:
+                    self.phase[index] = 2
+                    self.verdict(row, Kind.BOOK_VALID, Reason.NONE)
+        elif data:
+            reason = self.refuse(row)
+            if reason:
+                self.quarantined[reason] += 1
+            else:
+                self.emit(row)
+        elif kind not in control:
+            self.quarantined[Reason.UNKNOWN_STREAM] += 1
+        elif kind in (Kind.MARK_PRICE, Kind.INSTRUMENT) and not 0 < row["price"] <= (
+            1 << 40 if kind == Kind.INSTRUMENT else 1 << 62
+        ):
+            self.quarantined[Reason.PRICE_RANGE] += 1
+        elif kind == Kind.INSTRUMENT and row["size"] <= 0:
+            self.quarantined[Reason.SIZE_RANGE] += 1
+        else:
+            self.emit(row)
+            if kind == Kind.INSTRUMENT:
+                self.tick[index] = row["price"]
+            elif kind == Kind.GAP:
+                self.phase[index] = 0
+                if self.said.get(index):
+                    self.verdict(row, Kind.BOOK_INVALID, Reason.SEQUENCE_GAP)
+        self.now = max(self.now, row["recv_ts_ns"])
+        assert late is (row["recv_ts_ns"] < self.now)
+
+
+def simplified(out: np.ndarray) -> list[tuple[Any, ...]]:
+    names = ("ingest_id", "recv_ts_ns", "instrument", "kind", "price", "size", "aux")
+    return list(zip(*(out[name].tolist() for name in names)))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32), hostile=st.booleans())
+def test_equals_the_plain_model(seed: int, hostile: bool) -> None:
+    records = random_market(seed, 600, hostile=hostile)
+    state = make_validation_state(SETTINGS)
+    out = run_stage(VALIDATION, state, records)
+    model = Model()
+    for row in as_rows(records):
+        model.take(row)
+    assert simplified(out) == model.out
+    assert counted(state, "quarantined") == model.quarantined
+    assert counted(state, "dropped") == model.dropped
+    assert {i: int(n) for i, n in enumerate(state["instruments"][0]["resync_wanted"]) if n} == model.resync
+    assert state[0]["now_ns"] == records["recv_ts_ns"].max()
+    assert_balanced(state, out)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32))
+def test_any_batching_gives_the_same_bytes(seed: int) -> None:
+    records = random_market(seed, 400, hostile=True)
+    whole_state, cut_state = make_validation_state(SETTINGS), make_validation_state(SETTINGS)
+    whole = run_stage(VALIDATION, whole_state, records)
+    cut = run_stage(VALIDATION, cut_state, records, batch_splits(seed, len(records)))
+    assert whole.tobytes() == cut.tobytes()
+    assert as_bytes(whole_state).tobytes() == as_bytes(cut_state).tobytes()
+
+
+@pytest.mark.recordings
+@pytest.mark.parametrize("capture", USDM_CAPTURES)
+def test_recorded_session_passes_whole(capture: str) -> None:
+    records = recorded_market(capture, 10_000, make_instrument(tick=1 if "ethusdt" in capture else 10))
+    state = make_validation_state(SETTINGS)
+    out = run_stage(VALIDATION, state, records)
+    assert state[0]["quarantine_total"] == 0
+    assert state[0]["dropped"].sum() == 0
+    assert (out["kind"] == Kind.BOOK_VALID).sum() == 1
+    assert out[out["kind"] != Kind.BOOK_VALID].tobytes() == records.tobytes()
+
+
+def test_settings_are_checked() -> None:
+    assert build(ValidationSettings, {"band_fraction": 0.5}).band_fraction == 0.5
+    with pytest.raises(ValueError, match="band_fraction"):
+        build(ValidationSettings, {"band_fraction": 0})
+
+
+def test_state_layout() -> None:
+    state = make_validation_state(SETTINGS)
+    assert state.shape == (1,) and state.dtype == VALIDATION.state_dtype
+    assert state.dtype.itemsize % 8 == 0 and MARKET.itemsize == 64
