@@ -60,6 +60,7 @@ BOOK = np.dtype(
 )
 
 _NONE = -1
+_NO_LIMIT = 2**62  # beyond every price
 _BUY = int(Side.BUY)
 _SELL = int(Side.SELL)
 _MARKET = int(OrderType.MARKET)
@@ -324,9 +325,7 @@ def submit_order(
     """Take one new order; returns the new count of events. Lifecycle events are written for owners >= 1 only."""
     market = order_type == _MARKET
     may_rest = not market and (time_in_force == _GTC or time_in_force == _GTX)
-    limit = price
-    if market:
-        limit = np.int64(2**62) if side == _BUY else -np.int64(2**62)
+    limit = side * _NO_LIMIT if market else price
     refusal = 0
     if size <= 0 or (not market and price <= 0):
         refusal = _BAD_SIZE

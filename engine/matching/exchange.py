@@ -13,12 +13,17 @@ import dataclasses
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 
 from engine.matching.account import (
-    apply_fill, available, can_afford, initial_margin, new_account, unrealised,
+    apply_fill,
+    available,
+    can_afford,
+    initial_margin,
+    new_account,
+    unrealised,
 )
 from engine.matching.events import EventKind, Refusal
 from engine.matching.market import SimulatedMarket
@@ -32,7 +37,7 @@ KEPT_ORDERS = 50_000  # finished orders that can still be asked for
 KEPT_FILLS = 100_000
 
 
-class OrderStatus(str, Enum):
+class OrderStatus(StrEnum):
     """Life of a client order, in the venue's words."""
 
     NEW = "NEW"

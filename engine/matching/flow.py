@@ -18,10 +18,15 @@ from numba import types
 
 from engine.kernel import kernel
 from engine.matching.book import (
-    BOOK, MAX_LEVELS, MAX_ORDERS, cancel_slot, put_touch, submit_order,
+    BOOK,
+    MAX_LEVELS,
+    MAX_ORDERS,
+    cancel_slot,
+    put_touch,
+    submit_order,
 )
 from engine.matching.events import EVENT, EventKind
-from engine.matching.random import natural_log, next_counter, uniform_at
+from engine.matching.generator import natural_log, next_counter, uniform_at
 from engine.matching.settings import SymbolSettings
 from engine.records import OrderType, Side, TimeInForce
 from engine.stage import BYTES
@@ -109,7 +114,7 @@ def draw_normal(flow: np.ndarray) -> float:
 def draw_distance(flow: np.ndarray) -> int:
     """Ticks between a new limit order and the opposite touch, at least 1."""
     mean = flow[0].far_ticks if draw(flow) < flow[0].far_share else flow[0].near_ticks
-    return 1 + np.int64(-natural_log(draw(flow)) * mean)
+    return 1 + int(-natural_log(draw(flow)) * mean)
 
 
 @kernel()

@@ -212,7 +212,7 @@ class MarketFeed:
         self.market = market
         self._wanted = wanted
         self.contracts = [ContractFeed(market, index, wanted) for index in range(len(market.instruments))]
-        self._due_ms = {kind: now_ms for kind in (*DEPTH_INTERVALS_MS, *MARK_INTERVALS_MS)}
+        self._due_ms = dict.fromkeys((*DEPTH_INTERVALS_MS, *MARK_INTERVALS_MS), now_ms)
 
     def absorb(self, symbol: int, events: np.ndarray, now_ms: int) -> list[Frame]:
         """Take in events of one contract; frames to send at once."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -19,7 +20,11 @@ from engine.matching.wire import ContractFeed, MarketFeed
 from engine.records import Side
 from engine.units import format_units
 from procs.embedded.answers import (
-    AccountAnswers, exchange_information, fill_answer, money, order_answer,
+    AccountAnswers,
+    exchange_information,
+    fill_answer,
+    money,
+    order_answer,
 )
 from procs.embedded.errors import ApiError, missing, refused
 from procs.embedded.limits import Limits
@@ -70,7 +75,7 @@ class RestApi:
     ) -> tuple[int, bytes, dict[str, str]]:
         """HTTP status, JSON and headers for one request; query and body raw as received."""
         now_ms = self._clock_ms()
-        headers = {}
+        headers: dict[str, str] = {}
         try:
             endpoint = self._endpoints.get((method, path))
             if endpoint is None:
@@ -128,17 +133,10 @@ class RestApi:
             "PUT /fapi/v1/listenKey": Endpoint(self._listen_key_renew, "key"),
             "DELETE /fapi/v1/listenKey": Endpoint(self._listen_key_close, "key"),
         }
-        for version in ("v2", "v3"):
-            every = version == "v2"
-            table[f"GET /fapi/{version}/account"] = Endpoint(
-                lambda given, every=every: self.account.account(self._clock_ms(), every), "signed", 5
-            )
-            table[f"GET /fapi/{version}/balance"] = Endpoint(
-                lambda given: self.account.balance(self._clock_ms()), "signed", 5
-            )
-            table[f"GET /fapi/{version}/positionRisk"] = Endpoint(
-                lambda given, every=every: self._position_risk(given, every), "signed", 5
-            )
+        for version, every in (("v2", True), ("v3", False)):
+            table[f"GET /fapi/{version}/account"] = Endpoint(partial(self._account, every), "signed", 5)
+            table[f"GET /fapi/{version}/balance"] = Endpoint(self._balance, "signed", 5)
+            table[f"GET /fapi/{version}/positionRisk"] = Endpoint(partial(self._position_risk, every), "signed", 5)
         return {(key.split()[0], key.split()[1]): value for key, value in table.items()}
 
     # parameters
@@ -162,9 +160,6 @@ class RestApi:
         if not text or not text.isdigit():
             raise missing(name)
         return int(text)
-
-    def _advance(self) -> None:
-        self.exchange.advance(self._clock_ms() * 1_000_000)
 
     # the market
 
@@ -314,7 +309,13 @@ class RestApi:
 
     # the account
 
-    def _position_risk(self, given: Parameters, every: bool) -> Any:
+    def _account(self, every: bool, given: Parameters) -> Any:
+        return self.account.account(self._clock_ms(), every)
+
+    def _balance(self, given: Parameters) -> Any:
+        return self.account.balance(self._clock_ms())
+
+    def _position_risk(self, every: bool, given: Parameters) -> Any:
         chosen = [symbol for symbol in self._symbols(given) if every or self.account.in_use(symbol)]
         return [self.account.position(symbol, self._clock_ms()) for symbol in chosen]
 

@@ -1,0 +1,43 @@
+"""The embedded exchange as a process: settings on standard input, its address on standard output, one JSON line each.
+
+It ends on SIGTERM, and when its standard input closes: with whoever started it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import orjson
+
+from engine.matching.settings import VenueSettings
+from engine.settings import build
+from procs.embedded.errors import VenueError
+from procs.embedded.server import VenueAddress, serve_forever
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _announce(address: VenueAddress) -> None:
+    sys.stdout.buffer.write(orjson.dumps(address.as_dict()) + b"\n")
+    sys.stdout.buffer.flush()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def main() -> int:
+    """Serve until told to stop."""
+    settings = build(VenueSettings, orjson.loads(sys.stdin.buffer.readline()), "embedded")
+    try:
+        return serve_forever(settings, _announce)
+    except VenueError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""The matching kernel against a list-based exchange that is too simple to be wrong, on generated commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.matching.book import (
+    MAX_ORDERS,
+    cancel,
+    cancel_all,
+    event_buffer,
+    events_needed,
+    levels,
+    new_book,
+    submit,
+)
+from engine.matching.events import EventKind, Refusal
+from engine.records import OrderType, Side, TimeInForce
+from engine.stage import as_bytes
+
+EVENTS, EVENT_BYTES = event_buffer()
+
+
+class Kernel:
+    """The kernel with what the tests need around it."""
+
+    def __init__(self) -> None:
+        self.book = new_book(0)
+        self.time_ns = 0
+
+    def submit(self, owner, side, order_type, time_in_force, price, size) -> np.ndarray:
+        self.time_ns += 1
+        room = events_needed(self.book)
+        count = submit(
+            as_bytes(self.book), owner, side, order_type, time_in_force, price, size, self.time_ns, EVENT_BYTES
+        )
+        assert count <= room
+        return EVENTS[:count].copy()
+
+    def cancel(self, owner, order_id) -> np.ndarray:
+        self.time_ns += 1
+        return EVENTS[: cancel(as_bytes(self.book), owner, order_id, self.time_ns, EVENT_BYTES)].copy()
+
+    def cancel_all(self, owner) -> np.ndarray:
+        self.time_ns += 1
+        return EVENTS[: cancel_all(as_bytes(self.book), owner, self.time_ns, EVENT_BYTES)].copy()
+
+
+@dataclass
+class Resting:
+    order_id: int
+    owner: int
+    side: int
+    price: int
+    left: int
+
+
+class ListExchange:
+    """Price-time priority by sorting a list for every command."""
+
+    def __init__(self) -> None:
+        self.orders: list[Resting] = []  # in order of arrival
+        self.next_id = 1
+
+    def _candidates(self, side: int, price: int | None) -> list[Resting]:
+        facing = [order for order in self.orders if order.side == -side]
+        if price is not None:
+            facing = [order for order in facing if side * order.price <= side * price]
+        return sorted(facing, key=lambda order: side * order.price)  # stable: time priority
+
+    def submit(self, owner, side, order_type, time_in_force, price, size) -> list[tuple]:
+        limit = None if order_type == OrderType.MARKET else price
+        facing = self._candidates(side, limit)
+        if order_type == OrderType.LIMIT:
+            if time_in_force == TimeInForce.GTX and facing:
+                return [("rejected", Refusal.WOULD_TAKE)]
+            if time_in_force == TimeInForce.FOK and sum(order.left for order in facing) < size:
+                return [("rejected", Refusal.CANNOT_FILL)]
+        order_id = self.next_id
+        self.next_id += 1
+        said: list[tuple] = [("accepted", order_id)]
+        left = size
+        for order in facing:
+            if left == 0:
+                break
+            traded = min(left, order.left)
+            left -= traded
+            order.left -= traded
+            said.append(("fill", order_id, order.order_id, order.price, traded, left, order.left))
+        self.orders = [order for order in self.orders if order.left]
+        rests = order_type == OrderType.LIMIT and time_in_force in (TimeInForce.GTC, TimeInForce.GTX)
+        if left and rests:
+            self.orders.append(Resting(order_id, owner, side, price, left))
+        elif left:
+            said.append(("expired", order_id, left))
+        return said
+
+    def cancel(self, owner, order_id) -> list[tuple]:
+        for order in self.orders:
+            if order.order_id == order_id and order.owner == owner:
+                self.orders.remove(order)
+                return [("cancelled", order_id, order.left)]
+        return [("rejected", Refusal.UNKNOWN_ORDER)]
+
+    def cancel_all(self, owner) -> list[tuple]:
+        gone = [order for order in self.orders if order.owner == owner]
+        self.orders = [order for order in self.orders if order.owner != owner]
+        return sorted(("cancelled", order.order_id, order.left) for order in gone)
+
+    def levels(self, side: int) -> list[tuple[int, int]]:
+        totals: dict[int, int] = {}
+        for order in self.orders:
+            if order.side == side:
+                totals[order.price] = totals.get(order.price, 0) + order.left
+        return sorted(totals.items(), key=lambda level: -side * level[0])
+
+
+def said_by(events: np.ndarray) -> list[tuple]:
+    """Lifecycle events in the words of the list exchange."""
+    words: list[tuple] = []
+    for event in events:
+        kind, order_id = EventKind(event["kind"]), int(event["order_id"])
+        if kind == EventKind.ACCEPTED:
+            words.append(("accepted", order_id))
+        elif kind == EventKind.FILL:
+            words.append((
+                "fill", order_id, int(event["maker_order_id"]), int(event["price"]), int(event["size"]),
+                int(event["remaining"]), int(event["maker_remaining"]),
+            ))
+        elif kind == EventKind.EXPIRED:
+            words.append(("expired", order_id, int(event["remaining"])))
+        elif kind == EventKind.CANCELLED:
+            words.append(("cancelled", order_id, int(event["remaining"])))
+        elif kind == EventKind.REJECTED:
+            words.append(("rejected", Refusal(event["reason"])))
+    return words
+
+
+NEW = st.tuples(
+    st.just("new"),
+    st.integers(1, 3),
+    st.sampled_from([Side.BUY, Side.SELL]),
+    st.sampled_from([OrderType.LIMIT, OrderType.LIMIT, OrderType.LIMIT, OrderType.MARKET]),
+    st.sampled_from([TimeInForce.GTC, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTX]),
+    st.one_of(st.integers(95, 105), st.sampled_from([1, 10**6, 10**12])),
+    st.integers(1, 9),
+)
+CANCEL = st.tuples(st.just("cancel"), st.integers(1, 3), st.integers(1, 60))
+CANCEL_ALL = st.tuples(st.just("cancel_all"), st.integers(1, 3))
+COMMANDS = st.lists(st.one_of(NEW, NEW, NEW, CANCEL, CANCEL_ALL), max_size=60)
+
+
+@settings(max_examples=300, deadline=None)
+@given(COMMANDS)
+def test_kernel_equals_list_exchange(commands):
+    """Same events in the same order, same book after every command, and level events that rebuild the book."""
+    kernel, oracle = Kernel(), ListExchange()
+    rebuilt: dict[tuple[int, int], int] = {}
+    touch = (0, 0, 0, 0)
+    last_id = 0
+    for name, *arguments in commands:
+        if name == "new":
+            events, expected = kernel.submit(*arguments), oracle.submit(*arguments)
+        elif name == "cancel":
+            events, expected = kernel.cancel(*arguments), oracle.cancel(*arguments)
+        else:
+            events, expected = kernel.cancel_all(*arguments), oracle.cancel_all(*arguments)
+        said = said_by(events)
+        assert (sorted(said) if name == "cancel_all" else said) == expected
+        for side in (Side.BUY, Side.SELL):
+            assert levels(kernel.book, side, 1000) == oracle.levels(side)
+        for event in events:
+            if event["kind"] == EventKind.LEVEL:
+                assert event["update_id"] > last_id
+                last_id = int(event["update_id"])
+                rebuilt[int(event["side"]), int(event["price"])] = int(event["size"])
+            elif event["kind"] == EventKind.TOUCH:
+                assert event["update_id"] == last_id
+                touch = tuple(int(event[key]) for key in ("price", "size", "ask_price", "ask_size"))
+        for side in (Side.BUY, Side.SELL):
+            mine = {price: size for (which, price), size in rebuilt.items() if which == side and size}
+            assert mine == dict(oracle.levels(side))
+        best = [oracle.levels(side)[0] if oracle.levels(side) else (0, 0) for side in (Side.BUY, Side.SELL)]
+        assert touch == (*best[0], *best[1])
+        assert int(kernel.book["live_count"][0]) == len(oracle.orders)
+        assert kernel.book["side_orders"][0].tolist() == [
+            sum(order.side == side for order in oracle.orders) for side in (Side.BUY, Side.SELL)
+        ]
+
+
+@settings(max_examples=50, deadline=None)
+@given(COMMANDS)
+def test_nothing_is_made_or_lost(commands):
+    """What was accepted = twice what traded + what was cancelled or expired + what still rests."""
+    kernel = Kernel()
+    accepted = traded = gone = 0
+    for name, *arguments in commands:
+        events = getattr(kernel, "submit" if name == "new" else name)(*arguments)
+        sizes = {kind: int(events["size"][events["kind"] == kind].sum()) for kind in EventKind}
+        left = {kind: int(events["remaining"][events["kind"] == kind].sum()) for kind in EventKind}
+        accepted += sizes[EventKind.ACCEPTED]
+        traded += sizes[EventKind.FILL]
+        gone += left[EventKind.CANCELLED] + left[EventKind.EXPIRED]
+    resting = sum(size for side in (Side.BUY, Side.SELL) for _, size in levels(kernel.book, side, 1000))
+    assert accepted == 2 * traded + gone + resting
+
+
+def test_time_priority_inside_a_level():
+    kernel = Kernel()
+    first, second = (
+        int(kernel.submit(owner, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 100, 5)[0]["order_id"])
+        for owner in (1, 2)
+    )
+    events = kernel.submit(3, Side.SELL, OrderType.MARKET, TimeInForce.GTC, 0, 7)
+    fills = events[events["kind"] == EventKind.FILL]
+    assert fills["maker_order_id"].tolist() == [first, second]
+    assert fills["size"].tolist() == [5, 2]
+
+
+def test_ids_have_holes_between_commands():
+    """Clients must not expect U = previous u + 1."""
+    kernel = Kernel()
+    kernel.submit(1, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 100, 5)
+    before = int(kernel.book["last_update_id"][0])
+    events = kernel.submit(1, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 101, 5)
+    assert events[events["kind"] == EventKind.LEVEL]["update_id"][0] > before + 1
+
+
+def test_a_full_book_refuses_by_code_and_recovers():
+    kernel = Kernel()
+    for number in range(MAX_ORDERS):
+        kernel.submit(1, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 1000 - number % 100, 1)
+    events = kernel.submit(1, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 1000, 1)
+    assert said_by(events) == [("rejected", Refusal.BOOK_FULL)]
+    taken = kernel.submit(2, Side.SELL, OrderType.MARKET, TimeInForce.GTC, 0, MAX_ORDERS)
+    assert (taken["kind"] == EventKind.FILL).sum() == MAX_ORDERS
+    assert int(kernel.book["live_count"][0]) == 0
+    assert said_by(kernel.submit(1, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 1000, 1))[0][0] == "accepted"
+
+
+def test_too_many_levels_refuse_by_code():
+    kernel = Kernel()
+    answers = [
+        said_by(kernel.submit(1, Side.SELL, OrderType.LIMIT, TimeInForce.GTC, 10**6 - number, 1))[0]
+        for number in range(2049)
+    ]
+    assert [answer[0] for answer in answers[:2048]] == ["accepted"] * 2048
+    assert answers[2048] == ("rejected", Refusal.BOOK_FULL)
+
+
+@pytest.mark.parametrize(("price", "size"), [(100, 0), (100, -1), (0, 5), (-3, 5)])
+def test_senseless_orders_are_refused(price, size):
+    events = Kernel().submit(1, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, price, size)
+    assert said_by(events) == [("rejected", Refusal.BAD_SIZE)]
+
+
+def test_an_order_of_somebody_else_cannot_be_cancelled():
+    kernel = Kernel()
+    order_id = int(kernel.submit(1, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 100, 5)[0]["order_id"])
+    assert said_by(kernel.cancel(2, order_id)) == [("rejected", Refusal.UNKNOWN_ORDER)]
+    assert said_by(kernel.cancel(1, order_id)) == [("cancelled", order_id, 5)]
