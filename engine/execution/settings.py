@@ -5,27 +5,53 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from engine.settings import setting
+
 
 @dataclass(frozen=True)
 class ExecutionSettings:
     """All times are ms on the record clock. Raises ValueError naming the field for a value that makes no sense."""
 
-    max_decision_age_ms: float = 500
-    """A new order that reaches the gateway's last gate later than this after its decision is denied there."""
-    answer_timeout_ms: float = 5_000
-    """A request without any answer for so long leaves its order UNKNOWN."""
-    query_after_ms: float = 500
-    """An order is asked for so long after it became UNKNOWN or was found to owe us fills."""
-    query_backoff_max_ms: float = 8_000
-    """The wait between two queries doubles up to this."""
-    not_found_gap_ms: float = 2_000
-    """Two answers "not found" at least so far apart mean that an order never existed."""
-    cancel_retry_ms: float = 250
-    """A cancel that did not get through is sent again after this."""
-    max_open_orders: int = 64
-    """Most orders that may be open at once, UNKNOWN ones included."""
-    open_loop_balance: float = 100_000
-    """Balance to start with where there is no venue to ask (open-loop replay), quote currency."""
+    max_decision_age_ms: float = setting(
+        500.0,
+        "A new order that reaches the gateway's last gate later than this after its decision is denied there.",
+        minimum=0.0,
+    )
+    answer_timeout_ms: float = setting(
+        5_000.0,
+        "A request without any answer for so long leaves its order UNKNOWN.",
+        minimum=0.0,
+    )
+    query_after_ms: float = setting(
+        500.0,
+        "An order is asked for so long after it became UNKNOWN or was found to owe us fills.",
+        minimum=0.0,
+    )
+    query_backoff_max_ms: float = setting(
+        8_000.0,
+        "The wait between two queries doubles up to this.",
+        minimum=0.0,
+    )
+    not_found_gap_ms: float = setting(
+        2_000.0,
+        "Two answers 'not found' at least so far apart mean that an order never existed.",
+        minimum=0.0,
+    )
+    cancel_retry_ms: float = setting(
+        250.0,
+        "A cancel that did not get through is sent again after this.",
+        minimum=0.0,
+    )
+    max_open_orders: int = setting(
+        64,
+        "Most orders that may be open at once, UNKNOWN ones included.",
+        minimum=0,
+    )
+    open_loop_balance: float = setting(
+        100_000.0,
+        "Balance to start with where there is no venue to ask (open-loop replay), quote currency.",
+        minimum=0.0,
+    )
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
+from engine.settings import setting
 from engine.units import INT64_MAX, MONEY_EXP
 
 Number = int | float | str | Decimal | None
@@ -15,18 +16,36 @@ Number = int | float | str | Decimal | None
 class GateSettings:
     """Hard limits. A limit that is missing, not a number, infinite, zero or negative denies every order."""
 
-    max_order_value: Number = 2_000
-    """Largest value of one order, quote currency."""
-    max_position_value: Number = 10_000
-    """Largest value of a position with every open order of its side filled, quote currency, per instrument."""
-    price_collar_bps: Number = 50
-    """Largest distance of an order's price from mid and from mark price, basis points."""
-    max_messages_per_second: Number = 50
-    """Sustained rate of requests to the venue: orders, cancels and queries together."""
-    message_burst: Number = 100
-    """Requests that may be sent at once after a quiet time."""
-    max_data_age_ms: Number = 1_000
-    """Oldest book that an order may rest on, ms of record time since the book's last event."""
+    max_order_value: float = setting(
+        2_000.0,
+        "Largest value of one order, quote currency.",
+        minimum=0.0,
+    )
+    max_position_value: float = setting(
+        10_000.0,
+        "Largest value of a position with every open order of its side filled, quote currency, per instrument.",
+        minimum=0.0,
+    )
+    price_collar_bps: float = setting(
+        50.0,
+        "Largest distance of an order's price from mid and from mark price, basis points.",
+        minimum=0.0,
+    )
+    max_messages_per_second: float = setting(
+        50.0,
+        "Sustained rate of requests to the venue: orders, cancels and queries together.",
+        minimum=0.0,
+    )
+    message_burst: float = setting(
+        100.0,
+        "Requests that may be sent at once after a quiet time.",
+        minimum=0.0,
+    )
+    max_data_age_ms: float = setting(
+        1_000.0,
+        "Oldest book that an order may rest on, ms of record time since the book's last event.",
+        minimum=0.0,
+    )
 
 
 def limit_units(value: Number, exp: int) -> int:
