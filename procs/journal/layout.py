@@ -28,7 +28,8 @@ class Entry(IntEnum):
     SNAPSHOT = 2  # ingestion: a REST depth body of instrument `source`; counts as a frame
     TIMER = 3  # ingestion: the idle timer fired at this time; no payload
     LOST = 4  # ingestion: data of instrument `source` - 1 were lost (source 0: of all)
-    DROPPED = 5  # ingestion: a frame that found no room downstream and was not decoded
+    DROPPED = 5  # ingestion: the records of the entry before found no room downstream; no payload
+    START = 6  # ingestion: the instruments were announced; no payload
     BATCH = 16  # execution: `count` records of input `source`, taken in one step
     ANSWER = 32  # gateway: a REST answer to order `count`
     PRIVATE = 33  # gateway: a frame of the private stream

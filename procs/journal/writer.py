@@ -15,7 +15,7 @@ import numpy as np
 
 from procs.journal.layout import CRC_TAIL, ENTRY_HEADER, FILE_HEADER, MAGIC, Entry, padded
 
-DEFAULT_SEGMENT_BYTES = 32 << 20
+DEFAULT_SEGMENT_BYTES = 16 << 20
 
 
 class JournalFull(OSError):
@@ -77,6 +77,11 @@ class JournalWriter:
         """Allocate the following segment ahead of need. Raises JournalFull."""
         if self._next is None:
             self._next = self._make(self._number + 1, self._segment_bytes)
+
+    @property
+    def next_ready(self) -> bool:
+        """True while the next segment is allocated, so that `roll` cannot fail."""
+        return self._next is not None
 
     @property
     def half_full(self) -> bool:

@@ -1,0 +1,91 @@
+"""The whole configuration as one tree of settings: what may stand in bot4.toml.
+
+Pure: a dict comes in, settings or a SettingsError come out. The file is read in procs/config_file.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.execution.settings import ExecutionSettings
+from engine.features.settings import FeatureSettings
+from engine.instruments import MAX_INSTRUMENTS
+from engine.matching.settings import VenueSettings
+from engine.risk.settings import GateSettings
+from engine.settings import SettingsError, as_plain, build, section, setting
+from engine.strategies.settings import MakerSettings
+from engine.validation.settings import ValidationSettings
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """The instance as a whole."""
+
+    name: str = setting("bot4", "Name of the instance; two of one name cannot run at once on a machine.")
+    placement: str = setting("auto", "Which process sits on which core.", choices=("auto", "pinned"))
+    memory_budget_mib: int = setting(192, "Shared memory for all rings and states.", minimum=8, maximum=1 << 20)
+    data_folder: str = setting("var", "Where sessions (journals, summaries, logs) are kept.")
+    status_every_s: float = setting(5.0, "Seconds between two status lines of `run`.", minimum=0.5, maximum=3600.0)
+
+
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """The venue that is traded."""
+
+    embedded: bool = setting(True, "Start the embedded exchange and trade on it (paper).")
+    symbols: tuple[str, ...] = setting(("BTCUSDT", "ETHUSDT"), "Instruments to trade, by the venue's names.")
+    rest_url: str = setting("", "REST root of a venue that is not embedded, such as https://fapi.binance.com.")
+    ws_url: str = setting("", "WebSocket root of a venue that is not embedded, such as wss://fstream.binance.com.")
+    credentials_file: str = setting("", "TOML file with api_key and secret, mode 0600, for a venue not embedded.")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The model that is served."""
+
+    path: str = setting("", "ONNX file; empty for the one that is shipped. Its card lies beside it.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """bot4.toml."""
+
+    engine: EngineSettings = section(EngineSettings, "The instance as a whole.")
+    venue: ConnectionSettings = section(ConnectionSettings, "The venue that is traded.")
+    embedded: VenueSettings = section(VenueSettings, "The embedded exchange.")
+    validation: ValidationSettings = section(ValidationSettings, "Bounds of plausible market data.")
+    features: FeatureSettings = section(FeatureSettings, "Time constants of the features.")
+    model: ModelSettings = section(ModelSettings, "The model that is served.")
+    execution: ExecutionSettings = section(ExecutionSettings, "Order handling.")
+    gate: GateSettings = section(GateSettings, "Hard limits on every order.")
+    maker: MakerSettings = section(MakerSettings, "The market-making strategy.")
+
+
+def settings_from(values: Mapping[str, Any]) -> Settings:
+    """The settings that a parsed bot4.toml asks for. Raises SettingsError naming key, value and what is allowed."""
+    settings = build(Settings, values)
+    venue = settings.venue
+    if not venue.symbols or len(venue.symbols) > MAX_INSTRUMENTS or len(set(venue.symbols)) != len(venue.symbols):
+        raise SettingsError(
+            f"venue.symbols = {list(venue.symbols)!r}: allowed are 1 to {MAX_INSTRUMENTS} different names"
+        )
+    if venue.embedded:
+        missing = [name for name in venue.symbols if name not in settings.embedded.symbols]
+        if missing:
+            raise SettingsError(
+                f"venue.symbols = {list(venue.symbols)!r}: the embedded exchange lists {list(settings.embedded.symbols)!r}"
+            )
+    else:
+        for key in ("rest_url", "ws_url", "credentials_file"):
+            if not getattr(venue, key):
+                raise SettingsError(f"venue.{key} = '': needed when venue.embedded is false")
+    return settings
+
+
+def config_hash(settings: Settings) -> str:
+    """Hex SHA-256 of the resolved settings."""
+    return hashlib.sha256(json.dumps(as_plain(settings), sort_keys=True).encode()).hexdigest()

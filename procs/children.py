@@ -1,0 +1,161 @@
+"""Starting, watching and ending the child processes of an instance."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from procs.instance import Plan, ProcessContext
+from procs.table import Role
+from shm.clock import python_monotonic_ns
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Child:
+    """One child process: its pid, a descriptor that becomes readable when it dies, and how it ended."""
+
+    role: Role
+    pid: int
+    pidfd: int
+    popen: subprocess.Popen[bytes] | None = None
+    status: int | None = None  # exit code, or minus the signal that ended it
+
+    @property
+    def alive(self) -> bool:
+        """False once it was seen to have ended."""
+        return self.status is None
+
+    def died_in_words(self) -> str:
+        """How it ended, for people."""
+        if self.status is None:
+            return "is running"
+        if self.status < 0:
+            return f"was ended by {signal.Signals(-self.status).name}"
+        return f"ended with exit code {self.status}"
+
+
+def _die_with_parent() -> None:
+    """A stage must not outlive its supervisor: nobody would watch it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _redirect_output(folder: Path, role: Role) -> None:
+    """Whatever a library prints goes to a file of the session, not to the person's terminal."""
+    descriptor = os.open(folder / f"{role.label}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def settle(context: ProcessContext) -> None:
+    """What every process of the engine does first: its core, its pid, deaf to the terminal's signals.
+
+    The supervisor alone hears Ctrl-C and SIGTERM; the others are told to stop in the right order.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    cores = context.plan.cores.get(context.role.label, ())
+    if cores:
+        os.sched_setaffinity(0, cores)
+    context.control.set_pid(context.role, os.getpid())
+
+
+def fork_child(plan: Plan, role: Role, body: Callable[[ProcessContext], None]) -> Child:
+    """Fork a process that runs `body`; its kernels are those that this process has loaded."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return Child(role, pid, os.pidfd_open(pid))
+    code = 1
+    try:
+        _die_with_parent()
+        if os.getppid() != parent:
+            os._exit(1)
+        _redirect_output(plan.path, role)
+        context = ProcessContext(plan, role)
+        settle(context)
+        body(context)
+        code = 0
+    except SystemExit as exit_request:
+        code = exit_request.code if isinstance(exit_request.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def spawn_child(plan: Plan, role: Role, secrets_json: bytes) -> Child:
+    """Start a clean process (see procs/spawned.py); the plan and the credentials reach it through a pipe."""
+    with (plan.path / f"{role.label}.log").open("ab") as log:
+        popen = subprocess.Popen(
+            [sys.executable, "-m", "procs.spawned", role.label],
+            stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
+            cwd=Path(__file__).resolve().parent.parent,
+        )
+    assert popen.stdin is not None
+    try:
+        popen.stdin.write(plan.to_json() + b"\n" + secrets_json + b"\n")
+        popen.stdin.close()
+    except BrokenPipeError:
+        popen.stdin = None  # it died at once; its log says why, and the watcher will see it
+    return Child(role, popen.pid, os.pidfd_open(popen.pid), popen)
+
+
+def reap(child: Child, wait: bool) -> bool:
+    """Learn how a child ended; True when it has. wait: block until then."""
+    if child.status is None:
+        if child.popen is not None:
+            if not wait and child.popen.poll() is None:
+                return False
+            child.status = child.popen.wait()
+        else:
+            pid, status = os.waitpid(child.pid, 0 if wait else os.WNOHANG)
+            if pid == 0:
+                return False
+            child.status = os.waitstatus_to_exitcode(status)
+        os.close(child.pidfd)
+    return True
+
+
+def wait_for_death(children: list[Child], timeout_s: float) -> list[Child]:
+    """The children that died within the time; returns as soon as one has. Interrupted by signals."""
+    poller = select.poll()
+    by_descriptor = {child.pidfd: child for child in children if child.alive}
+    for descriptor in by_descriptor:
+        poller.register(descriptor, select.POLLIN)
+    ready = poller.poll(max(0.0, timeout_s) * 1000)
+    dead = [by_descriptor[descriptor] for descriptor, _ in ready]
+    for child in dead:
+        reap(child, wait=True)
+    return dead
+
+
+def wait_all(children: list[Child], timeout_s: float) -> bool:
+    """Wait until all have ended; False when the time was over first."""
+    deadline = python_monotonic_ns() + int(timeout_s * 1e9)
+    while living := [child for child in children if child.alive]:
+        left = (deadline - python_monotonic_ns()) / 1e9
+        if left <= 0:
+            return False
+        wait_for_death(living, left)
+    return True
+
+
+def kill(child: Child) -> None:
+    """End a child for good and reap it."""
+    if child.alive:
+        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        reap(child, wait=True)

@@ -1,0 +1,108 @@
+"""Ingestion without sockets: the order of inputs in, MARKET records out.
+
+Live ingestion chooses and journals an order of inputs and hands each to a `Decoder`; replay reads the same inputs
+from a journal or a capture and hands them to the same `Decoder`. There is no other path from bytes to records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from engine.ingest.kernel import (
+    INGEST_OUTBOX_RECORDS,
+    INGEST_STATE,
+    ingest_frame,
+    ingest_lost,
+    ingest_snapshot,
+    ingest_start,
+    ingest_timer,
+)
+from engine.instruments import Instrument
+from engine.reasons import Reason
+from engine.records import MARKET
+from engine.stage import as_bytes
+from procs.journal.layout import Entry
+from procs.journal.reader import JournalEntry
+
+ALL_INSTRUMENTS = -1
+
+
+class Decoder:
+    """Turns inputs into records in `outbox`; every method returns how many. Counts ingest ids."""
+
+    def __init__(self, state: np.ndarray, instruments: Sequence[Instrument]) -> None:
+        """state: shape (1,) of INGEST_STATE, possibly shared memory."""
+        if state.dtype != INGEST_STATE:
+            raise TypeError(f"a decoder needs a state of INGEST_STATE, not {state.dtype}")
+        self.state = state
+        self.instruments = tuple(instruments)
+        self.ingest_id = 0
+        self.records = np.zeros(INGEST_OUTBOX_RECORDS, MARKET)
+        self.outbox = as_bytes(self.records)
+        self._state = as_bytes(state)
+
+    def start(self, ts_ns: int) -> int:
+        """Announce the instruments."""
+        return int(ingest_start(self._state, ts_ns, self.outbox))
+
+    def frame(self, data: bytes, ts_ns: int) -> int:
+        """A WebSocket frame; a refused one is counted by reason in the state and gives no records."""
+        self.ingest_id += 1
+        return max(0, int(ingest_frame(self._state, data, ts_ns, self.ingest_id, self.outbox)))
+
+    def snapshot(self, instrument: int, body: bytes, ts_ns: int) -> int:
+        """A REST depth body."""
+        self.ingest_id += 1
+        return max(0, int(ingest_snapshot(self._state, instrument, body, ts_ns, self.ingest_id, self.outbox)))
+
+    def timer(self, now_ns: int) -> int:
+        """The idle timer fired."""
+        return int(ingest_timer(self._state, now_ns, self.outbox))
+
+    def lost(self, instrument: int, ts_ns: int) -> int:
+        """Data of an instrument (or ALL_INSTRUMENTS) were lost."""
+        return int(ingest_lost(self._state, instrument, self.ingest_id, ts_ns, self.outbox))
+
+    def dropped(self, ts_ns: int) -> int:
+        """The records of the last input found no room downstream: they are gone, and the books with them."""
+        self.state["processed"] -= 1
+        self.state["dropped"][0, Reason.RING_FULL] += 1
+        count = 0
+        for index in range(len(self.instruments)):
+            room = self.outbox[count * MARKET.itemsize :]
+            count += int(ingest_lost(self._state, index, self.ingest_id, ts_ns, room))
+        return count
+
+    def apply(self, entry: JournalEntry) -> int:
+        """One journaled input other than DROPPED (see `replay_inputs`)."""
+        if entry.kind == Entry.FRAME:
+            return self.frame(entry.payload, entry.ts_ns)
+        if entry.kind == Entry.SNAPSHOT:
+            return self.snapshot(entry.source, entry.payload, entry.ts_ns)
+        if entry.kind == Entry.TIMER:
+            return self.timer(entry.ts_ns)
+        if entry.kind == Entry.START:
+            return self.start(entry.ts_ns)
+        return self.lost(entry.source - 1, entry.ts_ns)
+
+
+def replay_inputs(decoder: Decoder, entries: Iterator[JournalEntry]) -> Iterator[int]:
+    """Apply journaled inputs in order; yields the number of records in the outbox after each.
+
+    An input that live ingestion could not pass on is applied too, and its records are dropped again.
+    """
+    held: JournalEntry | None = None
+    for entry in entries:
+        if entry.kind == Entry.DROPPED:
+            if held is not None:
+                decoder.apply(held)
+                held = None
+            yield decoder.dropped(entry.ts_ns)
+            continue
+        if held is not None:
+            yield decoder.apply(held)
+        held = entry
+    if held is not None:
+        yield decoder.apply(held)

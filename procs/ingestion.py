@@ -1,0 +1,203 @@
+"""The ingestion process: sockets in, one order of frames, MARKET records out.
+
+The loop thread alone chooses the order of inputs: WebSocket frames as their callbacks come, REST snapshots when their
+fetch has returned, the timer. Each input is journaled, then decoded, then published. A full market ring drops the
+newest input, in the journal and in the counters, and the books concerned start again from a snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import picows
+import requests
+
+from engine.ingest.kernel import CLOCK_GRID_NS
+from procs.decoding import ALL_INSTRUMENTS, Decoder
+from procs.instance import ProcessContext
+from procs.journal.layout import Entry
+from procs.ports import EdgeJournal, Outlet, Turns, record_latency
+from procs.table import Role
+from procs.venues.binance_usdm.endpoints import VenueUnreachable
+from procs.venues.binance_usdm.market_streams import market_socket_urls
+from procs.venues.binance_usdm.rest import fetch_depth
+
+_TIMER_S = 0.01
+_BACK_OFF_S = (0.05, 0.25, 0.5, 1.0, 2.0, 5.0)
+# A market-data socket that says nothing for so long is taken for dead.
+_SILENCE_NS = 5_000_000_000
+# Slots of the market ring that only GAP records may use.
+_GAP_RESERVE = 64
+
+
+class _Listener(picows.WSListener):
+    """Hands the frames of one socket to ingestion."""
+
+    def __init__(self, ingestion: Ingestion) -> None:
+        self._ingestion = ingestion
+        self.last_frame_ns = ingestion.context.now_ns()
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        """Called by the event loop for every frame."""
+        self.last_frame_ns = self._ingestion.context.now_ns()
+        if frame.msg_type == picows.WSMsgType.TEXT:
+            self._ingestion.on_frame(frame.get_payload_as_bytes())
+        elif frame.msg_type == picows.WSMsgType.CLOSE:
+            transport.disconnect()
+
+
+class Ingestion:
+    """See the module. `run` returns when the process is asked to stop."""
+
+    def __init__(self, context: ProcessContext) -> None:
+        self.context = context
+        plan = context.plan
+        self._symbols = [item.symbol for item in plan.instruments]
+        self._decoder = Decoder(context.state(context.role), plan.instruments)
+        self._journal = EdgeJournal(context)
+        self._outlet = Outlet(context, "market")
+        self._turns = Turns(context)
+        self._stamps = context.stamps()
+        self._hop = context.histogram(context.role, "hop")
+        self._fetching: set[int] = set()
+        self._fetch_failures = [0] * len(self._symbols)
+        self._inputs = 0
+        self._synced_once = False
+        # Stages downstream that found a book wrong count up here: each rise asks for a new snapshot.
+        validation, features = context.state(Role.VALIDATION), context.state(Role.FEATURES)
+        self._resync_counters = (
+            validation["instruments"]["resync_wanted"][0], features["flows"]["resync_wanted"][0]
+        )
+        self._resyncs_seen = [0] * len(self._symbols)
+
+    # --- one input: journal, decode, publish ------------------------------------------------------------------------
+
+    def _publish(self, count: int, now: int) -> None:
+        self._inputs += 1
+        if count == 0:
+            return
+        if self._outlet.room(count + _GAP_RESERVE) < count + _GAP_RESERVE:
+            self._journal.write(Entry.DROPPED, b"", now)
+            self._outlet.drop(count)
+            count = self._decoder.dropped(now)
+        self._outlet.give(self._decoder.outbox, count)
+
+    def on_frame(self, data: bytes) -> None:
+        """A frame came off a socket."""
+        now = self.context.now_ns()
+        if self._journal.write(Entry.FRAME, data, now):
+            count = self._decoder.frame(data, now)
+            self._stamps[self._decoder.ingest_id & (len(self._stamps) - 1)] = now
+            self._publish(count, now)
+            record_latency(self._hop, self.context.now_ns() - now)
+
+    def _on_snapshot(self, index: int, body: bytes) -> None:
+        now = self.context.now_ns()
+        self._fetching.discard(index)
+        if self._journal.write(Entry.SNAPSHOT, body, now, source=index):
+            self._publish(self._decoder.snapshot(index, body, now), now)
+
+    def _on_lost(self, index: int) -> None:
+        now = self.context.now_ns()
+        if self._journal.write(Entry.LOST, b"", now, source=index + 1):
+            self._publish(self._decoder.lost(index, now), now)
+
+    def _on_timer(self) -> None:
+        now = self.context.now_ns()
+        # Only a timer that passes the grid says anything, so only that one is an input.
+        if now // CLOCK_GRID_NS > int(self._decoder.state["now_ns"][0]) // CLOCK_GRID_NS and self._journal.write(Entry.TIMER, b"", now):
+            self._publish(self._decoder.timer(now), now)
+
+    def _take_resync_requests(self) -> None:
+        for index in range(len(self._symbols)):
+            asked = sum(int(counter[index]) for counter in self._resync_counters)
+            if asked > self._resyncs_seen[index]:
+                self._resyncs_seen[index] = asked
+                self._on_lost(index)
+
+    # --- tasks ----------------------------------------------------------------------------------------------------------
+
+    async def _listen(self, url: str) -> None:
+        """Keep one socket open; what was missed while it was not makes every book start again."""
+        failures = 0
+        while True:
+            try:
+                transport, client = await picows.ws_connect(
+                    lambda: _Listener(self), url, websocket_handshake_timeout=3.0, enable_auto_ping=True
+                )
+                failures = 0
+                watcher = asyncio.create_task(self._watch(transport, client))
+                try:
+                    await transport.wait_disconnected()
+                finally:
+                    watcher.cancel()
+            except (OSError, picows.WSError, asyncio.TimeoutError):
+                failures += 1
+            self._on_lost(ALL_INSTRUMENTS)
+            await asyncio.sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)])
+
+    async def _watch(self, transport: picows.WSTransport, listener: picows.WSListener) -> None:
+        """Disconnect a socket that is open and says nothing."""
+        while True:
+            await asyncio.sleep(1.0)
+            if self.context.now_ns() - listener.last_frame_ns > _SILENCE_NS:
+                transport.disconnect()
+                return
+
+    def _fetch(self, index: int) -> bytes | None:
+        """Thread: the snapshot of one book, or None."""
+        try:
+            with requests.Session() as session:
+                return fetch_depth(session, self.context.plan.endpoints.rest_url, self._symbols[index])
+        except VenueUnreachable:
+            return None
+
+    async def _snapshot(self, loop: asyncio.AbstractEventLoop, pool: ThreadPoolExecutor, index: int) -> None:
+        """Fetch one wanted snapshot; a failure is retried later, further apart each time."""
+        body = await loop.run_in_executor(pool, self._fetch, index)
+        if body is None:
+            self._fetch_failures[index] += 1
+            await asyncio.sleep(_BACK_OFF_S[min(self._fetch_failures[index], len(_BACK_OFF_S) - 1)])
+            self._fetching.discard(index)
+        else:
+            self._fetch_failures[index] = 0
+            self._on_snapshot(index, body)
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        endpoints = self.context.plan.endpoints
+        tasks = {asyncio.create_task(self._listen(url)) for url in market_socket_urls(endpoints.ws_url, self._symbols)}
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapshot") as pool:
+            try:
+                while not self._turns.turn(self._take_inputs()):
+                    self._on_timer()
+                    self._take_resync_requests()
+                    wanted = self._decoder.state["snapshot_wanted"][0]
+                    for index in range(len(self._symbols)):
+                        if wanted[index] and index not in self._fetching:
+                            self._fetching.add(index)
+                            tasks.add(asyncio.create_task(self._snapshot(loop, pool, index)))
+                    if not self._synced_once and not wanted[: len(self._symbols)].any():
+                        self._synced_once = True
+                        self.context.ready()
+                    for task in [task for task in tasks if task.done()]:
+                        tasks.discard(task)
+                        task.result()  # an unexpected error ends the process instead of hiding
+                    await asyncio.sleep(_TIMER_S)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _take_inputs(self) -> int:
+        taken, self._inputs = self._inputs, 0
+        return taken
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        now = self.context.now_ns()
+        self._journal.write(Entry.START, b"", now)
+        self._publish(self._decoder.start(now), now)
+        asyncio.run(self._serve())
+        self._journal.close()

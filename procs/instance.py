@@ -1,0 +1,201 @@
+"""An instance: the plan that all its processes share, and how a process finds its memory.
+
+The plan is plain data (JSON), written by the supervisor before the first child starts. It holds no secret:
+credentials reach the two processes that need them through a pipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from engine.config import Settings
+from engine.instruments import Instrument
+from engine.settings import as_plain, build
+from procs.states import state_dtype
+from procs.table import PROCESS_BY_ROLE, RING_BY_NAME, Role
+from procs.venues.binance_usdm.endpoints import Endpoints
+from shm.clock import python_session_ns
+from shm.control import ControlBlock, Readiness, Stop
+from shm.doorbell import Doorbell
+from shm.histogram import HISTOGRAM_WORDS
+from shm.ring import Ring
+from shm.segment import Segment, layout_hash
+
+# Session time at which the frame of an ingest id was in hand, for latency only; 2^16 frames are kept.
+STAMPS = 1 << 16
+# Latency histograms: one of the time in the stage and one of the time since the frame was in hand, a role.
+HISTOGRAM_KINDS = ("hop", "origin")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a process of an instance must know. Plain data."""
+
+    name: str
+    session: str  # 8 hex digits, part of every client order id
+    folder: str  # of this session: journals, session.json, summary
+    kernel_digest: str
+    settings: Settings
+    instruments: tuple[Instrument, ...]
+    endpoints: Endpoints
+    capacities: dict[str, int]  # by ring
+    cores: dict[str, tuple[int, ...]]  # by role
+    spin: bool
+
+    def to_json(self) -> bytes:
+        """The plan as JSON."""
+        plain = dataclasses.asdict(self) | {"settings": as_plain(self.settings)}
+        return orjson.dumps(plain)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Plan:
+        """A plan from `to_json`."""
+        plain = orjson.loads(data)
+        plain["settings"] = build(Settings, plain["settings"])
+        plain["instruments"] = tuple(Instrument(**entry) for entry in plain["instruments"])
+        plain["endpoints"] = Endpoints(**plain["endpoints"])
+        plain["cores"] = {role: tuple(cores) for role, cores in plain["cores"].items()}
+        return cls(**plain)
+
+    @property
+    def path(self) -> Path:
+        """Folder of the session."""
+        return Path(self.folder)
+
+
+def state_segment(plan: Plan, role: Role, dtype: np.dtype, create: bool, read_only: bool = False) -> Segment:
+    """The segment that holds the state of a stage."""
+    shared: dict[str, Any] = dict(
+        layout_hash=layout_hash(dtype, 1), record_size=dtype.itemsize, capacity=1, instance=plan.name,
+        kernel_digest=plan.kernel_digest,
+    )
+    name = f"state.{role.label}"
+    if create:
+        return Segment.create(name, dtype.itemsize, **shared)
+    return Segment.attach(name, read_only=read_only, **shared)
+
+
+def _words_segment(plan: Plan, name: str, words: int, create: bool, read_only: bool = False) -> Segment:
+    shared: dict[str, Any] = dict(
+        layout_hash=layout_hash(np.dtype(np.int64), words), record_size=8, capacity=words, instance=plan.name,
+        kernel_digest=plan.kernel_digest,
+    )
+    if create:
+        return Segment.create(name, words * 8, **shared)
+    return Segment.attach(name, read_only=read_only, **shared)
+
+
+def _histogram_words() -> int:
+    return len(Role) * len(HISTOGRAM_KINDS) * HISTOGRAM_WORDS
+
+
+def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
+    """Make every segment of an instance and fill the initial states. Returns the control block, mapped.
+
+    Raises SegmentError; the caller then unlinks what was made.
+    """
+    control = ControlBlock.create(instance=plan.name, kernel_digest=plan.kernel_digest)
+    for name, capacity in plan.capacities.items():
+        spec = RING_BY_NAME[name]
+        Ring.create(
+            f"ring.{name}", spec.dtype, capacity, instance=plan.name, kernel_digest=plan.kernel_digest
+        ).segment.close()
+    for role, state in states.items():
+        segment = state_segment(plan, role, state.dtype, create=True)
+        segment.array(state.dtype, 0, 1)[:] = state
+        segment.close()
+    _words_segment(plan, "stamps", STAMPS, create=True).close()
+    _words_segment(plan, "latency", _histogram_words(), create=True).close()
+    return control
+
+
+def memory_beside_rings(states: dict[Role, np.ndarray]) -> int:
+    """Bytes that an instance needs beside its rings."""
+    pages = 4096 * (len(states) + len(RING_BY_NAME) + 3)
+    return sum(state.nbytes for state in states.values()) + 8 * (STAMPS + _histogram_words()) + pages + 65536
+
+
+class Mapping:
+    """An instance's memory as one process maps it. Everything is attached lazily, by name."""
+
+    def __init__(self, plan: Plan, read_only: bool = False) -> None:
+        self.plan = plan
+        self._read_only = read_only
+        self.control = ControlBlock.attach(instance=plan.name, kernel_digest=plan.kernel_digest, read_only=read_only)
+        self.clock_offset = self.control.session_offset_ns
+        self._segments: list[Segment] = []
+        self._rings: dict[str, Ring] = {}
+        self._latency: np.ndarray | None = None
+
+    def now_ns(self) -> int:
+        """Session time."""
+        return python_session_ns(self.clock_offset)
+
+    def ring(self, name: str) -> Ring:
+        """A ring by name."""
+        if name not in self._rings:
+            self._rings[name] = Ring.attach(
+                f"ring.{name}", RING_BY_NAME[name].dtype, self.plan.capacities[name], instance=self.plan.name,
+                kernel_digest=self.plan.kernel_digest, read_only=self._read_only,
+            )
+        return self._rings[name]
+
+    def state(self, role: Role) -> np.ndarray:
+        """The state of a stage, shape (1,), shared with it."""
+        dtype = state_dtype(role, self.plan.instruments)
+        segment = state_segment(self.plan, role, dtype, create=False, read_only=self._read_only)
+        self._segments.append(segment)
+        return segment.array(dtype, 0, 1)
+
+    def consumer_bell(self, ring_name: str) -> Doorbell:
+        """The doorbell of whoever reads a ring."""
+        return self.control.doorbell(RING_BY_NAME[ring_name].consumer)
+
+    def stamps(self) -> np.ndarray:
+        """int64[STAMPS]: session time at which a frame was in hand, at its ingest id modulo STAMPS."""
+        segment = _words_segment(self.plan, "stamps", STAMPS, create=False, read_only=self._read_only)
+        self._segments.append(segment)
+        return segment.array(np.int64, 0, STAMPS)
+
+    def histogram(self, role: Role, kind: str) -> np.ndarray:
+        """A latency histogram of a role: 'hop' or 'origin'."""
+        if self._latency is None:
+            segment = _words_segment(self.plan, "latency", _histogram_words(), create=False, read_only=self._read_only)
+            self._segments.append(segment)
+            self._latency = segment.array(np.int64, 0, _histogram_words())
+        place = (role * len(HISTOGRAM_KINDS) + HISTOGRAM_KINDS.index(kind)) * HISTOGRAM_WORDS
+        return self._latency[place : place + HISTOGRAM_WORDS]
+
+    def close(self) -> None:
+        """Let go of every segment."""
+        self._latency = None
+        for ring in self._rings.values():
+            ring.segment.close()
+        for segment in self._segments:
+            segment.close()
+        self.control.close()
+
+
+class ProcessContext(Mapping):
+    """What a process of the engine works with: its mapping, its role, its doorbell, the order to stop."""
+
+    def __init__(self, plan: Plan, role: Role) -> None:
+        super().__init__(plan)
+        self.role = role
+        self.spec = PROCESS_BY_ROLE[role]
+        self.bell = self.control.doorbell(role)
+
+    def ready(self) -> None:
+        """Say that this process is in service."""
+        self.control.set_readiness(self.role, Readiness.READY)
+
+    @property
+    def stop(self) -> Stop:
+        """What this process is asked to do."""
+        return self.control.stop_requested(self.role)

@@ -1,0 +1,106 @@
+"""The kill-switch process: when the emergency word is set it cancels everything, by itself, until nothing rests.
+
+It shares nothing with the trading path but the word: its own HTTP session, its own signatures, no ring, no ccxt. It
+retries for ever while tripped. An exception inside it ends tripped, never silent. When the supervisor dies it
+trips, cancels, and goes.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from procs.instance import ProcessContext
+from procs.ports import Turns
+from procs.table import Role
+from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
+from procs.venues.binance_usdm.rest import SignedSession
+from shm.clock import sleep, wall_ns
+from shm.control import Stop, TripSource, gate_epoch, trip_count, tripped_sources
+
+_POLL_S = 0.005
+_BACK_OFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
+_WARM_EVERY_S = 20.0
+# Sweeps after the venue has once said that nothing rests: a request that was under way may still arrive.
+_SWEEPS_AFTER_CLEAN = 2
+
+
+class KillSwitch:
+    """See the module."""
+
+    def __init__(self, context: ProcessContext, credentials: Credentials) -> None:
+        self._context = context
+        self._turns = Turns(context)
+        self._session = SignedSession(context.plan.endpoints.rest_url, credentials)
+        self._symbols = [item.symbol for item in context.plan.instruments]
+        self._log = (context.plan.path / "killswitch.jsonl").open("ab", buffering=0)
+
+    def _note(self, event: str, **fields: object) -> None:
+        """One line of what it did. Writing never stands between a trip and its cancels: it comes after them."""
+        self._log.write(orjson.dumps({"wall_ns": wall_ns(), "event": event, **fields}) + b"\n")
+
+    def run(self) -> None:
+        """Watch until stopped; on the way out nothing is left undone."""
+        self._cancel_everything(dry=True)
+        self._context.ready()
+        handled = 0
+        idle_s = 0.0
+        while True:
+            word = self._context.control.word
+            if word and word != handled:
+                handled = self._act(word)
+            stop = self._turns.turn(0)
+            if self._turns.orphaned and not self._context.control.word:
+                self._context.control.trip(TripSource.SUPERVISOR)
+                continue
+            if stop or self._turns.orphaned:
+                break
+            sleep(_POLL_S)
+            idle_s += _POLL_S
+            if idle_s >= _WARM_EVERY_S:
+                idle_s = 0.0
+                self._cancel_everything(dry=True)
+        self._session.close()
+        self._log.close()
+
+    def _act(self, word: int) -> int:
+        """Cancel until the venue says that nothing rests, and say so. Returns the word that was handled."""
+        failures = 0
+        clean = 0
+        cancelled = False
+        while clean <= _SWEEPS_AFTER_CLEAN:
+            resting, error = self._cancel_everything(dry=False)
+            if not cancelled:
+                cancelled = True
+                self._note("tripped", sources=[source.name for source in tripped_sources(word)], count=trip_count(word))
+            if error:
+                self._note("cancel failed", error=error)
+                sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)])
+                failures += 1
+                clean = 0
+            elif resting:
+                clean = 0
+            else:
+                clean += 1
+                sleep(0.05)
+            if self._turns.turn(1) >= Stop.NOW:
+                self._note("stopped before the venue was clean")
+                return word
+        shut = int(gate_epoch(self._context.control.words, Role.GATEWAY))
+        self._note("nothing rests", gate_shut=shut != 0)
+        return word
+
+    def _cancel_everything(self, dry: bool) -> tuple[int, str]:
+        """Cancel all orders of every symbol, then count what rests. dry: only ask, which keeps the session warm.
+
+        Returns the number of resting orders and, in words, the first thing that failed.
+        """
+        resting = 0
+        failed = ""
+        for symbol in self._symbols:
+            try:
+                if not dry:
+                    self._session.call("DELETE", "/fapi/v1/allOpenOrders", symbol=symbol)
+                resting += len(self._session.call("GET", "/fapi/v1/openOrders", symbol=symbol))
+            except VenueUnreachable as error:
+                failed = failed or str(error)
+        return resting, failed

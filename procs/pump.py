@@ -1,0 +1,227 @@
+"""The pump: the one compiled loop that every kernel stage runs in.
+
+Purpose: take batches from the input rings, journal them where the stage meets several inputs, step the stage,
+publish what it wrote, ring the consumers, stamp latency. The stage comes as a first-class function of
+STEP_SIGNATURE, so one compiled pump serves all stages; it never knows what a record means beyond its ingest id, the
+first word of every record.
+
+Ordering: the emergency word is read with acquire in every turn; heads and tails as in shm/ring.py; a stage that
+meets inputs journals a batch before it steps it. Inputs are looked at from the last source to the first, so commands
+and fills never wait behind market data.
+
+Cost: some 100 ns a turn beside the stage. Limits: three inputs, two outputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+
+from engine.kernel import kernel
+from engine.records import MARKET, Kind
+from engine.stage import BYTES, STEP
+from procs.journal.kernel import journal_append, journal_room
+from procs.journal.layout import Entry
+from shm.atomics import cpu_pause
+from shm.clock import session_ns
+from shm.control import Stop, add_progress, beat, emergency_word, stop_requested
+from shm.doorbell import cancel_wait, commit_wait, prepare_wait, ring_bell
+from shm.histogram import record
+from shm.memory import copy_bytes
+from shm.ring_kernels import (
+    RECORD_SIZE,
+    consumer_advance,
+    consumer_ready,
+    consumer_release,
+    consumer_run,
+    consumer_slot,
+    producer_claim,
+    producer_publish,
+    producer_room,
+    producer_write,
+)
+
+MAX_INPUTS = 3
+MAX_OUTPUTS = 2
+
+# Why the pump came back to Python.
+STOPPED = 0  # asked to stop, and every input is empty
+JOURNAL_FULL = 1  # the next batch does not fit into the journal segment; nothing was taken
+
+# Indexes into params (int64[PARAM_COUNT]).
+P_INPUTS = 0
+P_OUTPUTS = 1
+P_BATCH = 2  # most records a step
+P_MAX_OUT = 3  # most output records an input record can cause
+P_SPIN = 4  # 1: never sleep
+P_CLOCK_OFFSET = 5
+P_ROLE = 6
+P_OWN_BELL = 7  # index of this process's doorbell
+P_JOURNAL = 8  # 1: journal every batch before it is stepped
+P_WANTS_TRIP = 9  # 1: insert a TRIP record when the emergency word changes
+P_STAMP_ALL = 10  # 1: since-origin latency of every batch; 0: of batches of the main input that had output
+P_TRIP_SOURCE = 11  # source number under which the TRIP record is stepped
+P_IN_SLICE = 12  # ..14 by source: first byte of a record that is journaled
+P_IN_LENGTH = 15  # ..17 by source: bytes of a record that are journaled
+P_OUT_BELL = 18  # ..19 by route: doorbell of the consumer
+P_WORD_SEEN = 20  # emergency word of the last TRIP inserted
+PARAM_COUNT = 24
+
+INT64S = types.Array(types.int64, 1, "C")
+INT32S = types.Array(types.int32, 1, "C")
+_INPUT_WORDS = types.UniTuple(INT64S, MAX_INPUTS)
+_INPUT_BYTES = types.UniTuple(BYTES, MAX_INPUTS)
+_OUTPUT_WORDS = types.UniTuple(INT64S, MAX_OUTPUTS)
+_OUTPUT_BYTES = types.UniTuple(BYTES, MAX_OUTPUTS)
+
+_MARKET_SIZE = MARKET.itemsize
+_TRIP = int(Kind.TRIP)
+_BATCH_ENTRY = int(Entry.BATCH)
+_STOP_NOW = int(Stop.NOW)
+_ROOM_RETRY_NS = 100_000
+_IDLE_WAIT_NS = 10_000_000
+
+
+@kernel()
+def _publish(
+    outbox: np.ndarray, routes: np.ndarray, produced: int, outputs: int, controls, locals_, slots, bells, params
+) -> None:
+    """Copy the outbox to the rings that its routes name, run by run, and ring their consumers."""
+    first = 0
+    while first < produced:
+        route = np.int64(routes[first]) if outputs > 1 else 0
+        end = first + 1
+        if outputs == 1:
+            end = produced
+        else:
+            while end < produced and np.int64(routes[end]) == route:
+                end += 1
+        count = end - first
+        producer_claim(controls[route], locals_[route], count)
+        producer_write(locals_[route], slots[route], 0, outbox, first, count)
+        producer_publish(controls[route], locals_[route], count)
+        ring_bell(bells, params[P_OUT_BELL + route])
+        first = end
+
+
+@kernel()
+def _journal_batch(
+    journal: np.ndarray, cursor: np.ndarray, source: int, inbox: np.ndarray, count: int, record_size: int, now: int,
+    scratch: np.ndarray, params: np.ndarray,
+) -> bool:
+    """Journal what must be known of a batch to step it again; False when the segment has no room for it."""
+    start = params[P_IN_SLICE + source]
+    length = params[P_IN_LENGTH + source]
+    if not journal_room(journal, cursor, count * length):
+        return False
+    for index in range(count):
+        copy_bytes(scratch, index * length, inbox, index * record_size + start, length)
+    journal_append(journal, cursor, _BATCH_ENTRY, source, count, now, scratch, count * length)
+    return True
+
+
+@kernel(
+    types.int64(
+        STEP, BYTES, _INPUT_WORDS, _INPUT_WORDS, _INPUT_BYTES, _OUTPUT_WORDS, _OUTPUT_WORDS, _OUTPUT_BYTES, BYTES, BYTES,
+        INT64S, INT32S, INT64S, INT64S, INT64S, BYTES, INT64S, BYTES, INT64S,
+    )
+)
+def pump(
+    step, state, in_controls, in_locals, in_slots, out_controls, out_locals, out_slots, outbox, routes,
+    control, bells, hop, origin, stamps, journal, journal_cursor, scratch, params,
+) -> int:
+    """Run a stage until it is asked to stop and its inputs are empty, or its journal segment is full.
+
+    in_*, out_*     the rings, padded to MAX_INPUTS and MAX_OUTPUTS with any arrays
+    outbox, routes  room for P_BATCH * P_MAX_OUT output records
+    hop, origin     latency histograms: of a batch in this stage, and since the frame was in hand
+    stamps          int64[2^k]: session time at which the frame of an ingest id was in hand
+    scratch         uint8 with room for a journaled batch
+    Returns STOPPED or JOURNAL_FULL.
+    """
+    inputs = params[P_INPUTS]
+    outputs = params[P_OUTPUTS]
+    max_out = params[P_MAX_OUT]
+    role = params[P_ROLE]
+    offset = params[P_CLOCK_OFFSET]
+    stamp_mask = np.int64(stamps.size - 1)
+    trip_inbox = np.zeros(_MARKET_SIZE, np.uint8)
+    while True:
+        # Read before the inputs are looked at: whoever asks to stop does so after the producers have gone, so inputs
+        # found empty afterwards stay empty.
+        stop = stop_requested(control, role)
+        if stop >= _STOP_NOW:
+            return STOPPED
+        word = emergency_word(control)
+        trip = params[P_WANTS_TRIP] != 0 and word != params[P_WORD_SEEN]
+        moved = 0
+        blocked = False
+        for place in range(inputs + 1):
+            # Place 0 is the trip, then the inputs from the last to the first.
+            if place == 0:
+                if not trip:
+                    continue
+                source = params[P_TRIP_SOURCE]
+                count = 1
+                size = np.int64(_MARKET_SIZE)
+                inbox = trip_inbox
+            else:
+                source = inputs - place
+                count = consumer_ready(in_controls[source], in_locals[source], 1)
+                if count <= 0:
+                    continue
+                size = in_locals[source][RECORD_SIZE]
+                count = min(consumer_run(in_locals[source], count), params[P_BATCH])
+                slot = consumer_slot(in_locals[source])
+                inbox = in_slots[source][slot * size : (slot + count) * size]
+            for route in range(outputs):
+                count = min(count, producer_room(out_controls[route], out_locals[route], count * max_out) // max_out)
+            if count <= 0:
+                blocked = True
+                continue
+            started = session_ns(offset)
+            if place == 0:
+                market = trip_inbox.view(MARKET)
+                market[0].kind = _TRIP
+                market[0].recv_ts_ns = started
+                market[0].aux = word
+            if params[P_JOURNAL] != 0:
+                if not _journal_batch(journal, journal_cursor, source, inbox, count, size, started, scratch, params):
+                    return JOURNAL_FULL
+            if place == 0:
+                params[P_WORD_SEEN] = word
+            produced = step(state, source, inbox, count, outbox, routes)
+            if produced > 0 and outputs > 0:
+                _publish(outbox, routes, produced, outputs, out_controls, out_locals, out_slots, bells, params)
+            ended = session_ns(offset)
+            record(hop, ended - started)
+            if source == 0 and (params[P_STAMP_ALL] != 0 or produced > 0):
+                # The first word of every record is the ingest id that caused it.
+                ingest_id = inbox[(count - 1) * size : count * size].view(np.int64)[0]
+                stamp = stamps[ingest_id & stamp_mask]
+                if stamp > 0:
+                    record(origin, ended - stamp)
+            if place > 0:
+                consumer_advance(in_locals[source], count)
+                consumer_release(in_controls[source], in_locals[source])
+            moved += count
+        if moved > 0:
+            beat(control, role, session_ns(offset))
+            add_progress(control, role, moved)
+            continue
+        if stop != 0 and not blocked:
+            return STOPPED
+        beat(control, role, session_ns(offset))
+        if params[P_SPIN] != 0:
+            cpu_pause()
+            continue
+        seen = prepare_wait(bells, params[P_OWN_BELL])
+        arrived = False
+        for source in range(inputs):
+            if consumer_ready(in_controls[source], in_locals[source], 1) > 0:
+                arrived = True
+        if arrived and not blocked:
+            cancel_wait(bells, params[P_OWN_BELL])
+            continue
+        # A full output ring is emptied by somebody who does not ring for it: look again soon.
+        commit_wait(bells, params[P_OWN_BELL], seen, _ROOM_RETRY_NS if blocked else _IDLE_WAIT_NS)

@@ -1,0 +1,295 @@
+"""Replay: the same kernels fed from a journal or a capture instead of sockets.
+
+fused  everything in this process, one input after the other
+auto   the processes and rings of a live engine; back-pressure instead of drops, so nothing is ever lost
+
+A journal carries its own closed loop: execution is stepped with the recorded merge order, reports and commands, and with
+the recorded outputs of the model; the model is run all the same and every difference is counted. A capture is
+an open loop: orders count as accepted at once and never fill.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from engine.config import Settings, config_hash
+from engine.execution.kernel import EXECUTION
+from engine.execution.summary import execution_summary, reason_counts
+from engine.features.step import FEATURES
+from engine.instruments import Instrument
+from engine.kernel import kernel_digest
+from engine.records import FEATURE, MARKET, OUTPUT_COUNT, PREDICTION, SOURCE_MAIN
+from engine.settings import build
+from engine.stage import Stage, as_bytes
+from engine.validation.step import VALIDATION
+from models.inference import InferenceStage, Model
+from procs import VERSION
+from procs.captures import capture_inputs, scan_instruments
+from procs.decoding import Decoder, replay_inputs
+from procs.inference import model_path
+from procs.journal.layout import Entry
+from procs.journal.reader import JournalEntry, JournalError, read_stream
+from procs.memory_use import pss_bytes
+from procs.summary import latency_summary, market_summary
+from procs.states import initial_states
+from procs.table import Role
+from shm.clock import python_monotonic_ns, sleep
+from shm.histogram import new_histogram, record
+
+
+class ReplayError(ValueError):
+    """A source that cannot be replayed; the message names it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is replayed: its settings, its instruments, its inputs, and the merge order of execution if it has one."""
+
+    path: Path
+    settings: Settings
+    instruments: tuple[Instrument, ...]
+    is_session: bool
+
+    def inputs(self) -> Iterator[JournalEntry]:
+        """The inputs of ingestion, from the beginning."""
+        if self.is_session:
+            return read_stream(self.path, Role.INGESTION.label)
+        return capture_inputs(self.path, self.instruments)
+
+    def merges(self) -> Iterator[JournalEntry]:
+        """The batches of execution in the order in which they were taken; only of a session."""
+        return read_stream(self.path, Role.EXECUTION.label)
+
+
+def open_source(path: Path, settings: Settings) -> Source:
+    """A session folder (with the settings and instruments of its own) or a capture file (with these settings).
+
+    Raises ReplayError, CaptureError or SettingsError.
+    """
+    if not path.exists():
+        raise ReplayError(f"{path}: there is no such file or folder")
+    if not path.is_dir():
+        return Source(path, settings, scan_instruments(path), is_session=False)
+    try:
+        session = orjson.loads((path / "session.json").read_bytes())
+        own = build(Settings, session["settings"])
+        instruments = tuple(Instrument(**entry) for entry in session["instruments"])
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise ReplayError(f"{path}: no session folder ({type(error).__name__} in session.json)") from None
+    return Source(path, own, instruments, is_session=True)
+
+
+class Pacer:
+    """Holds inputs back to a multiple of the recorded speed; None is as fast as it goes."""
+
+    def __init__(self, speed: float | None) -> None:
+        self._speed = speed
+        self._first_input: int | None = None
+        self._first_clock = 0
+
+    def wait(self, ts_ns: int) -> None:
+        """Sleep until this input is due."""
+        if self._speed is None:
+            return
+        if self._first_input is None:
+            self._first_input, self._first_clock = ts_ns, python_monotonic_ns()
+        due = self._first_clock + (ts_ns - self._first_input) / self._speed
+        ahead = due - python_monotonic_ns()
+        if ahead > 0:
+            sleep(ahead / 1e9)
+
+
+class _Predictions:
+    """Prediction records waiting for execution's recorded merge order."""
+
+    def __init__(self, batches: Iterator[np.ndarray]) -> None:
+        self._batches = batches
+        self._held = np.zeros(0, PREDICTION)
+
+    def take(self, count: int) -> np.ndarray:
+        """The next records, fewer only when there are no more."""
+        parts = [self._held]
+        have = len(self._held)
+        while have < count:
+            batch = next(self._batches, None)
+            if batch is None:
+                break
+            parts.append(batch)
+            have += len(batch)
+        whole = np.concatenate(parts)
+        self._held = whole[count:]
+        return np.ascontiguousarray(whole[:count])
+
+
+class MergeReplayer:
+    """Steps execution with the recorded merge order, and counts predictions that come out different."""
+
+    def __init__(self, state: np.ndarray, merges: Iterator[JournalEntry], take: Callable[[int], np.ndarray]) -> None:
+        self._state = as_bytes(state)
+        self._merges = merges
+        self._take = take
+        self.compared = 0
+        self.different = 0
+        self._outbox = np.zeros(0, np.uint8)
+        self._routes = np.zeros(0, np.uint8)
+
+    def run(self) -> None:
+        """To the end of the recorded order. Raises ReplayError when the market data end before it."""
+        for entry in self._merges:
+            if entry.kind != Entry.BATCH:
+                raise ReplayError(f"execution journal: entry {entry.ordinal} is no batch")
+            if entry.source == SOURCE_MAIN:
+                records = self._take(entry.count)
+                if len(records) < entry.count:
+                    raise ReplayError(
+                        f"the ingestion journal ends before entry {entry.ordinal} of execution's: "
+                        f"{entry.count - len(records)} predictions are missing"
+                    )
+                recorded = np.frombuffer(entry.payload, np.float32).reshape(-1, OUTPUT_COUNT)
+                self.compared += entry.count
+                self.different += int((records["output"].view(np.uint32) != recorded.view(np.uint32)).any(axis=1).sum())
+                records["output"] = recorded
+                inbox = as_bytes(records)
+            else:
+                inbox = np.frombuffer(entry.payload, np.uint8).copy()
+            self._step(entry.source, inbox, entry.count)
+
+    def _step(self, source: int, inbox: np.ndarray, count: int) -> None:
+        need = count * EXECUTION.max_out
+        if len(self._routes) < need:
+            self._outbox = np.zeros(need * EXECUTION.out_dtype.itemsize, np.uint8)
+            self._routes = np.zeros(need, np.uint8)
+        EXECUTION.step(self._state, source, inbox, count, self._outbox, self._routes)
+
+
+class FusedPath:
+    """Ingestion to predictions in one process: the kernels one after the other, no ring between them."""
+
+    def __init__(self, source: Source, speed: float | None) -> None:
+        self.states = initial_states(source.settings, source.instruments, open_loop=not source.is_session)
+        del self.states[Role.GATEWAY]
+        self._source = source
+        self._pacer = Pacer(speed)
+        self.decoder = Decoder(self.states[Role.INGESTION], source.instruments)
+        self._inference = InferenceStage(
+            Model(model_path(source.settings.model.path)), self.states[Role.ML], 1
+        )
+        self._valid = np.zeros(1, MARKET)
+        self._features = np.zeros(1, FEATURE)
+        self._routes = np.zeros(1, np.uint8)
+        self.started_ns = 0
+
+    def _kernel(self, stage: Stage, role: Role, inbox: np.ndarray, count: int, room: np.ndarray) -> tuple[np.ndarray, int]:
+        """Step a stage; returns its output buffer, grown when it had to be, and the number of records."""
+        need = count * stage.max_out
+        if len(room) < need:
+            room = np.zeros(2 * need, stage.out_dtype)
+        if len(self._routes) < need:
+            self._routes = np.zeros(2 * need, np.uint8)
+        produced = stage.step(as_bytes(self.states[role]), SOURCE_MAIN, inbox, count, as_bytes(room), self._routes)
+        return room, int(produced)
+
+    def predictions(self) -> Iterator[np.ndarray]:
+        """PREDICTION records of one input after the other (a view that the next one overwrites)."""
+
+        def paced() -> Iterator[JournalEntry]:
+            for entry in self._source.inputs():
+                self._pacer.wait(entry.ts_ns)
+                self.started_ns = python_monotonic_ns()
+                yield entry
+
+        for count in replay_inputs(self.decoder, paced()):
+            if not count:
+                continue
+            self._valid, count = self._kernel(
+                VALIDATION, Role.VALIDATION, self.decoder.outbox, count, self._valid
+            )
+            self._features, count = self._kernel(
+                FEATURES, Role.FEATURES, as_bytes(self._valid), count, self._features
+            )
+            if count:
+                self._inference.resize(count)
+                self._inference.step(as_bytes(self._features), count)
+                yield self._inference.records[:count]
+
+
+def replay_fused(source: Source, speed: float | None) -> dict[str, Any]:
+    """Replay in this process; returns the summary. Raises ReplayError, JournalError, CaptureError or ModelError."""
+    started = python_monotonic_ns()
+    path = FusedPath(source, speed)
+    execution = path.states[Role.EXECUTION]
+    decision = new_histogram()
+    extra: dict[str, Any] = {}
+    if source.is_session:
+        waiting = _Predictions(batch.copy() for batch in path.predictions())
+        merger = MergeReplayer(execution, source.merges(), waiting.take)
+        merger.run()
+        while len(waiting.take(4096)):
+            pass  # what execution never came to take still counts upstream
+        extra["predictions"] = {"compared": merger.compared, "different": merger.different}
+    else:
+        state = as_bytes(execution)
+        outbox = np.zeros(0, np.uint8)
+        routes = np.zeros(0, np.uint8)
+        for records in path.predictions():
+            need = len(records) * EXECUTION.max_out
+            if len(routes) < need:
+                outbox = np.zeros(2 * need * EXECUTION.out_dtype.itemsize, np.uint8)
+                routes = np.zeros(2 * need, np.uint8)
+            if EXECUTION.step(state, SOURCE_MAIN, as_bytes(records), len(records), outbox, routes):
+                record(decision, python_monotonic_ns() - path.started_ns)
+    return replay_summary(
+        source, path.states, "fused", (python_monotonic_ns() - started) / 1e9, {"decision": decision},
+        {"replay": pss_bytes(os.getpid())}, {}, extra,
+    )
+
+
+def replay_summary(
+    source: Source,
+    states: dict[Role, np.ndarray],
+    placement: str,
+    duration_s: float,
+    histograms: dict[str, np.ndarray],
+    memory: dict[str, int],
+    rings: dict[str, Any],
+    extra: dict[str, Any],
+) -> dict[str, Any]:
+    """The summary of a replay: the keys of a session's."""
+    stages: dict[str, Any] = {}
+    unaccounted = 0
+    before: int | None = None
+    for role, state in states.items():
+        row = state[0]
+        quarantined, dropped = reason_counts(row["quarantined"]), reason_counts(row["dropped"])
+        in_flight = int(row["pending_frames"]) if role == Role.INGESTION else 0
+        stages[role.label] = {
+            "in": int(row["records_in"]), "processed": int(row["processed"]), "in_flight": in_flight,
+            "quarantined": quarantined, "dropped": dropped, "out": int(row["out"]),
+        }
+        balance = int(row["processed"]) + in_flight + sum(quarantined.values()) + sum(dropped.values())
+        unaccounted += abs(int(row["records_in"]) - balance)
+        if before is not None and role != Role.EXECUTION:
+            unaccounted += abs(before - int(row["records_in"]))
+        before = int(row["out"])
+    total = sum(memory.values())
+    return {
+        "engine": {
+            "version": VERSION, "config_hash": config_hash(source.settings), "kernel_digest": kernel_digest(),
+            "mode": "replay", "placement": placement, "duration_s": round(duration_s, 3), "source": str(source.path),
+        },
+        "stages": stages,
+        "rings": rings,
+        "unaccounted": unaccounted,
+        "market": market_summary(states),
+        **execution_summary(states[Role.EXECUTION], source.instruments),
+        "latency_us": latency_summary(histograms),
+        "memory_mb": {**{name: round(size / 2**20, 1) for name, size in memory.items()}, "total": round(total / 2**20, 1)},
+        **extra,
+    }

@@ -1,0 +1,36 @@
+"""Entry of spawned processes: `python -m procs.spawned ROLE`, the plan and the credentials on standard input."""
+
+from __future__ import annotations
+
+import sys
+
+import orjson
+
+from procs.children import settle
+from procs.instance import Plan, ProcessContext
+from procs.table import Role
+from procs.venues.binance_usdm.endpoints import Credentials
+
+
+def main() -> int:
+    """Run one spawned process until it is told to stop."""
+    role = Role[sys.argv[1].upper()]
+    plan = Plan.from_json(sys.stdin.buffer.readline())
+    credentials = Credentials(**orjson.loads(sys.stdin.buffer.readline()))
+    context = ProcessContext(plan, role)
+    settle(context)
+    if role == Role.GATEWAY:
+        from procs.gateway import Gateway
+
+        Gateway(context, credentials).run()
+    elif role == Role.KILLSWITCH:
+        from procs.killswitch import KillSwitch
+
+        KillSwitch(context, credentials).run()
+    else:
+        raise ValueError(f"{role.label} is not a spawned process")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

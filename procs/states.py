@@ -1,0 +1,58 @@
+"""The state of every stage: what a session begins with, and the dtype under which others may read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.config import Settings
+from engine.execution.state import EXECUTION_STATE, make_execution_state
+from engine.features.state import features_dtype, make_features_state
+from engine.ingest.kernel import INGEST_STATE, make_ingest_state
+from engine.instruments import Instrument
+from engine.stage import STATE_HEAD
+from engine.validation.state import VALIDATION_STATE, make_validation_state
+from models.inference import INFERENCE_STATE
+from procs.table import Role
+
+# Counters of a gateway, in shared memory for whoever watches: a state without a kernel.
+GATEWAY_STATE = np.dtype(
+    [
+        *STATE_HEAD,
+        ("sent", "<i8"),  # new orders that reached the socket
+        ("private_frames", "<i8"),
+        ("stream_losses", "<i8"),
+        ("foreign_events", "<i8"),  # private events about orders that are not of this session
+        ("spare", "<i8", (4,)),
+    ],
+    align=True,
+)
+
+
+def initial_states(
+    settings: Settings, instruments: Sequence[Instrument], open_loop: bool = False
+) -> dict[Role, np.ndarray]:
+    """The states that the stages of a session begin with: a pure function of settings and instruments."""
+    execution = make_execution_state(settings.execution, settings.gate, settings.maker, instruments, open_loop)
+    return {
+        Role.INGESTION: make_ingest_state(instruments),
+        Role.VALIDATION: make_validation_state(settings.validation),
+        Role.FEATURES: make_features_state(settings.features, instruments),
+        Role.ML: np.zeros(1, INFERENCE_STATE),
+        Role.EXECUTION: execution,
+        Role.GATEWAY: np.zeros(1, GATEWAY_STATE),
+    }
+
+
+def state_dtype(role: Role, instruments: Sequence[Instrument]) -> np.dtype:
+    """The dtype of a role's state in a session with these instruments."""
+    if role == Role.FEATURES:
+        return features_dtype(max(item.index for item in instruments) + 1)
+    return {
+        Role.INGESTION: INGEST_STATE,
+        Role.VALIDATION: VALIDATION_STATE,
+        Role.ML: INFERENCE_STATE,
+        Role.EXECUTION: EXECUTION_STATE,
+        Role.GATEWAY: GATEWAY_STATE,
+    }[role]

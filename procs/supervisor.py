@@ -1,0 +1,360 @@
+"""The supervisor: makes the memory, starts the processes in order, watches them, and stops them in order.
+
+Starting: embedded venue -> instruments -> memory -> stages (forked) -> gateway and kill switch (spawned) -> opening
+reconciliation -> trading. Stopping: no more entries, cancel all, wait for the final reports, compare with the venue,
+then drain the path from its head. A death trips the engine: the kill switch cancels, everything stops.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import orjson
+
+from engine.config import Settings, config_hash
+from engine.execution.kernel import EXECUTION
+from engine.features.step import FEATURES
+from engine.kernel import kernel_digest
+from engine.records import MARKET, Kind
+from engine.settings import as_plain
+from engine.stage import as_bytes
+from engine.validation.step import VALIDATION
+from models.inference import load_card
+from procs import VERSION
+from procs.attach import leave_plan, lock_path, plan_path
+from procs.children import Child, fork_child, kill, reap, spawn_child, wait_all, wait_for_death
+from procs.identity import new_session_id
+from procs.inference import model_path, run_inference
+from procs.ingestion import Ingestion
+from procs.instance import Mapping, Plan, ProcessContext, create_memory, memory_beside_rings
+from procs.memory_use import pss_bytes
+from procs.ports import Outlet
+from procs.stage_process import run_stage
+from procs.states import initial_states
+from procs.summary import machine_versions, summarise
+from procs.table import PROCESSES, Role, placement, ring_capacities
+from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, load_credentials
+from procs.venues.binance_usdm.rest import fetch_instruments
+from shm.clock import python_monotonic_ns, sleep, wall_ns
+from shm.control import Readiness, Stop, TripSource, tripped_sources
+from shm.lease import Lease, LeaseHeld
+from shm.segment import unlink_all
+
+_START_TIMEOUT_S = 60.0
+_QUIESCENCE_TIMEOUT_S = 15.0
+_STOP_TIMEOUT_S = 10.0
+_TICK_S = 0.05
+_KILL_SWITCH_TIME_S = 2.0
+# After the market data the gateway, so that every report is in its ring, then execution, which takes them.
+_STOP_ORDER = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.GATEWAY, Role.EXECUTION, Role.KILLSWITCH)
+
+
+class EngineError(RuntimeError):
+    """The engine cannot start or go on; the message is for the person who started it."""
+
+
+class EmbeddedVenueProcess:
+    """The embedded exchange as a process of its own: it stands for the outside world."""
+
+    def __init__(self, settings: Settings, log: Path) -> None:
+        """Start it and wait until it listens. Raises EngineError with its own words when it does not."""
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "procs.embedded"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output,
+                start_new_session=True, cwd=Path(__file__).resolve().parent.parent,
+            )
+        assert self._popen.stdin is not None and self._popen.stdout is not None
+        # Its standard input stays open: it ends when this process does.
+        self._popen.stdin.write(orjson.dumps(as_plain(settings.embedded)) + b"\n")
+        self._popen.stdin.flush()
+        line = self._popen.stdout.readline()
+        try:
+            address = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            self.stop()
+            words = log.read_text(errors="replace").strip().splitlines()
+            raise EngineError(words[-1] if words else "the embedded venue ended before it was ready") from None
+        self.endpoints = Endpoints(address["rest_url"], address["ws_url"])
+        self.credentials = Credentials(address["api_key"], address["secret"])
+
+    def stop(self) -> None:
+        """End it."""
+        assert self._popen.stdin is not None and self._popen.stdout is not None
+        self._popen.terminate()
+        try:
+            self._popen.wait(timeout=_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+        self._popen.stdin.close()
+        self._popen.stdout.close()
+
+
+def stage_body(role: Role) -> Callable[[ProcessContext], None]:
+    """What a forked process runs."""
+    if role == Role.INGESTION:
+        return lambda context: Ingestion(context).run()
+    if role == Role.ML:
+        return run_inference
+    stage = {Role.VALIDATION: VALIDATION, Role.FEATURES: FEATURES, Role.EXECUTION: EXECUTION}[role]
+    return lambda context: run_stage(context, stage)
+
+
+class Supervisor:
+    """One session of one instance, from start to summary. Call `start`, `run`, `stop`, then `close`."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self.settings = settings
+        self._say = say
+        self._children: list[Child] = []
+        self._venue: EmbeddedVenueProcess | None = None
+        self._lease: Lease | None = None
+        self._mapping: Mapping | None = None
+        self._commands: Outlet | None = None
+        self._stop_wanted = False
+        self._failure = ""
+        self._started_ns = 0
+        self.summary: dict[str, Any] = {}
+
+    # --- starting -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Bring everything up to the point where it trades. Raises EngineError, SegmentError, VenueUnreachable, …"""
+        settings = self.settings
+        name = settings.engine.name
+        try:
+            self._lease = Lease.acquire(lock_path(name))
+        except LeaseHeld:
+            raise EngineError(f"an engine named {name!r} is running already (`bot4 status` shows it)") from None
+        unlink_all(name)  # of an instance whose supervisor is dead: we hold its lease
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._on_signal)
+        load_card(model_path(settings.model.path))
+        folder = self._make_folder(name)
+        endpoints, credentials = self._venue_access(folder)
+        instruments = tuple(fetch_instruments(endpoints.rest_url, settings.venue.symbols))
+        states = initial_states(settings, instruments)
+        capacities = ring_capacities(settings.engine.memory_budget_mib << 20, memory_beside_rings(states))
+        cores, spin, why = placement(tuple(sorted(os.sched_getaffinity(0))), settings.engine.placement)
+        self.plan = Plan(
+            name=name, session=new_session_id(), folder=str(folder), kernel_digest=kernel_digest(), settings=settings,
+            instruments=instruments, endpoints=endpoints, capacities=capacities,
+            cores={role.label: cores[role] for role in Role}, spin=spin,
+        )
+        self._write_session_file(folder, why)
+        control = create_memory(self.plan, states)
+        control.supervisor_pid = os.getpid()
+        control.close()
+        leave_plan(name, self.plan.to_json())
+        self._started_ns = python_monotonic_ns()
+        self._say(f"session {folder.name}: {len(instruments)} instruments, placement {settings.engine.placement} ({why})")
+        self._start_children(credentials)
+        self._mapping = Mapping(self.plan)
+        self._commands = Outlet(self._mapping, "commands")
+        self._await_ready()
+        self._reconcile(opening=True)
+        if not self._execution_state()["opened"][0]:
+            raise EngineError(
+                "the venue's account cannot be adopted: orders rest there already, or the answer was not whole "
+                f"(see {folder}/execution-*.journal)"
+            )
+
+    def _make_folder(self, name: str) -> Path:
+        root = Path(self.settings.engine.data_folder).resolve() / "sessions"
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            stamp = np.datetime64(wall_ns(), "ns").astype("datetime64[ms]").item().strftime("%Y%m%d-%H%M%S-%f")[:-3]
+            folder = root / f"{name}-{stamp}"
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise EngineError(f"engine.data_folder {root}: {error.strerror}") from None
+        return folder
+
+    def _venue_access(self, folder: Path) -> tuple[Endpoints, Credentials]:
+        venue = self.settings.venue
+        if venue.embedded:
+            self._venue = EmbeddedVenueProcess(self.settings, folder / "venue.log")
+            return self._venue.endpoints, self._venue.credentials
+        return Endpoints(venue.rest_url, venue.ws_url), load_credentials(Path(venue.credentials_file))
+
+    def _write_session_file(self, folder: Path, why: str) -> None:
+        """What a replay needs beside the journals, and what a person asks first."""
+        content = {
+            "name": self.plan.name, "session": self.plan.session, "engine_version": VERSION,
+            "kernel_digest": self.plan.kernel_digest, "config_hash": config_hash(self.settings),
+            "settings": as_plain(self.settings), "instruments": [item.as_dict() for item in self.plan.instruments],
+            "model": load_card(model_path(self.settings.model.path)), "placement": why, "versions": machine_versions(),
+        }
+        (folder / "session.json").write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+    def _start_children(self, credentials: Credentials) -> None:
+        secret_line = orjson.dumps({"api_key": credentials.api_key, "secret": credentials.secret})
+        # Forked first: this process must not have started a thread by then.
+        for process in PROCESSES:
+            if not process.spawned:
+                self._children.append(fork_child(self.plan, process.role, stage_body(process.role)))
+        for process in PROCESSES:
+            if process.spawned:
+                self._children.append(spawn_child(self.plan, process.role, secret_line))
+
+    def _await_ready(self) -> None:
+        assert self._mapping is not None
+        deadline = python_monotonic_ns() + int(_START_TIMEOUT_S * 1e9)
+        while True:
+            waiting = [
+                child.role.label for child in self._children
+                if self._mapping.control.readiness(child.role) != Readiness.READY
+            ]
+            if not waiting:
+                return
+            for child in wait_for_death(self._children, _TICK_S):
+                raise EngineError(
+                    f"{child.role.label} {child.died_in_words()} while starting; its last words are in "
+                    f"{self.plan.folder}/{child.role.label}.log"
+                )
+            if python_monotonic_ns() > deadline:
+                raise EngineError(f"not ready after {_START_TIMEOUT_S:.0f} s: {', '.join(waiting)}")
+            if self._stop_wanted:
+                raise EngineError("stopped while starting")
+
+    # --- talking to execution -------------------------------------------------------------------------------------
+
+    def _execution_state(self) -> np.ndarray:
+        assert self._mapping is not None
+        return self._mapping.state(Role.EXECUTION)
+
+    def command(self, kind: Kind, aux: int = 0) -> None:
+        """Put a command on execution's command ring. Raises EngineError when nobody takes them any more."""
+        assert self._commands is not None and self._mapping is not None
+        record = np.zeros(1, MARKET)
+        record["kind"], record["aux"], record["recv_ts_ns"] = kind, aux, self._mapping.now_ns()
+        if not self._commands.give(as_bytes(record), 1):
+            raise EngineError("execution takes no commands any more")
+
+    def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait for a condition while watching the children."""
+        deadline = python_monotonic_ns() + int(timeout_s * 1e9)
+        while not condition():
+            if python_monotonic_ns() > deadline or not self._watch(_TICK_S):
+                return condition()
+        return True
+
+    def _reconcile(self, opening: bool) -> bool:
+        """Ask the venue and wait for the answer to be taken; True when ledger and venue agree."""
+        state = self._execution_state()
+        reconcile = state["reconcile"]
+        before = int(reconcile["done"][0]) + int(reconcile["failed"][0])
+        self.command(Kind.RECONCILE, aux=1 if opening else 0)
+        done = self._until(
+            lambda: int(reconcile["done"][0]) + int(reconcile["failed"][0]) > before, _QUIESCENCE_TIMEOUT_S
+        )
+        return done and int(reconcile["mismatch"][0]) == 0 and int(reconcile["done"][0]) > 0
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        self._stop_wanted = True
+
+    def _watch(self, timeout_s: float) -> bool:
+        """Look after the children for a moment; False once one of them has died."""
+        living = [child for child in self._children if child.alive]
+        dead = wait_for_death(living, timeout_s) if living else []
+        for child in dead:
+            assert self._mapping is not None
+            self._failure = self._failure or f"{child.role.label} {child.died_in_words()}"
+            self._mapping.control.trip(TripSource.SUPERVISOR)
+            self._say(f"{child.role.label} {child.died_in_words()}: no more orders, cancelling everything")
+        return not dead
+
+    def run(self, duration_s: float | None, every_tick: Callable[[Supervisor], None]) -> None:
+        """Trade until the time is over, somebody asks to stop, or a process dies."""
+        end = python_monotonic_ns() + int(duration_s * 1e9) if duration_s is not None else None
+        while not self._stop_wanted and (end is None or python_monotonic_ns() < end):
+            if not self._watch(_TICK_S):
+                return
+            every_tick(self)
+
+    @property
+    def mapping(self) -> Mapping:
+        """The instance's memory."""
+        assert self._mapping is not None
+        return self._mapping
+
+    # --- stopping -------------------------------------------------------------------------------------------------
+
+    def stop(self) -> dict[str, Any]:
+        """Bring the engine to rest, compare it with the venue, stop every process, and return the summary."""
+        assert self._mapping is not None
+        duration_s = (python_monotonic_ns() - self._started_ns) / 1e9
+        memory = {child.role.label: pss_bytes(child.pid) for child in self._children if child.alive}
+        memory["supervisor"] = pss_bytes(os.getpid())
+        self._come_to_rest()
+        self._stop_children()
+        word = self._mapping.control.word
+        if word and not self._failure:
+            names = ", ".join(source.name.lower() for source in tripped_sources(word))
+            self._failure = f"emergency stop ({names})"
+        self.summary = summarise(self._mapping, duration_s, memory, "paper" if self.settings.venue.embedded else "live")
+        self.summary["engine"]["failure"] = self._failure
+        return self.summary
+
+    @property
+    def failure(self) -> str:
+        """Why the session did not end well; empty when it did."""
+        return self._failure
+
+    def _come_to_rest(self) -> None:
+        """No more entries, cancel what rests, wait for the final reports, compare ledger and venue."""
+        living = {child.role for child in self._children if child.alive}
+        if not {Role.EXECUTION, Role.GATEWAY} <= living:
+            # Nobody is left to ask; the kill switch cancels by itself, and is given the time for it.
+            sleep(_KILL_SWITCH_TIME_S)
+            return
+        state = self._execution_state()
+        self.command(Kind.QUIESCE)
+        if not self._until(lambda: bool(state["quiescent"][0]), _QUIESCENCE_TIMEOUT_S):
+            self._failure = self._failure or "orders are still open or unknown after the stop"
+        if self._mapping is not None and self._mapping.control.tripped:
+            return  # execution asks nothing more after a trip
+        for attempt in range(3):
+            if self._reconcile(opening=False):
+                return
+            sleep(0.5 * attempt)
+        self._failure = self._failure or "the ledger does not equal the venue's account"
+
+    def _stop_children(self) -> None:
+        """Stop every process in the order of the data, each once it has drained its inputs."""
+        assert self._mapping is not None
+        by_role = {child.role: child for child in self._children}
+        for role in _STOP_ORDER:
+            child = by_role[role]
+            self._mapping.control.request_stop(role, Stop.DRAIN)
+            if child.alive and not wait_all([child], _STOP_TIMEOUT_S):
+                self._failure = self._failure or f"{role.label} did not stop by itself"
+                kill(child)
+
+    def close(self) -> None:
+        """End what still runs and leave nothing in shared memory. Safe at any point, again and again."""
+        for child in self._children:
+            if child.alive and not reap(child, wait=False):
+                kill(child)
+        if self._mapping is not None:
+            self._mapping.close()
+            self._mapping = None
+        if self._venue is not None:
+            self._venue.stop()
+            self._venue = None
+        if self._lease is not None:
+            unlink_all(self.settings.engine.name)
+            plan_path(self.settings.engine.name).unlink(missing_ok=True)
+            lock_path(self.settings.engine.name).unlink(missing_ok=True)
+            self._lease.release()
+            self._lease = None

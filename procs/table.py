@@ -1,0 +1,124 @@
+"""The table of processes and rings: who runs, what it reads and writes, where it sits.
+
+One place to see the shape of the engine, and the only place to change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from engine.records import FEATURE, MARKET, ORDER, PREDICTION, REPORT
+
+
+class Role(IntEnum):
+    """Every process of an instance; the number is its place in the control block."""
+
+    SUPERVISOR = 0
+    INGESTION = 1
+    VALIDATION = 2
+    FEATURES = 3
+    ML = 4
+    EXECUTION = 5
+    GATEWAY = 6
+    KILLSWITCH = 7
+
+    @property
+    def label(self) -> str:
+        """Lower-case name, as people see it."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class RingSpec:
+    """One ring: records of one dtype from one process to one other."""
+
+    name: str
+    dtype: np.dtype
+    capacity: int  # the most it may have; the memory budget can halve it
+    producer: Role
+    consumer: Role
+
+
+RINGS = (
+    RingSpec("market", MARKET, 1 << 20, Role.INGESTION, Role.VALIDATION),
+    RingSpec("valid", MARKET, 1 << 20, Role.VALIDATION, Role.FEATURES),
+    RingSpec("features", FEATURE, 1 << 17, Role.FEATURES, Role.ML),
+    RingSpec("predictions", PREDICTION, 1 << 14, Role.ML, Role.EXECUTION),
+    RingSpec("orders", ORDER, 1 << 14, Role.EXECUTION, Role.GATEWAY),
+    RingSpec("fills", REPORT, 1 << 14, Role.GATEWAY, Role.EXECUTION),
+    RingSpec("commands", MARKET, 1 << 10, Role.SUPERVISOR, Role.EXECUTION),
+)
+RING_BY_NAME = {ring.name: ring for ring in RINGS}
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One process. Forked ones share the supervisor's compiled kernels; spawned ones start clean."""
+
+    role: Role
+    spawned: bool
+    hot: bool  # on the path from frame to order intent
+    inputs: tuple[str, ...]  # rings, by source number
+    outputs: tuple[str, ...]  # rings, by route number
+
+
+PROCESSES = (
+    ProcessSpec(Role.KILLSWITCH, True, False, (), ()),
+    ProcessSpec(Role.GATEWAY, True, False, ("orders",), ("fills",)),
+    ProcessSpec(Role.EXECUTION, False, True, ("predictions", "fills", "commands"), ("orders",)),
+    ProcessSpec(Role.ML, False, True, ("features",), ("predictions",)),
+    ProcessSpec(Role.FEATURES, False, True, ("valid",), ("features",)),
+    ProcessSpec(Role.VALIDATION, False, True, ("market",), ("valid",)),
+    ProcessSpec(Role.INGESTION, False, True, (), ("market",)),
+)
+PROCESS_BY_ROLE = {process.role: process for process in PROCESSES}
+# Stages in the order of the data, the order in which they are drained and stopped.
+PATH = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.EXECUTION, Role.GATEWAY)
+
+
+def ring_capacities(budget_bytes: int, reserved_bytes: int) -> dict[str, int]:
+    """Capacities that fit the memory budget beside what else is needed: the largest ring is halved until they do.
+
+    Raises ValueError when even rings of 1,024 records do not fit.
+    """
+    capacities = {ring.name: ring.capacity for ring in RINGS}
+    while sum(capacities[ring.name] * ring.dtype.itemsize for ring in RINGS) + reserved_bytes > budget_bytes:
+        largest = max(RINGS, key=lambda ring: capacities[ring.name] * ring.dtype.itemsize)
+        if capacities[largest.name] <= 1024:
+            raise ValueError(
+                f"a memory budget of {budget_bytes >> 20} MiB is too small: {reserved_bytes >> 20} MiB are needed "
+                "beside the rings"
+            )
+        capacities[largest.name] //= 2
+    return capacities
+
+
+def placement(cores: tuple[int, ...], chosen: str) -> tuple[dict[Role, tuple[int, ...]], bool, str]:
+    """Cores of every role, whether the hot stages spin, and the reason in words.
+
+    auto: a core for each hot stage and one more -> each on its own, spinning; fewer -> the hot stages together
+    on the last core, blocking, everything else on the others. pinned: the 16-core table.
+    """
+    hot = [process.role for process in reversed(PROCESSES) if process.hot]
+    others = [role for role in Role if role not in hot]
+    if chosen == "pinned":
+        table = {
+            Role.INGESTION: (0, 1), Role.VALIDATION: (2, 3), Role.FEATURES: (4, 5, 6, 7), Role.ML: (8, 9, 10, 11),
+            Role.EXECUTION: (12,), Role.GATEWAY: (13,),
+        }
+        if len(cores) < 16:
+            raise ValueError(f"placement 'pinned' needs 16 cores, this process may use {len(cores)}; use 'auto'")
+        return {role: table.get(role, cores) for role in Role}, True, "the fixed table for 16 cores"
+    if len(cores) > len(hot):
+        assigned: dict[Role, tuple[int, ...]] = {role: (cores[place + 1],) for place, role in enumerate(hot)}
+        rest = (cores[0], *cores[len(hot) + 1 :])
+        return assigned | {role: rest for role in others}, True, f"{len(cores)} cores: one for each hot stage"
+    if len(cores) == 1:
+        return {role: cores for role in Role}, False, "one core: everything blocks"
+    together = {role: (cores[-1],) for role in hot}
+    return together | {role: cores[:-1] for role in others}, False, (
+        f"{len(cores)} cores: hot stages together on core {cores[-1]}, blocking"
+    )

@@ -1,0 +1,288 @@
+"""Order entry and questions through the stock ccxt client, with the last gate below it.
+
+ccxt signs and sends; prices and sizes are handed to it as exact decimal text. Whatever cannot be understood as a
+definite answer becomes an UNKNOWN report: a network error never means that an order does not exist.
+`maxRetriesOnFailure` stays 0, so nothing is ever sent twice by a library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ccxt
+import numpy as np
+import orjson
+import requests
+from requests.adapters import HTTPAdapter
+
+from engine.instruments import Instrument
+from engine.reasons import Reason
+from engine.records import Flag, OrderAction, OrderType, ReportKind, Side, TimeInForce
+from engine.units import MONEY_EXP, format_units, parse_units
+from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
+from procs.venues.binance_usdm.reports import ClientIds, from_order, from_user_trade, reason_of_code, report
+
+_HOSTS = (
+    "https://fapi.binance.com", "https://dapi.binance.com", "https://eapi.binance.com", "https://api.binance.com",
+    "https://papi.binance.com",
+)
+# Codes by which the venue says that it does not know whether the order took effect.
+_UNKNOWN_CODES = (-1000, -1001, -1006, -1007)
+_TRADES_PAGE = 1000
+
+
+class GateShut(Exception):
+    """The last gate refused a request; nothing was sent."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
+class LastGate(HTTPAdapter):
+    """The last thing that runs before a request's bytes reach a socket: gate, then the stamp of the wire hop."""
+
+    def __init__(self, before_order: Callable[[], None]) -> None:
+        super().__init__(pool_connections=2, pool_maxsize=2, max_retries=0)
+        self._before_order = before_order
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send, after `before_order` allowed it when the request enters an order. Raises GateShut."""
+        if request.method == "POST" and request.path_url.startswith("/fapi/v1/order"):
+            self._before_order()
+        return super().send(request, *args, **kwargs)
+
+
+def make_exchange(endpoints: Endpoints, credentials: Credentials, timeout_ms: int, recv_window_ms: int) -> ccxt.binanceusdm:
+    """The stock ccxt class, with its URLs pointed at the endpoints and nothing else changed."""
+    exchange = ccxt.binanceusdm(
+        {
+            "apiKey": credentials.api_key,
+            "secret": credentials.secret,
+            "enableRateLimit": False,
+            "timeout": timeout_ms,
+            "options": {"recvWindow": recv_window_ms},
+        }
+    )
+    if endpoints.rest_url not in _HOSTS:
+        api = exchange.urls["api"]
+        for key, url in api.items():
+            for host in _HOSTS:
+                if isinstance(url, str) and url.startswith(host):
+                    api[key] = endpoints.rest_url + url[len(host) :]
+    return exchange
+
+
+class TradingClient:
+    """What a gateway asks of the venue. One thread at a time; every method returns REPORT records."""
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        credentials: Credentials,
+        instruments: list[Instrument],
+        session: str,
+        before_order: Callable[[], None],
+        timeout_ms: int,
+        recv_window_ms: int,
+    ) -> None:
+        self._exchange = make_exchange(endpoints, credentials, timeout_ms, recv_window_ms)
+        for scheme in ("http://", "https://"):
+            self._exchange.session.mount(scheme, LastGate(before_order))
+        self._instruments = {item.index: item for item in instruments}
+        self.ids = ClientIds(session)
+        self._order_by_venue_id: dict[int, int] = {}
+        self._open: dict[int, int] = {}  # order id -> instrument index, of orders that may rest at the venue
+        self._last_trade = {item.index: 0 for item in instruments}
+
+    @property
+    def last_answer(self) -> bytes:
+        """Body of the last answer of the venue, for the journal; empty when there was none."""
+        return (self._exchange.last_http_response or "").encode()
+
+    def warm_up(self) -> None:
+        """Open the connection, so that the first order does not pay for it."""
+        self._exchange.fapiPublicGetTime()
+
+    def perform(self, order: np.void) -> list[np.ndarray]:
+        """Carry out one ORDER record and report what became of it. Never raises for what a venue can do."""
+        self._exchange.last_http_response = None
+        action, order_id, index = int(order["kind"]), int(order["order_id"]), int(order["instrument"])
+        try:
+            if action == OrderAction.NEW:
+                return [self._new(order)]
+            if action == OrderAction.CANCEL:
+                return [self._cancel(order_id, index)]
+            if action == OrderAction.QUERY:
+                return self.query(order_id, index)
+            if action == OrderAction.RECONCILE:
+                return self.reconcile(bool(order["aux"]))
+        except GateShut as gate:
+            self._open.pop(order_id, None)
+            return [report(ReportKind.DENIED, order_id, index, gate.reason)]
+        except ccxt.BaseError as error:
+            return [self._failure(action, order_id, index, error)]
+        return [report(ReportKind.DENIED, order_id, index, Reason.VENUE_ERROR)]
+
+    def _symbol(self, index: int) -> str:
+        return self._instruments[index].symbol
+
+    def _new(self, order: np.void) -> np.ndarray:
+        instrument = self._instruments[int(order["instrument"])]
+        order_id = int(order["order_id"])
+        params: dict[str, Any] = {
+            "symbol": instrument.symbol,
+            "side": "BUY" if order["side"] == Side.BUY else "SELL",
+            "quantity": format_units(int(order["size"]), instrument.size_exp),
+            "newClientOrderId": self.ids.text(order_id),
+            "newOrderRespType": "ACK",
+        }
+        if order["order_type"] == OrderType.LIMIT:
+            params |= {
+                "type": "LIMIT",
+                "price": format_units(int(order["price"]), instrument.price_exp),
+                "timeInForce": TimeInForce(int(order["time_in_force"])).name,
+            }
+        else:
+            params["type"] = "MARKET"
+        if order["flags"] & Flag.REDUCE_ONLY:
+            params["reduceOnly"] = "true"
+        self._open[order_id] = instrument.index
+        answer = self._exchange.fapiPrivatePostOrder(params)
+        return self._from_order(answer, instrument, order_id)
+
+    def _cancel(self, order_id: int, index: int) -> np.ndarray:
+        answer = self._exchange.fapiPrivateDeleteOrder(
+            {"symbol": self._symbol(index), "origClientOrderId": self.ids.text(order_id)}
+        )
+        return self._from_order(answer, self._instruments[index], order_id)
+
+    def _from_order(self, answer: Mapping[str, Any], instrument: Instrument, order_id: int) -> np.ndarray:
+        self._order_by_venue_id[int(answer["orderId"])] = order_id
+        record = from_order(answer, instrument, order_id)
+        if record["kind"][0] != ReportKind.ACCEPTED:
+            self._open.pop(order_id, None)
+        return record
+
+    def forget(self, order_id: int) -> None:
+        """The private stream said that this order is done."""
+        self._open.pop(order_id, None)
+
+    def learn(self, venue_order_id: int, order_id: int, index: int, trade_id: int) -> None:
+        """What the private stream says of an order: its venue id and its last trade."""
+        self._order_by_venue_id[venue_order_id] = order_id
+        if trade_id > self._last_trade[index]:
+            self._last_trade[index] = trade_id
+
+    def _failure(self, action: int, order_id: int, index: int, error: ccxt.BaseError) -> np.ndarray:
+        code = _code_of(self._exchange.last_http_response)
+        definite = isinstance(error, ccxt.ExchangeError) and code < 0 and code not in _UNKNOWN_CODES
+        if action == OrderAction.NEW and definite:
+            self._open.pop(order_id, None)
+            return report(ReportKind.REJECTED, order_id, index, reason_of_code(code))
+        if action == OrderAction.CANCEL and definite:
+            return report(ReportKind.CANCEL_REJECTED, order_id, index, reason_of_code(code))
+        if action == OrderAction.RECONCILE:
+            return report(ReportKind.RECONCILE_END, 0, 0, Reason.VENUE_ERROR)
+        if action == OrderAction.NEW and isinstance(error, ccxt.RateLimitExceeded | ccxt.DDoSProtection):
+            self._open.pop(order_id, None)
+            return report(ReportKind.REJECTED, order_id, index, Reason.RATE_LIMITED)
+        unreachable = isinstance(error, ccxt.NetworkError) and not code
+        reason = Reason.VENUE_UNREACHABLE if unreachable else Reason.VENUE_ERROR
+        return report(ReportKind.UNKNOWN, order_id, index, reason)
+
+    def query(self, order_id: int, index: int) -> list[np.ndarray]:
+        """What the venue knows of an order, its fills first. Raises ccxt errors other than 'no such order'."""
+        symbol = self._symbol(index)
+        try:
+            answer = self._exchange.fapiPrivateGetOrder({"symbol": symbol, "origClientOrderId": self.ids.text(order_id)})
+        except ccxt.OrderNotFound:
+            return [report(ReportKind.NOT_FOUND, order_id, index, Reason.UNKNOWN_ORDER)]
+        self._order_by_venue_id[int(answer["orderId"])] = order_id
+        trades = self._exchange.fapiPrivateGetUserTrades({"symbol": symbol, "orderId": answer["orderId"]})
+        fills = [from_user_trade(trade, self._instruments[index], order_id) for trade in trades]
+        return [*fills, self._from_order(answer, self._instruments[index], order_id)]
+
+    def _trades_since_last(self, instrument: Instrument) -> list[np.ndarray]:
+        """Fill reports of every own trade after the last one known, oldest first."""
+        reports: list[np.ndarray] = []
+        while True:
+            params: dict[str, Any] = {"symbol": instrument.symbol, "limit": _TRADES_PAGE}
+            params["fromId"] = self._last_trade[instrument.index] + 1
+            page = self._exchange.fapiPrivateGetUserTrades(params)
+            for trade in page:
+                self._last_trade[instrument.index] = max(self._last_trade[instrument.index], int(trade["id"]))
+                order_id = self._order_by_venue_id.get(int(trade["orderId"]), 0)
+                if order_id:
+                    reports.append(from_user_trade(trade, instrument, order_id))
+            if len(page) < _TRADES_PAGE:
+                return reports
+
+    def catch_up(self) -> list[np.ndarray]:
+        """Everything that a broken private stream may have kept from us: fills, then orders that are no more.
+
+        Raises ccxt errors; asking again later is safe, since fills are idempotent by trade id.
+        """
+        reports: list[np.ndarray] = []
+        for instrument in self._instruments.values():
+            reports += self._trades_since_last(instrument)
+        for order_id, index in list(self._open.items()):
+            reports += self.query(order_id, index)
+        return reports
+
+    def _own_fees(self, opening: bool) -> int:
+        """Sum of the fees of this session's fills as the venue counts them, 1e-8 quote."""
+        total = 0
+        for instrument in self._instruments.values():
+            from_id = 0
+            while True:
+                page = self._exchange.fapiPrivateGetUserTrades(
+                    {"symbol": instrument.symbol, "limit": _TRADES_PAGE, "fromId": from_id}
+                )
+                for trade in page:
+                    from_id = int(trade["id"]) + 1
+                    if opening:
+                        self._last_trade[instrument.index] = int(trade["id"])
+                    elif int(trade["orderId"]) in self._order_by_venue_id:
+                        total += parse_units(trade["commission"], MONEY_EXP)
+                if len(page) < _TRADES_PAGE:
+                    break
+        return total
+
+    def reconcile(self, opening: bool) -> list[np.ndarray]:
+        """Balance, positions, open orders and fees as the venue has them. Raises ccxt errors.
+
+        opening: adopt as the session's opening state (older trades are not ours to count).
+        """
+        flags = Flag.FIRST if opening else 0
+        account = self._exchange.fapiPrivateV3GetAccount()
+        reports = [
+            report(ReportKind.BALANCE, 0, flags=flags, aux=parse_units(account["totalWalletBalance"], MONEY_EXP))
+        ]
+        positions = {entry["symbol"]: entry for entry in self._exchange.fapiPrivateV3GetPositionRisk()}
+        resting = 0
+        for instrument in self._instruments.values():
+            entry = positions.get(instrument.symbol, {"positionAmt": "0", "entryPrice": "0"})
+            size = parse_units(entry["positionAmt"], instrument.size_exp)
+            price = int(float(entry["entryPrice"]) * 10**instrument.price_exp)
+            reports.append(report(ReportKind.POSITION, 0, instrument.index, flags=flags, size=size, price=price))
+            resting += len(self._exchange.fapiPrivateGetOpenOrders({"symbol": instrument.symbol}))
+        reports.append(report(ReportKind.OPEN_ORDERS, 0, flags=flags, aux=resting))
+        reports.append(report(ReportKind.FEES, 0, flags=flags, aux=self._own_fees(opening)))
+        reports.append(report(ReportKind.RECONCILE_END, 0, flags=flags, aux=1))
+        return reports
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._exchange.session.close()
+
+
+def _code_of(body: str | None) -> int:
+    """The error code in an answer of the venue, or 0."""
+    try:
+        answer = orjson.loads(body or "")
+    except orjson.JSONDecodeError:
+        return 0
+    code = answer.get("code", 0) if isinstance(answer, dict) else 0
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,73 @@
+"""The command line: `bot4 COMMAND`. Exit code 0 ok, 1 a finding or failed run, 2 bad usage or configuration."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.settings import SettingsError
+from tools.text import parse_duration
+
+
+class UsageError(Exception):
+    """A command line that makes no sense together."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bot4", description="Bot4: an autonomous crypto trading engine.")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--config", type=Path, metavar="FILE", help="configuration file (default: bot4.toml)")
+    shared.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", parents=[shared], help="start everything and trade (on paper by default)")
+    run.add_argument("--for", dest="duration", type=parse_duration, metavar="TIME", help="stop after 30s, 5m, 1h ...")
+    run.add_argument("--summary", type=Path, metavar="FILE", help="write the summary there as JSON")
+    run.add_argument("--placement", choices=("auto", "pinned"), help="which process sits on which core")
+
+    replay = commands.add_parser("replay", parents=[shared], help="feed a capture or a journal through the engine")
+    replay.add_argument("source", type=Path, help="a session folder, or a capture file (.raw, .raw.gz)")
+    replay.add_argument("--placement", choices=("fused", "auto"), default="fused")
+    replay.add_argument("--fills", choices=("none", "sim"), help="who fills orders when a capture is replayed")
+    replay.add_argument("--speed", default="max", help="max, or a factor such as 1x or 10x")
+    replay.add_argument("--summary", type=Path, metavar="FILE", help="write the summary there as JSON")
+
+    commands.add_parser("status", parents=[shared], help="processes, rings, positions and counters of a running engine")
+    commands.add_parser("kill", parents=[shared], help="set the emergency word now")
+    venue = commands.add_parser("venue", parents=[shared], help="run the embedded exchange by itself")
+    venue.add_argument("--port", type=int, help="TCP port on loopback; 0 for any free one")
+    commands.add_parser("check", parents=[shared], help="show the resolved configuration and whether it is sound")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. No traceback reaches a user: what is not foreseen is said in one line and exits with 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        # Each command imports what it needs: `kill` must not wait for a library that it does not use.
+        if options.command == "run":
+            from tools.run import run_command as command
+        elif options.command == "replay":
+            from tools.replay import replay_command as command
+        elif options.command == "status":
+            from tools.status import status_command as command
+        elif options.command == "kill":
+            from tools.kill import kill_command as command
+        elif options.command == "venue":
+            from tools.venue import venue_command as command
+        else:
+            from tools.check import check_command as command
+        return command(options)
+    except (SettingsError, UsageError) as error:
+        print(f"bot4: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""`bot4 run`: start everything, show a status line, stop in order, write the summary."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from engine.config import Settings
+from engine.settings import SettingsError
+from models.inference import ModelError
+from procs.config_file import read_settings
+from procs.supervisor import EngineError, Supervisor
+from procs.venues.binance_usdm.endpoints import CredentialsError, VenueUnreachable
+from shm.clock import python_monotonic_ns
+from shm.segment import SegmentError
+from tools.status import status_line
+
+
+class _StatusLines:
+    """Prints a status line every few seconds; nothing when standard output holds JSON."""
+
+    def __init__(self, every_s: float, quiet: bool) -> None:
+        self._every_ns = int(every_s * 1e9)
+        self._next = python_monotonic_ns() + self._every_ns
+        self._quiet = quiet
+        self._frames = 0
+
+    def __call__(self, supervisor: Supervisor) -> None:
+        now = python_monotonic_ns()
+        if self._quiet or now < self._next:
+            return
+        self._next = now + self._every_ns
+        line, self._frames = status_line(supervisor.mapping, self._frames, self._every_ns / 1e9)
+        print(line, flush=True)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    settings = read_settings(options.config)
+    if options.placement:
+        settings = dataclasses.replace(settings, engine=dataclasses.replace(settings.engine, placement=options.placement))
+    return settings
+
+
+def write_summary(path: Path | None, folder: str, summary: dict[str, Any]) -> None:
+    """The summary as JSON, into the session's folder and to the file that was asked for."""
+    text = orjson.dumps(summary, option=orjson.OPT_INDENT_2)
+    if folder:
+        (Path(folder) / "summary.json").write_bytes(text)
+    if path is not None:
+        try:
+            path.write_bytes(text)
+        except OSError as error:
+            raise SettingsError(f"--summary {path}: {error.strerror}") from None
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Run an engine until the time is over or Ctrl-C; 0 when it ended clean and equal to the venue."""
+    settings = _settings(options)
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
+
+    supervisor = Supervisor(settings, say)
+    try:
+        supervisor.start()
+        say("trading; Ctrl-C stops")
+        supervisor.run(options.duration, _StatusLines(settings.engine.status_every_s, options.json))
+        say("stopping: no more entries, cancelling, waiting for final reports")
+        summary = supervisor.stop()
+        write_summary(options.summary, supervisor.plan.folder, summary)
+    except SettingsError:
+        raise
+    except (EngineError, VenueUnreachable, CredentialsError, ModelError, SegmentError, ValueError) as error:
+        print(f"bot4: {error}", file=sys.stderr)
+        return 1
+    finally:
+        supervisor.close()
+    if options.json:
+        sys.stdout.buffer.write(orjson.dumps(summary) + b"\n")
+    else:
+        print(_closing_words(summary))
+    if supervisor.failure:
+        print(f"bot4: {supervisor.failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _closing_words(summary: dict[str, Any]) -> str:
+    orders, pnl = summary["orders"], summary["pnl"]
+    lines = [
+        f"{summary['engine']['duration_s']:.0f} s: {summary['market']['frames']} frames, "
+        f"{orders['sent']} orders, {summary['fills']} fills, {orders['cancelled']} cancelled, "
+        f"{orders['rejected'] + orders['expired']} refused by the venue, {sum(orders['denied'].values())} denied by us",
+        f"realised {pnl['realised']}, unrealised {pnl['unrealised']}, fees {pnl['fees']}, cash {summary['cash']}",
+        f"ledger equals venue: {summary['ledger_matches_venue']}, unaccounted records: {summary['unaccounted']}, "
+        f"decision hash {summary['decision_hash']}",
+        f"session folder: {summary['engine']['folder']}",
+    ]
+    return "\n".join(lines)

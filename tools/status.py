@@ -1,0 +1,136 @@
+"""`bot4 status` and the status line of `bot4 run`: what a mapped instance says of itself."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from engine.execution.orders import open_order_count
+from engine.execution.summary import execution_summary
+from engine.risk.modes import Mode
+from engine.units import format_units
+from procs.attach import NotRunning, attach
+from procs.config_file import read_settings
+from procs.instance import Mapping
+from procs.memory_use import pss_bytes
+from procs.summary import HOPS, latency_summary
+from procs.table import PROCESSES, RINGS, Role
+from shm.control import tripped_sources
+
+
+def _mode_name(value: int) -> str:
+    return Mode(value).name if value in Mode._value2member_map_ else Mode.EMERGENCY.name
+
+
+def status_line(mapping: Mapping, frames_before: int, seconds: float) -> tuple[str, int]:
+    """One line on the present state, and the number of frames so far for the next line's rate."""
+    state = mapping.state(Role.EXECUTION)
+    row = state[0]
+    frames = int(mapping.state(Role.INGESTION)["frames"][0])
+    summary = execution_summary(state, mapping.plan.instruments)
+    latency = latency_summary({"decision": mapping.histogram(*HOPS["decision"])})
+    word = mapping.control.word
+    mode = "TRIPPED " + "+".join(s.name for s in tripped_sources(word)) if word else _mode_name(int(row["mode"]))
+    positions = " ".join(
+        f"{item.symbol} {format_units(int(row['ledger']['positions'][item.index]['size']), item.size_exp)}"
+        for item in mapping.plan.instruments
+    )
+    decision = f"{latency['decision']['p50']:.0f}/{latency['decision']['p99']:.0f} us" if latency else "-"
+    line = (
+        f"{mode}  {(frames - frames_before) / seconds:.0f} frames/s  orders {summary['orders']['sent']} "
+        f"({int(open_order_count(row['orders']))} open)  fills {summary['fills']}  {positions}  "
+        f"realised {float(summary['pnl']['realised']):+.2f}  unrealised {float(summary['pnl']['unrealised']):+.2f}  "
+        f"fees {float(summary['pnl']['fees']):.2f}  decision p50/p99 {decision}"
+    )
+    return line, frames
+
+
+def status_of(mapping: Mapping) -> dict[str, Any]:
+    """Processes, rings, mode, positions and counters of a running instance."""
+    now = mapping.now_ns()
+    control = mapping.control
+    processes: dict[str, Any] = {}
+    for process in PROCESSES:
+        role = process.role
+        pid = control.pid(role)
+        processes[role.label] = {
+            "pid": pid, "readiness": control.readiness(role).name.lower(),
+            "heartbeat_age_ms": round((now - control.heartbeat(role)) / 1e6, 1) if control.heartbeat(role) else None,
+            "progress": control.progress(role), "pss_mb": round(pss_bytes(pid) / 2**20, 1) if pid else 0.0,
+        }
+    rings = {}
+    for spec in RINGS:
+        ring = mapping.ring(spec.name)
+        rings[spec.name] = {
+            "capacity": ring.capacity, "produced": ring.produced, "consumed": ring.consumed,
+            "in_flight": ring.in_flight, "dropped": ring.dropped,
+        }
+    state = mapping.state(Role.EXECUTION)
+    return {
+        "name": mapping.plan.name, "folder": mapping.plan.folder, "supervisor_pid": control.supervisor_pid,
+        "mode": _mode_name(int(state["mode"][0])), "emergency_word": control.word,
+        "tripped_by": [source.name.lower() for source in tripped_sources(control.word)],
+        "processes": processes, "rings": rings,
+        "market": {"frames": int(mapping.state(Role.INGESTION)["frames"][0])},
+        **execution_summary(state, mapping.plan.instruments),
+        "latency_us": latency_summary({hop: mapping.histogram(*place) for hop, place in HOPS.items()}),
+    }
+
+
+def _as_text(status: dict[str, Any]) -> str:
+    lines = [
+        f"{status['name']}: {status['mode']}"
+        + (f", TRIPPED by {', '.join(status['tripped_by'])}" if status["emergency_word"] else ""),
+        f"session {Path(status['folder']).name}, supervisor pid {status['supervisor_pid']}",
+        "",
+        f"{'process':<12}{'pid':>8}  {'readiness':<10}{'heartbeat':>12}{'progress':>12}{'PSS MB':>8}",
+    ]
+    for name, entry in status["processes"].items():
+        age = "-" if entry["heartbeat_age_ms"] is None else f"{entry['heartbeat_age_ms']:.1f} ms"
+        lines.append(
+            f"{name:<12}{entry['pid']:>8}  {entry['readiness']:<10}{age:>12}{entry['progress']:>12}{entry['pss_mb']:>8}"
+        )
+    lines += ["", f"{'ring':<12}{'capacity':>10}{'produced':>12}{'consumed':>12}{'in flight':>10}{'dropped':>9}"]
+    for name, ring in status["rings"].items():
+        lines.append(
+            f"{name:<12}{ring['capacity']:>10}{ring['produced']:>12}{ring['consumed']:>12}{ring['in_flight']:>10}"
+            f"{ring['dropped']:>9}"
+        )
+    lines += ["", f"{'hop':<12}{'count':>10}{'p50 us':>10}{'p99 us':>10}{'p99.9 us':>10}{'max us':>12}"]
+    for hop, values in status["latency_us"].items():
+        lines.append(
+            f"{hop:<12}{values['count']:>10}{values['p50']:>10.1f}{values['p99']:>10.1f}{values['p99_9']:>10.1f}"
+            f"{values['max']:>12.1f}"
+        )
+    orders = status["orders"]
+    lines += [
+        "",
+        f"orders {orders['sent']} sent, {orders['filled']} filled, {orders['cancelled']} cancelled, "
+        f"{orders['rejected']} rejected, {orders['unknown']} unknown; fills {status['fills']}",
+        "positions " + ", ".join(f"{symbol} {size}" for symbol, size in status["positions"].items()),
+        f"cash {status['cash']}, " + ", ".join(f"{name} {value}" for name, value in status["pnl"].items()),
+    ]
+    return "\n".join(lines)
+
+
+def status_command(options: argparse.Namespace) -> int:
+    """Show a running engine; exit code 1 when none of that name runs."""
+    name = read_settings(options.config).engine.name
+    try:
+        mapping = attach(name)
+    except NotRunning as error:
+        print(f"bot4: {error}", file=sys.stderr)
+        return 1
+    try:
+        status = status_of(mapping)
+    finally:
+        mapping.close()
+    if options.json:
+        sys.stdout.buffer.write(orjson.dumps(status) + b"\n")
+    else:
+        print(_as_text(status))
+    return 0
