@@ -22,13 +22,13 @@ from engine.risk.modes import Mode
 
 
 @kernel()
-def entries_allowed(state: np.ndarray) -> bool:
+def entries_allowed(state: np.record) -> bool:
     """True when mode, trip, quiescence and opening let new orders be sent."""
     return state.opened == 1 and state.tripped == 0 and state.quiescing == 0 and state.mode == Mode.NORMAL
 
 
 @kernel()
-def _open_record(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, kind: int, venue: int) -> int:
+def _open_record(state: np.record, outbox: np.ndarray, routes: np.ndarray, kind: int, venue: int) -> int:
     """Claim and clear the next record of the outbox (ORDER). Returns its index."""
     index = state.written
     outbox[index] = state.blank_order
@@ -44,7 +44,7 @@ def _open_record(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, kind
 
 
 @kernel()
-def _describe(outbox: np.ndarray, index: int, order: np.ndarray) -> None:
+def _describe(outbox: np.ndarray, index: int, order: np.record) -> None:
     """Write what identifies and describes an order into its record."""
     record = outbox[index]
     record.order_id = order.order_id
@@ -63,7 +63,7 @@ def _describe(outbox: np.ndarray, index: int, order: np.ndarray) -> None:
 
 @kernel()
 def submit(
-    state: np.ndarray,
+    state: np.record,
     outbox: np.ndarray,
     routes: np.ndarray,
     strategy: int,
@@ -109,7 +109,7 @@ def submit(
 
 
 @kernel()
-def send_cancel(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, slot: int) -> None:
+def send_cancel(state: np.record, outbox: np.ndarray, routes: np.ndarray, slot: int) -> None:
     """Cancel an open order (LIVE or PARTIALLY_FILLED). Always passes the gate, takes a message."""
     if state.tripped == 1:
         return
@@ -130,7 +130,7 @@ def send_cancel(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, slot:
 
 
 @kernel()
-def send_query(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, slot: int) -> None:
+def send_query(state: np.record, outbox: np.ndarray, routes: np.ndarray, slot: int) -> None:
     """Ask the venue where an order stands. No decision: it does not enter the hash."""
     if state.tripped == 1:
         return
@@ -142,7 +142,7 @@ def send_query(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, slot: 
 
 
 @kernel()
-def send_reconcile(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, aux: int, venue: int) -> None:
+def send_reconcile(state: np.record, outbox: np.ndarray, routes: np.ndarray, aux: int, venue: int) -> None:
     """Ask a venue's gateway for balances, positions and open orders; aux goes along."""
     if state.tripped == 1:
         return

@@ -42,7 +42,7 @@ MAX_OUT = TIMER_BUDGET + 2 * STRATEGY_COUNT + 2
 
 
 @kernel()
-def _fire_timers(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, budget: int) -> int:
+def _fire_timers(state: np.record, outbox: np.ndarray, routes: np.ndarray, budget: int) -> int:
     """Fire what is due, at most `budget` timers. Returns what is left of the budget."""
     table = state.orders
     while budget > 0:
@@ -59,7 +59,7 @@ def _fire_timers(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, budg
 
 
 @kernel()
-def _advance(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, recv_ts_ns: int) -> int:
+def _advance(state: np.record, outbox: np.ndarray, routes: np.ndarray, recv_ts_ns: int) -> int:
     """Count a record, move the clock to it, fire what became due. Returns what is left of the timer budget."""
     state.records_in += 1
     state.now_ns = max(state.now_ns, recv_ts_ns)
@@ -67,7 +67,7 @@ def _advance(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, recv_ts_
 
 
 @kernel()
-def _close(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, reason: int, budget: int) -> None:
+def _close(state: np.record, outbox: np.ndarray, routes: np.ndarray, reason: int, budget: int) -> None:
     """Account for a handled record and fire what it made due."""
     if reason == Reason.NONE:
         state.processed += 1
@@ -82,7 +82,7 @@ def _close(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, reason: in
 
 
 @kernel()
-def _handle_market(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, record: np.ndarray) -> int:
+def _handle_market(state: np.record, outbox: np.ndarray, routes: np.ndarray, record: np.record) -> int:
     """Apply one record of the market chain. Returns Reason.NONE or why it was quarantined."""
     if record.ingest_id > 0:
         state.last_ingest_id = record.ingest_id
@@ -113,7 +113,7 @@ def _handle_market(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, re
 
 
 @kernel()
-def _quiesce(state: np.ndarray) -> None:
+def _quiesce(state: np.record) -> None:
     """End entries and have every open order cancelled."""
     state.quiescing = 1
     withdraw_all(state)
@@ -124,7 +124,7 @@ def _quiesce(state: np.ndarray) -> None:
 
 
 @kernel()
-def _handle_command(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, record: np.ndarray) -> int:
+def _handle_command(state: np.record, outbox: np.ndarray, routes: np.ndarray, record: np.record) -> int:
     """Obey one command record. Returns Reason.NONE or why it was quarantined."""
     kind = record.kind
     if kind == Kind.TRIP:

@@ -81,7 +81,7 @@ def checked_add(a: int, b: int) -> int:
 
 
 @kernel()
-def remember_trade(trades: np.ndarray, trade_id: int) -> int:
+def remember_trade(trades: np.record, trade_id: int) -> int:
     """Enter a trade id. Returns Seen: whether it is new, was there, or may have been."""
     if trade_id <= trades.floor:
         return Seen.FORGOTTEN.value
@@ -106,7 +106,7 @@ def remember_trade(trades: np.ndarray, trade_id: int) -> int:
 
 @kernel()
 def apply_execution(
-    ledger: np.ndarray, instrument: int, side: int, price: int, size: int, fee: int, unit_exp: int
+    ledger: np.record, instrument: int, side: int, price: int, size: int, fee: int, unit_exp: int
 ) -> None:
     """Book one execution (side +1 or -1, price and size > 0, fee in 1e-8 quote).
 
@@ -134,7 +134,7 @@ def apply_execution(
 
 @kernel()
 def take_fill(
-    ledger: np.ndarray, instrument: int, side: int, price: int, size: int, fee: int, trade_id: int, unit_exp: int
+    ledger: np.record, instrument: int, side: int, price: int, size: int, fee: int, trade_id: int, unit_exp: int
 ) -> bool:
     """Book a fill unless its trade was booked before. Returns True when it was booked."""
     seen = remember_trade(ledger.trade_ids[instrument], trade_id)

@@ -89,17 +89,17 @@ _RULES: dict[OrderStatus, dict[OrderEvent, OrderStatus]] = {
         _E.DENIED: _S.DENIED, _E.CANCEL_REJECTED: _S.UNKNOWN, _E.CANCEL_REFUSED: _S.UNKNOWN,
         _E.NOT_FOUND: _S.UNKNOWN, _E.GONE: _S.REJECTED,
     },
-    _S.FILLED: {event: _S.FILLED for event in _LATE},
+    _S.FILLED: dict.fromkeys(_LATE, _S.FILLED),
     _S.CANCELLED: {
-        **{event: _S.CANCELLED for event in _LATE}, _E.CANCELLED: _S.CANCELLED, _E.EXPIRED: _S.CANCELLED,
+        **dict.fromkeys(_LATE, _S.CANCELLED), _E.CANCELLED: _S.CANCELLED, _E.EXPIRED: _S.CANCELLED,
         _E.PARTIAL_FILL: _S.CANCELLED, _E.FULL_FILL: _S.FILLED,
     },
     _S.EXPIRED: {
-        **{event: _S.EXPIRED for event in _LATE}, _E.CANCELLED: _S.EXPIRED, _E.EXPIRED: _S.EXPIRED,
+        **dict.fromkeys(_LATE, _S.EXPIRED), _E.CANCELLED: _S.EXPIRED, _E.EXPIRED: _S.EXPIRED,
         _E.PARTIAL_FILL: _S.EXPIRED, _E.FULL_FILL: _S.FILLED,
     },
     _S.REJECTED: {
-        **{event: _S.REJECTED for event in _LATE}, _E.REJECTED: _S.REJECTED, _E.ACCEPTED: _S.UNKNOWN,
+        **dict.fromkeys(_LATE, _S.REJECTED), _E.REJECTED: _S.REJECTED, _E.ACCEPTED: _S.UNKNOWN,
         _E.PARTIAL_FILL: _S.UNKNOWN, _E.FULL_FILL: _S.FILLED, _E.CANCELLED: _S.CANCELLED,
         _E.EXPIRED: _S.EXPIRED,
     },

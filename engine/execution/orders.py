@@ -88,7 +88,7 @@ class Due(IntEnum):
     QUERY = 2
 
 
-def fill_order_table(table: np.ndarray, settings: ExecutionSettings) -> None:
+def fill_order_table(table: np.record, settings: ExecutionSettings) -> None:
     """Write settings into an empty ORDER_TABLE record."""
     for name in ("answer_timeout", "query_after", "query_backoff_max", "not_found_gap", "cancel_retry"):
         table[f"{name}_ns"] = int(getattr(settings, f"{name}_ms") * 1_000_000)
@@ -104,7 +104,7 @@ def side_index(side: int) -> int:
 
 
 @kernel()
-def open_order_count(table: np.ndarray) -> int:
+def open_order_count(table: np.record) -> int:
     """Orders that rest or may rest at the venue, UNKNOWN ones included."""
     count = 0
     for status in range(OrderStatus.PENDING_NEW.value, FIRST_TERMINAL):
@@ -113,7 +113,7 @@ def open_order_count(table: np.ndarray) -> int:
 
 
 @kernel()
-def find_order(table: np.ndarray, order_id: int) -> int:
+def find_order(table: np.record, order_id: int) -> int:
     """Slot index of an order, or -1 when the table does not hold it."""
     slot = order_id & SLOT_MASK
     if order_id <= 0 or table.slots[slot].order_id != order_id:
@@ -122,14 +122,14 @@ def find_order(table: np.ndarray, order_id: int) -> int:
 
 
 @kernel()
-def arm(table: np.ndarray, order: np.ndarray, deadline_ns: int) -> None:
+def arm(table: np.record, order: np.record, deadline_ns: int) -> None:
     """Set the timer of an order."""
     order.timer_ns = deadline_ns
     table.next_timer_ns = min(table.next_timer_ns, deadline_ns)
 
 
 @kernel()
-def refresh_exposure(table: np.ndarray, order: np.ndarray) -> None:
+def refresh_exposure(table: np.record, order: np.record) -> None:
     """Count the order at what it may still execute."""
     if order.status >= FIRST_TERMINAL:
         exposure = max(order.cumulative - order.filled, 0)
@@ -141,7 +141,7 @@ def refresh_exposure(table: np.ndarray, order: np.ndarray) -> None:
 
 @kernel()
 def new_order(
-    table: np.ndarray,
+    table: np.record,
     now_ns: int,
     strategy: int,
     instrument: int,
@@ -189,7 +189,7 @@ def new_order(
 
 
 @kernel()
-def _set_timer(table: np.ndarray, order: np.ndarray, old: int, now_ns: int) -> None:
+def _set_timer(table: np.record, order: np.record, old: int, now_ns: int) -> None:
     """Give the order the timer of the state that it came to from `old`."""
     status = order.status
     if status >= FIRST_TERMINAL:
@@ -214,7 +214,7 @@ def _set_timer(table: np.ndarray, order: np.ndarray, old: int, now_ns: int) -> N
 
 
 @kernel()
-def apply_event(table: np.ndarray, order: np.ndarray, event: int, now_ns: int) -> bool:
+def apply_event(table: np.record, order: np.record, event: int, now_ns: int) -> bool:
     """Move an order by an event. Returns False, and counts, when the table of states does not allow it."""
     old = int(order.status)
     target = int(TRANSITIONS[old, event])
@@ -237,7 +237,7 @@ def apply_event(table: np.ndarray, order: np.ndarray, event: int, now_ns: int) -
 
 
 @kernel()
-def acknowledge(table: np.ndarray, order: np.ndarray, venue_order_id: int, cumulative_size: int) -> None:
+def acknowledge(table: np.record, order: np.record, venue_order_id: int, cumulative_size: int) -> None:
     """Note that the venue knows the order, by which id, and how much of it it counts as executed."""
     if order.acknowledged == 0:
         order.acknowledged = 1
@@ -248,12 +248,13 @@ def acknowledge(table: np.ndarray, order: np.ndarray, venue_order_id: int, cumul
 
 
 @kernel()
-def apply_fill(table: np.ndarray, order: np.ndarray, size: int, now_ns: int) -> None:
+def apply_fill(table: np.record, order: np.record, size: int, now_ns: int) -> None:
     """Count a fill that was not seen before; `acknowledge` has taken its cumulative size already."""
-    order.filled += size
-    if order.filled > order.size or (order.cumulative > 0 and order.filled > order.cumulative):
+    filled = order.filled + size
+    order.filled = filled
+    if filled > order.size or (order.cumulative > 0 and filled > order.cumulative):
         table.cumulative_mismatches += 1
-    if order.filled >= order.size:
+    if filled >= order.size:
         apply_event(table, order, OrderEvent.FULL_FILL.value, now_ns)
         return
     if order.ever_partial == 0:
@@ -263,7 +264,7 @@ def apply_fill(table: np.ndarray, order: np.ndarray, size: int, now_ns: int) -> 
 
 
 @kernel()
-def apply_not_found(table: np.ndarray, order: np.ndarray, now_ns: int) -> bool:
+def apply_not_found(table: np.record, order: np.record, now_ns: int) -> bool:
     """Take an answer "not found": the second one, far enough after the first, ends an UNKNOWN order."""
     if order.status == OrderStatus.UNKNOWN:
         if order.not_found_ns > 0 and now_ns - order.not_found_ns >= table.not_found_gap_ns:
@@ -274,7 +275,7 @@ def apply_not_found(table: np.ndarray, order: np.ndarray, now_ns: int) -> bool:
 
 
 @kernel()
-def want_cancel(table: np.ndarray, order: np.ndarray, now_ns: int) -> None:
+def want_cancel(table: np.record, order: np.record, now_ns: int) -> None:
     """Have the order cancelled as soon as its state allows, by its timer."""
     if order.status >= FIRST_TERMINAL or order.cancel_wanted != 0:
         return
@@ -284,7 +285,7 @@ def want_cancel(table: np.ndarray, order: np.ndarray, now_ns: int) -> None:
 
 
 @kernel()
-def next_due(table: np.ndarray, now_ns: int) -> int:
+def next_due(table: np.record, now_ns: int) -> int:
     """Slot of the order whose timer is due first, in (deadline, id) order; -1 when none is due."""
     if table.next_timer_ns > now_ns:
         return -1
@@ -304,7 +305,7 @@ def next_due(table: np.ndarray, now_ns: int) -> int:
 
 
 @kernel()
-def fire(table: np.ndarray, order: np.ndarray, now_ns: int) -> int:
+def fire(table: np.record, order: np.record, now_ns: int) -> int:
     """Take a due timer. Returns what is to be sent for the order (Due)."""
     order.timer_ns = 0
     status = order.status
@@ -315,6 +316,7 @@ def fire(table: np.ndarray, order: np.ndarray, now_ns: int) -> int:
         return Due.CANCEL.value if order.cancel_wanted != 0 else Due.NOTHING.value
     if status != OrderStatus.UNKNOWN and order.exposure == 0:
         return Due.NOTHING.value
-    order.wait_ns = min(2 * order.wait_ns, table.query_backoff_max_ns)
-    arm(table, order, now_ns + order.wait_ns)
+    wait_ns = min(2 * order.wait_ns, table.query_backoff_max_ns)
+    order.wait_ns = wait_ns
+    arm(table, order, now_ns + wait_ns)
     return Due.QUERY.value

@@ -8,6 +8,8 @@ Cost: about 20 ns for a pair of quotes that stay.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from engine.execution.decision_hash import Decision, add_decision
@@ -19,10 +21,13 @@ from engine.kernel import kernel
 from engine.risk.market_view import book_is_fresh
 from engine.strategies.quotes import ASK, BID, Working
 from engine.strategies.table import STRATEGY_COUNT, run_strategy
+from engine.units import MONEY_EXP
+
+_LARGEST_FAIR = 9.0e18  # 1e-8 quote; NaN and beyond count as none
 
 
 @kernel()
-def look_up_working(table: np.ndarray, quote: np.ndarray) -> int:
+def look_up_working(table: np.record, quote: np.record) -> int:
     """Bring what stands behind a quote up to date. Returns the slot of its order, -1 when there is none."""
     slot = find_order(table, quote.order_id)
     if slot >= 0:
@@ -41,7 +46,20 @@ def look_up_working(table: np.ndarray, quote: np.ndarray) -> int:
 
 
 @kernel()
-def _signal(state: np.ndarray, strategy: int, instrument: int, place: int) -> None:
+def _note_fair_price(state: np.record, strategy: int, instrument: int, fair: float) -> None:
+    """Keep and hash the fair price (price units with fraction) that a strategy came to, where it is another one."""
+    exp = state.views[instrument].price_exp
+    money = fair * float(10 ** (MONEY_EXP - exp)) if exp <= MONEY_EXP else fair / float(10 ** (exp - MONEY_EXP))
+    units = math.floor(money + 0.5) if abs(money) < _LARGEST_FAIR else 0
+    if units != state.fair_price[strategy, instrument]:
+        state.fair_price[strategy, instrument] = units
+        add_decision(
+            state.hash, Decision.FAIR.value, strategy, instrument, 0, 0, 0, units, 0, state.last_ingest_id
+        )
+
+
+@kernel()
+def _signal(state: np.record, strategy: int, instrument: int, place: int) -> None:
     """Count and hash a target that changed."""
     quote = state.quotes[strategy, instrument, place]
     state.signals += 1
@@ -54,7 +72,7 @@ def _signal(state: np.ndarray, strategy: int, instrument: int, place: int) -> No
 
 @kernel()
 def _act(
-    state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, strategy: int, instrument: int, place: int, slot: int
+    state: np.record, outbox: np.ndarray, routes: np.ndarray, strategy: int, instrument: int, place: int, slot: int
 ) -> None:
     """Send what brings the order behind a quote closer to its target, if anything."""
     quote = state.quotes[strategy, instrument, place]
@@ -74,7 +92,7 @@ def _act(
 
 
 @kernel()
-def may_quote(state: np.ndarray, instrument: int) -> bool:
+def may_quote(state: np.record, instrument: int) -> bool:
     """True when quotes of this instrument may stand."""
     view = state.views[instrument]
     return (
@@ -86,7 +104,7 @@ def may_quote(state: np.ndarray, instrument: int) -> bool:
 
 
 @kernel()
-def quote_instrument(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, instrument: int) -> None:
+def quote_instrument(state: np.record, outbox: np.ndarray, routes: np.ndarray, instrument: int) -> None:
     """Run every strategy on a new prediction of an instrument and act on its targets: at most 2 records each."""
     table = state.orders
     position = state.ledger.positions[instrument].size
@@ -104,10 +122,11 @@ def quote_instrument(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, 
         bid_size = pair[BID].target_size
         ask_price = pair[ASK].target_price
         ask_size = pair[ASK].target_size
-        run_strategy(
+        fair = run_strategy(
             state.strategies, strategy, state.views[instrument], position, open_buy, open_sell,
             state.gate.max_position_value, state.now_ns, pair,
         )
+        _note_fair_price(state, strategy, instrument, fair)
         if pair[BID].target_price != bid_price or pair[BID].target_size != bid_size:
             _signal(state, strategy, instrument, BID)
         if pair[ASK].target_price != ask_price or pair[ASK].target_size != ask_size:
@@ -117,7 +136,7 @@ def quote_instrument(state: np.ndarray, outbox: np.ndarray, routes: np.ndarray, 
 
 
 @kernel()
-def withdraw(state: np.ndarray, instrument: int) -> None:
+def withdraw(state: np.record, instrument: int) -> None:
     """Take back all quotes of an instrument; their cancels are sent by the order timers."""
     if state.tripped == 1:
         return
@@ -134,7 +153,7 @@ def withdraw(state: np.ndarray, instrument: int) -> None:
 
 
 @kernel()
-def withdraw_all(state: np.ndarray) -> None:
+def withdraw_all(state: np.record) -> None:
     """Take back all quotes of all instruments."""
     for instrument in range(MAX_INSTRUMENTS):
         if state.views[instrument].known == 1:

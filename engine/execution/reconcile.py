@@ -62,7 +62,7 @@ RECONCILE = np.dtype(
 
 
 @kernel()
-def start_answer(reconcile: np.ndarray) -> None:
+def start_answer(reconcile: np.record) -> None:
     """Forget the answer before: the next one starts from nothing."""
     reconcile.collecting = 1
     reconcile.balance = 0
@@ -75,7 +75,7 @@ def start_answer(reconcile: np.ndarray) -> None:
 
 
 @kernel()
-def take_answer(reconcile: np.ndarray, record: np.ndarray) -> None:
+def take_answer(reconcile: np.record, record: np.record) -> None:
     """Take one BALANCE, POSITION, OPEN_ORDERS or FEES report; its instrument was checked."""
     if reconcile.collecting == 0:
         start_answer(reconcile)
@@ -93,7 +93,7 @@ def take_answer(reconcile: np.ndarray, record: np.ndarray) -> None:
 
 
 @kernel()
-def end_answer(reconcile: np.ndarray, whole: bool) -> None:
+def end_answer(reconcile: np.record, whole: bool) -> None:
     """Close the answer and count it."""
     if reconcile.collecting == 0:
         start_answer(reconcile)
@@ -105,7 +105,7 @@ def end_answer(reconcile: np.ndarray, whole: bool) -> None:
 
 
 @kernel()
-def adopt_opening(reconcile: np.ndarray, ledger: np.ndarray, views: np.ndarray) -> bool:
+def adopt_opening(reconcile: np.record, ledger: np.record, views: np.ndarray) -> bool:
     """Make the answer the opening state. Returns False, with `mismatch` set, when it cannot be."""
     mismatch = 0
     if reconcile.balance_seen == 0:
@@ -129,7 +129,7 @@ def adopt_opening(reconcile: np.ndarray, ledger: np.ndarray, views: np.ndarray) 
 
 
 @kernel()
-def compare(reconcile: np.ndarray, ledger: np.ndarray, table: np.ndarray) -> None:
+def compare(reconcile: np.record, ledger: np.record, table: np.record) -> None:
     """Compare the answer with ledger and order table, and keep what differed."""
     mismatch = 0
     reconcile.our_balance = ledger.balance

@@ -21,7 +21,7 @@ from engine.records import ReportKind
 
 
 @kernel()
-def _take_fill_report(state: np.ndarray, record: np.ndarray) -> int:
+def _take_fill_report(state: np.record, record: np.record) -> int:
     """Book a FILL report. Returns Reason.NONE or why it was refused."""
     instrument = record.instrument
     if instrument >= MAX_INSTRUMENTS or state.views[instrument].known == 0:
@@ -53,7 +53,7 @@ def _take_fill_report(state: np.ndarray, record: np.ndarray) -> int:
 
 
 @kernel()
-def _take_order_report(state: np.ndarray, record: np.ndarray) -> int:
+def _take_order_report(state: np.record, record: np.record) -> int:
     """Apply a report about one order that is no fill. Returns Reason.NONE or why it was refused."""
     kind = record.kind
     if kind == ReportKind.ACCEPTED:
@@ -102,7 +102,7 @@ def _take_order_report(state: np.ndarray, record: np.ndarray) -> int:
 
 
 @kernel()
-def _take_reconcile_end(state: np.ndarray, whole: bool) -> None:
+def _take_reconcile_end(state: np.record, whole: bool) -> None:
     """Adopt or compare the answer that ends here, when it is whole."""
     reconcile = state.reconcile
     end_answer(reconcile, whole)
@@ -116,7 +116,7 @@ def _take_reconcile_end(state: np.ndarray, whole: bool) -> None:
 
 
 @kernel()
-def handle_report(state: np.ndarray, record: np.ndarray) -> int:
+def handle_report(state: np.record, record: np.record) -> int:
     """Apply one REPORT record. Returns Reason.NONE or why it was quarantined."""
     kind = record.kind
     if kind == ReportKind.FILL:

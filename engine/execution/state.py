@@ -53,6 +53,7 @@ EXECUTION_STATE = np.dtype(
         ("reconcile", RECONCILE),
         ("views", MARKET_VIEW, (MAX_INSTRUMENTS,)),
         ("quotes", QUOTE, (STRATEGY_COUNT, MAX_INSTRUMENTS, 2)),  # BID, ASK
+        ("fair_price", "<i8", (STRATEGY_COUNT, MAX_INSTRUMENTS)),  # 1e-8 quote, 0: none
         ("ledger", LEDGER),
         ("orders", ORDER_TABLE),
     ],

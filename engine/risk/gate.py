@@ -44,7 +44,7 @@ GATE = np.dtype(
 )
 
 
-def fill_gate(gate: np.ndarray, settings: GateSettings) -> None:
+def fill_gate(gate: np.record, settings: GateSettings) -> None:
     """Write limits into a GATE record and fill its bucket."""
     gate["max_order_value"] = money(settings.max_order_value)
     gate["max_position_value"] = money(settings.max_position_value)
@@ -99,7 +99,7 @@ def breaks_position_limit(
 
 
 @kernel()
-def refill(gate: np.ndarray, now_ns: int) -> None:
+def refill(gate: np.record, now_ns: int) -> None:
     """Fill the bucket up to now."""
     full = gate.message_burst * _TOKEN
     elapsed = now_ns - gate.tokens_at_ns
@@ -113,7 +113,7 @@ def refill(gate: np.ndarray, now_ns: int) -> None:
 
 
 @kernel()
-def take_message(gate: np.ndarray, now_ns: int) -> None:
+def take_message(gate: np.record, now_ns: int) -> None:
     """Take a token for a message that always passes (cancel, query); the debt is at most one burst."""
     refill(gate, now_ns)
     gate.tokens = max(gate.tokens - _TOKEN, -gate.message_burst * _TOKEN)
@@ -121,8 +121,8 @@ def take_message(gate: np.ndarray, now_ns: int) -> None:
 
 @kernel()
 def check_order(
-    gate: np.ndarray,
-    view: np.ndarray,
+    gate: np.record,
+    view: np.record,
     trading: bool,
     now_ns: int,
     side: int,

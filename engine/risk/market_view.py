@@ -43,7 +43,7 @@ MARKET_VIEW = np.dtype(
 
 
 @kernel()
-def touch_is_sound(view: np.ndarray) -> bool:
+def touch_is_sound(view: np.record) -> bool:
     """True when both sides of the touch are there and do not cross."""
     return (
         view.bid_price > 0 and view.ask_price > view.bid_price and view.bid_size > 0 and view.ask_size > 0
@@ -51,7 +51,7 @@ def touch_is_sound(view: np.ndarray) -> bool:
 
 
 @kernel()
-def book_is_fresh(view: np.ndarray, now_ns: int, max_age_ns: int) -> bool:
+def book_is_fresh(view: np.record, now_ns: int, max_age_ns: int) -> bool:
     """True when the book is valid, sound and at most max_age_ns old (a limit of 0 or less means never)."""
     if view.book_valid == 0 or max_age_ns <= 0 or view.book_recv_ts_ns <= 0:
         return False
@@ -59,7 +59,7 @@ def book_is_fresh(view: np.ndarray, now_ns: int, max_age_ns: int) -> bool:
 
 
 @kernel()
-def apply_prediction(view: np.ndarray, record: np.ndarray) -> None:
+def apply_prediction(view: np.record, record: np.record) -> None:
     """Take touch and model outputs from a PREDICTION record."""
     view.bid_price = record.bid_price
     view.bid_size = record.bid_size
@@ -71,7 +71,7 @@ def apply_prediction(view: np.ndarray, record: np.ndarray) -> None:
 
 
 @kernel()
-def apply_control(view: np.ndarray, record: np.ndarray) -> int:
+def apply_control(view: np.record, record: np.record) -> int:
     """Take a control record of this instrument. Returns Reason.NONE, or why the record was refused."""
     kind = record.kind
     if kind == Kind.MARK_PRICE:

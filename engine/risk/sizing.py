@@ -29,7 +29,7 @@ def size_for_value(value: int, price: int, unit_exp: int) -> int:
 
 @kernel()
 def order_size(
-    view: np.ndarray, side: int, price: int, order_value: int, limit: int, position: int, open_same_side: int
+    view: np.record, side: int, price: int, order_value: int, limit: int, position: int, open_same_side: int
 ) -> int:
     """Size of an order of about order_value at price, in whole lots; 0 where none fits.
 

@@ -46,7 +46,7 @@ _BPS = 1e-4
 _MAX_PRICE = 4.0e18  # prices beyond this would not survive the conversion to int64
 
 
-def fill_maker(maker: np.ndarray, settings: MakerSettings) -> None:
+def fill_maker(maker: np.record, settings: MakerSettings) -> None:
     """Write parameters into a MAKER record."""
     maker["order_value"] = money(settings.order_value)
     maker["half_spread"] = settings.half_spread_bps * _BPS
@@ -59,7 +59,7 @@ def fill_maker(maker: np.ndarray, settings: MakerSettings) -> None:
 
 
 @kernel()
-def fair_price(maker: np.ndarray, view: np.ndarray, position: int, max_position_value: int) -> float:
+def fair_price(maker: np.record, view: np.record, position: int, max_position_value: int) -> float:
     """The price (price units, with fraction) around which to quote; NaN where an input is NaN."""
     sizes = float(view.bid_size) + float(view.ask_size)
     micro = (
@@ -74,10 +74,10 @@ def fair_price(maker: np.ndarray, view: np.ndarray, position: int, max_position_
 
 
 @kernel()
-def bid_price(maker: np.ndarray, view: np.ndarray, fair: float, own_price: int) -> int:
+def bid_price(maker: np.record, view: np.record, fair: float, own_price: int) -> int:
     """Where to bid, price units; 0 for nowhere. own_price: price of our resting bid, 0 none."""
     tick = view.tick_size
-    wanted = int(math.floor(fair * (1.0 - maker.half_spread) / float(tick))) * tick
+    wanted = math.floor(fair * (1.0 - maker.half_spread) / float(tick)) * tick
     front = view.bid_price
     if own_price != view.bid_price:
         front = min(view.bid_price + maker.improve_ticks * tick, view.ask_price - tick)
@@ -86,10 +86,10 @@ def bid_price(maker: np.ndarray, view: np.ndarray, fair: float, own_price: int) 
 
 
 @kernel()
-def ask_price(maker: np.ndarray, view: np.ndarray, fair: float, own_price: int) -> int:
+def ask_price(maker: np.record, view: np.record, fair: float, own_price: int) -> int:
     """Where to ask, price units. own_price: price of our resting ask, 0 none."""
     tick = view.tick_size
-    wanted = int(math.ceil(fair * (1.0 + maker.half_spread) / float(tick))) * tick
+    wanted = math.ceil(fair * (1.0 + maker.half_spread) / float(tick)) * tick
     front = view.ask_price
     if own_price != view.ask_price:
         front = max(view.ask_price - maker.improve_ticks * tick, view.bid_price + tick)
@@ -98,14 +98,15 @@ def ask_price(maker: np.ndarray, view: np.ndarray, fair: float, own_price: int) 
 
 
 @kernel()
-def _set_target(maker: np.ndarray, quote: np.ndarray, price: int, size: int, tick: int, now_ns: int) -> None:
+def _set_target(maker: np.record, quote: np.record, price: int, size: int, tick: int, now_ns: int) -> None:
     """Change the target of a quote where the rules of its life allow it."""
     if price <= 0 or size <= 0:
         quote.target_price = 0
         quote.target_size = 0
         return
-    quote.not_before_ns = quote.attempt_ns + maker.min_quote_life_ns
-    if now_ns < quote.not_before_ns or quote.working == Working.IN_TRANSIT:
+    not_before_ns = quote.attempt_ns + maker.min_quote_life_ns
+    quote.not_before_ns = not_before_ns
+    if now_ns < not_before_ns or quote.working == Working.IN_TRANSIT:
         return
     if quote.working == Working.RESTING:
         move = abs(price - quote.order_price)
@@ -120,16 +121,16 @@ def _set_target(maker: np.ndarray, quote: np.ndarray, price: int, size: int, tic
 
 @kernel()
 def maker_targets(
-    maker: np.ndarray,
-    view: np.ndarray,
+    maker: np.record,
+    view: np.record,
     position: int,
     open_buy: int,
     open_sell: int,
     max_position_value: int,
     now_ns: int,
     quotes: np.ndarray,
-) -> None:
-    """Write the targets of both quotes of one instrument.
+) -> float:
+    """Write the targets of both quotes of one instrument. Returns the fair price, price units with fraction.
 
     view: MARKET_VIEW record, sound and fresh. position: size units, signed. open_buy, open_sell: sizes of open
     orders of the instrument that are not behind these quotes. quotes: QUOTE, shape (2,).
@@ -140,7 +141,7 @@ def maker_targets(
     if not (fair > 0.0 and fair < _MAX_PRICE):
         _set_target(maker, bid, 0, 0, view.tick_size, now_ns)
         _set_target(maker, ask, 0, 0, view.tick_size, now_ns)
-        return
+        return fair
     own_bid = bid.order_price if bid.working == Working.RESTING else 0
     own_ask = ask.order_price if ask.working == Working.RESTING else 0
     price = bid_price(maker, view, fair, own_bid)
@@ -149,3 +150,4 @@ def maker_targets(
     price = ask_price(maker, view, fair, own_ask)
     size = order_size(view, -1, price, maker.order_value, max_position_value, position, open_sell)
     _set_target(maker, ask, price, size, view.tick_size, now_ns)
+    return fair

@@ -6,6 +6,7 @@ two quotes. Its index enters orders, reports and the decision hash, so an index 
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 
 import numpy as np
@@ -27,18 +28,19 @@ STRATEGIES = np.dtype([("maker", MAKER)], align=True)  # parameters and own stat
 
 @kernel()
 def run_strategy(
-    strategies: np.ndarray,
+    strategies: np.record,
     strategy: int,
-    view: np.ndarray,
+    view: np.record,
     position: int,
     open_buy: int,
     open_sell: int,
     max_position_value: int,
     now_ns: int,
     quotes: np.ndarray,
-) -> None:
-    """Let one strategy write the targets of its quotes of one instrument; arguments as in `maker_targets`."""
+) -> float:
+    """Let one strategy write the targets of its quotes of one instrument; all as in `maker_targets`."""
     if strategy == Strategy.MAKER:
-        maker_targets(
+        return maker_targets(
             strategies.maker, view, position, open_buy, open_sell, max_position_value, now_ns, quotes
         )
+    return math.nan
