@@ -77,7 +77,8 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
         missing = [name for name in venue.symbols if name not in settings.embedded.symbols]
         if missing:
             raise SettingsError(
-                f"venue.symbols = {list(venue.symbols)!r}: the embedded exchange lists {list(settings.embedded.symbols)!r}"
+                f"venue.symbols = {list(venue.symbols)!r}: the embedded exchange lists "
+                f"{list(settings.embedded.symbols)!r}"
             )
     else:
         for key in ("rest_url", "ws_url", "credentials_file"):

@@ -81,7 +81,7 @@ def mul_div(a: int, b: int, divisor: int) -> int:
         quotient = _divide_128(high, low, ud)
     if quotient > _MAX:
         raise OverflowError("mul_div: the quotient does not fit 64 bits")
-    return -np.int64(quotient) if negative else np.int64(quotient)
+    return -np.int64(quotient) if negative else np.int64(quotient)  # type: ignore[return-value]
 
 
 @kernel(types.int64(types.int64, types.int64, types.int64))

@@ -1,8 +1,8 @@
 """Captures: recorded sessions with one frame a line, `RECEIVE_TIME FRAME`, plain or gzipped, read as a stream.
 
-The receive time is Unix ns (19 digits) or us (16 digits). A REST depth body stands inline where it arrived. A capture
-says nothing of its instruments, so a first pass reads their units off the wire: decimals as the venue printed them, tick
-and lot as the greatest common divisor of what was quoted and traded.
+The receive time is Unix ns (19 digits) or us (16 digits). A REST depth body stands inline where it arrived. A
+capture says nothing of its instruments, so a first pass reads their units off the wire: decimals as the venue
+printed them, tick and lot as the greatest common divisor of what was quoted and traded.
 Source: the format of hftbacktest's Binance recordings.
 """
 
@@ -108,13 +108,9 @@ def capture_inputs(path: Path, instruments: tuple[Instrument, ...]) -> Iterator[
 
     Raises CaptureError for a snapshot that could belong to several symbols.
     """
-    started = False
-    ordinal = 0
-    for number, ts_ns, frame in capture_lines(path):
-        if not started:
-            started = True
+    for ordinal, (number, ts_ns, frame) in enumerate(capture_lines(path), 1):
+        if ordinal == 1:
             yield JournalEntry(Entry.START, 0, ts_ns, 0, 1, b"")
-        ordinal += 1
         if is_snapshot_body(frame):
             if len(instruments) != 1:
                 raise CaptureError(f"{path}, line {number}: a snapshot names no symbol, and the capture holds several")

@@ -70,7 +70,8 @@ class Gateway:
         self._current_deadline = 0
         self._instruments = {item.symbol: item for item in plan.instruments}
         self._client = TradingClient(
-            plan.endpoints, credentials, list(plan.instruments), plan.session, self._before_order, _TIMEOUT_MS, _RECV_WINDOW_MS
+            plan.endpoints, credentials, list(plan.instruments), plan.session, self._before_order, _TIMEOUT_MS,
+            _RECV_WINDOW_MS,
         )
         self._inlet = Inlet(context, "orders", 64)
         self._outlet = Outlet(context, "fills")

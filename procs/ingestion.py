@@ -106,7 +106,8 @@ class Ingestion:
     def _on_timer(self) -> None:
         now = self.context.now_ns()
         # Only a timer that passes the grid says anything, so only that one is an input.
-        if now // CLOCK_GRID_NS > int(self._decoder.state["now_ns"][0]) // CLOCK_GRID_NS and self._journal.write(Entry.TIMER, b"", now):
+        passed = now // CLOCK_GRID_NS > int(self._decoder.state["now_ns"][0]) // CLOCK_GRID_NS
+        if passed and self._journal.write(Entry.TIMER, b"", now):
             self._publish(self._decoder.timer(now), now)
 
     def _take_resync_requests(self) -> None:
@@ -132,7 +133,7 @@ class Ingestion:
                     await transport.wait_disconnected()
                 finally:
                     watcher.cancel()
-            except (OSError, picows.WSError, asyncio.TimeoutError):
+            except (TimeoutError, OSError, picows.WSError):
                 failures += 1
             self._on_lost(ALL_INSTRUMENTS)
             await asyncio.sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)])

@@ -71,10 +71,10 @@ class Plan:
 
 def state_segment(plan: Plan, role: Role, dtype: np.dtype, create: bool, read_only: bool = False) -> Segment:
     """The segment that holds the state of a stage."""
-    shared: dict[str, Any] = dict(
-        layout_hash=layout_hash(dtype, 1), record_size=dtype.itemsize, capacity=1, instance=plan.name,
-        kernel_digest=plan.kernel_digest,
-    )
+    shared: dict[str, Any] = {
+        "layout_hash": layout_hash(dtype, 1), "record_size": dtype.itemsize, "capacity": 1, "instance": plan.name,
+        "kernel_digest": plan.kernel_digest,
+    }
     name = f"state.{role.label}"
     if create:
         return Segment.create(name, dtype.itemsize, **shared)
@@ -82,10 +82,10 @@ def state_segment(plan: Plan, role: Role, dtype: np.dtype, create: bool, read_on
 
 
 def _words_segment(plan: Plan, name: str, words: int, create: bool, read_only: bool = False) -> Segment:
-    shared: dict[str, Any] = dict(
-        layout_hash=layout_hash(np.dtype(np.int64), words), record_size=8, capacity=words, instance=plan.name,
-        kernel_digest=plan.kernel_digest,
-    )
+    shared: dict[str, Any] = {
+        "layout_hash": layout_hash(np.dtype(np.int64), words), "record_size": 8, "capacity": words, "instance": plan.name,
+        "kernel_digest": plan.kernel_digest,
+    }
     if create:
         return Segment.create(name, words * 8, **shared)
     return Segment.attach(name, read_only=read_only, **shared)

@@ -33,7 +33,7 @@ from shm.ring_kernels import (
 
 
 @kernel(types.int64(INT64S, INT64S, BYTES, BYTES, types.int64))
-def _take(control, local, slots, inbox, most) -> int:
+def _take(control: np.ndarray, local: np.ndarray, slots: np.ndarray, inbox: np.ndarray, most: int) -> int:
     count = min(consumer_ready(control, local, 1), most)
     if count > 0:
         consumer_read(local, slots, 0, inbox, 0, count)
@@ -42,12 +42,15 @@ def _take(control, local, slots, inbox, most) -> int:
 
 
 @kernel(types.void(INT64S, INT64S))
-def _release(control, local) -> None:
+def _release(control: np.ndarray, local: np.ndarray) -> None:
     consumer_release(control, local)
 
 
 @kernel(types.int64(INT64S, INT64S, BYTES, BYTES, types.int64, types.int64, INT32S, types.int64))
-def _give(control, local, slots, outbox, first, count, bells, bell) -> int:
+def _give(
+    control: np.ndarray, local: np.ndarray, slots: np.ndarray, outbox: np.ndarray, first: int, count: int,
+    bells: np.ndarray, bell: int,
+) -> int:
     given = min(count, producer_room(control, local, count))
     if given > 0:
         producer_claim(control, local, given)
@@ -58,12 +61,12 @@ def _give(control, local, slots, outbox, first, count, bells, bell) -> int:
 
 
 @kernel(types.int64(INT64S, INT64S, types.int64))
-def _room(control, local, wanted) -> int:
+def _room(control: np.ndarray, local: np.ndarray, wanted: int) -> int:
     return producer_room(control, local, wanted)
 
 
 @kernel(types.int64(INT64S, INT64S, INT32S, types.int64, types.int64))
-def _await(control, local, bells, bell, timeout_ns) -> int:
+def _await(control: np.ndarray, local: np.ndarray, bells: np.ndarray, bell: int, timeout_ns: int) -> int:
     ready = consumer_ready(control, local, 1)
     if ready > 0:
         return ready
@@ -77,12 +80,12 @@ def _await(control, local, bells, bell, timeout_ns) -> int:
 
 
 @kernel(types.void(INT32S, types.int64))
-def _ring(bells, bell) -> None:
+def _ring(bells: np.ndarray, bell: int) -> None:
     ring_bell(bells, bell)
 
 
 @kernel(types.int64(INT64S, types.int64, types.int64, types.int64))
-def _turn(control, role, now_ns, moved) -> int:
+def _turn(control: np.ndarray, role: int, now_ns: int, moved: int) -> int:
     beat(control, role, now_ns)
     if moved > 0:
         add_progress(control, role, moved)

@@ -14,6 +14,8 @@ Cost: some 100 ns a turn beside the stage. Limits: three inputs, two outputs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import types
 
@@ -67,6 +69,7 @@ P_OUT_BELL = 18  # ..19 by route: doorbell of the consumer
 P_WORD_SEEN = 20  # emergency word of the last TRIP inserted
 PARAM_COUNT = 24
 
+Arrays = tuple[np.ndarray, ...]
 INT64S = types.Array(types.int64, 1, "C")
 INT32S = types.Array(types.int32, 1, "C")
 _INPUT_WORDS = types.UniTuple(INT64S, MAX_INPUTS)
@@ -84,7 +87,8 @@ _IDLE_WAIT_NS = 10_000_000
 
 @kernel()
 def _publish(
-    outbox: np.ndarray, routes: np.ndarray, produced: int, outputs: int, controls, locals_, slots, bells, params
+    outbox: np.ndarray, routes: np.ndarray, produced: int, outputs: int, controls: Arrays, locals_: Arrays, slots: Arrays,
+    bells: np.ndarray, params: np.ndarray,
 ) -> None:
     """Copy the outbox to the rings that its routes name, run by run, and ring their consumers."""
     first = 0
@@ -122,13 +126,15 @@ def _journal_batch(
 
 @kernel(
     types.int64(
-        STEP, BYTES, _INPUT_WORDS, _INPUT_WORDS, _INPUT_BYTES, _OUTPUT_WORDS, _OUTPUT_WORDS, _OUTPUT_BYTES, BYTES, BYTES,
-        INT64S, INT32S, INT64S, INT64S, INT64S, BYTES, INT64S, BYTES, INT64S,
+        STEP, BYTES, _INPUT_WORDS, _INPUT_WORDS, _INPUT_BYTES, _OUTPUT_WORDS, _OUTPUT_WORDS, _OUTPUT_BYTES, BYTES,
+        BYTES, INT64S, INT32S, INT64S, INT64S, INT64S, BYTES, INT64S, BYTES, INT64S,
     )
 )
 def pump(
-    step, state, in_controls, in_locals, in_slots, out_controls, out_locals, out_slots, outbox, routes,
-    control, bells, hop, origin, stamps, journal, journal_cursor, scratch, params,
+    step: Any, state: np.ndarray, in_controls: Arrays, in_locals: Arrays, in_slots: Arrays, out_controls: Arrays,
+    out_locals: Arrays, out_slots: Arrays, outbox: np.ndarray, routes: np.ndarray, control: np.ndarray, bells: np.ndarray,
+    hop: np.ndarray, origin: np.ndarray, stamps: np.ndarray, journal: np.ndarray, journal_cursor: np.ndarray,
+    scratch: np.ndarray, params: np.ndarray,
 ) -> int:
     """Run a stage until it is asked to stop and its inputs are empty, or its journal segment is full.
 

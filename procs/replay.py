@@ -3,9 +3,9 @@
 fused  everything in this process, one input after the other
 auto   the processes and rings of a live engine; back-pressure instead of drops, so nothing is ever lost
 
-A journal carries its own closed loop: execution is stepped with the recorded merge order, reports and commands, and with
-the recorded outputs of the model; the model is run all the same and every difference is counted. A capture is
-an open loop: orders count as accepted at once and never fill.
+A journal carries its own closed loop: execution is stepped with the recorded merge order, reports and commands,
+and with the recorded outputs of the model; the model is run all the same and every difference is counted. A
+capture is an open loop: orders count as accepted at once and never fill.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from procs.captures import capture_inputs, scan_instruments
 from procs.decoding import Decoder, replay_inputs
 from procs.inference import model_path
 from procs.journal.layout import Entry
-from procs.journal.reader import JournalEntry, JournalError, read_stream
+from procs.journal.reader import JournalEntry, read_stream
 from procs.memory_use import pss_bytes
-from procs.summary import latency_summary, market_summary
 from procs.states import initial_states
+from procs.summary import latency_summary, market_summary, memory_summary
 from procs.table import Role
 from shm.clock import python_monotonic_ns, sleep
 from shm.histogram import new_histogram, record
@@ -186,7 +186,9 @@ class FusedPath:
         self._routes = np.zeros(1, np.uint8)
         self.started_ns = 0
 
-    def _kernel(self, stage: Stage, role: Role, inbox: np.ndarray, count: int, room: np.ndarray) -> tuple[np.ndarray, int]:
+    def _kernel(
+        self, stage: Stage, role: Role, inbox: np.ndarray, count: int, room: np.ndarray
+    ) -> tuple[np.ndarray, int]:
         """Step a stage; returns its output buffer, grown when it had to be, and the number of records."""
         need = count * stage.max_out
         if len(room) < need:
@@ -205,19 +207,19 @@ class FusedPath:
                 self.started_ns = python_monotonic_ns()
                 yield entry
 
-        for count in replay_inputs(self.decoder, paced()):
-            if not count:
+        for decoded in replay_inputs(self.decoder, paced()):
+            if not decoded:
                 continue
-            self._valid, count = self._kernel(
-                VALIDATION, Role.VALIDATION, self.decoder.outbox, count, self._valid
+            self._valid, valid = self._kernel(
+                VALIDATION, Role.VALIDATION, self.decoder.outbox, decoded, self._valid
             )
-            self._features, count = self._kernel(
-                FEATURES, Role.FEATURES, as_bytes(self._valid), count, self._features
+            self._features, found = self._kernel(
+                FEATURES, Role.FEATURES, as_bytes(self._valid), valid, self._features
             )
-            if count:
-                self._inference.resize(count)
-                self._inference.step(as_bytes(self._features), count)
-                yield self._inference.records[:count]
+            if found:
+                self._inference.resize(found)
+                self._inference.step(as_bytes(self._features), found)
+                yield self._inference.records[:found]
 
 
 def replay_fused(source: Source, speed: float | None) -> dict[str, Any]:
@@ -278,7 +280,6 @@ def replay_summary(
         if before is not None and role != Role.EXECUTION:
             unaccounted += abs(before - int(row["records_in"]))
         before = int(row["out"])
-    total = sum(memory.values())
     return {
         "engine": {
             "version": VERSION, "config_hash": config_hash(source.settings), "kernel_digest": kernel_digest(),
@@ -290,6 +291,6 @@ def replay_summary(
         "market": market_summary(states),
         **execution_summary(states[Role.EXECUTION], source.instruments),
         "latency_us": latency_summary(histograms),
-        "memory_mb": {**{name: round(size / 2**20, 1) for name, size in memory.items()}, "total": round(total / 2**20, 1)},
+        "memory_mb": memory_summary(memory),
         **extra,
     }

@@ -50,13 +50,18 @@ def _prepare_next(context: ProcessContext, journal: JournalWriter) -> None:
         context.control.trip(TripSource.STORAGE)
 
 
-def run_stage(context: ProcessContext, stage: Stage) -> None:
-    """Body of the process of a kernel stage; returns when it is asked to stop and its inputs are empty."""
+def run_stage(context: ProcessContext, stage: Stage, live: bool = True) -> None:
+    """Body of the process of a kernel stage; returns when it is asked to stop and its inputs are empty.
+
+    live: False for execution in an open-loop replay: nothing is journaled, no trip is inserted, nobody takes orders.
+    """
     spec = context.spec
     inputs = [context.ring(name) for name in spec.inputs]
     outputs = [context.ring(name) for name in spec.outputs]
     state = as_bytes(context.state(context.role))
     params = pump_params(context, stage, _BATCH)
+    if not live:
+        params[[p.P_JOURNAL, p.P_WANTS_TRIP, p.P_OUTPUTS]] = 0
     padded_in = (inputs * p.MAX_INPUTS)[: p.MAX_INPUTS]
     padded_out = (outputs * p.MAX_OUTPUTS)[: p.MAX_OUTPUTS]
     outbox = np.zeros(_BATCH * stage.max_out * stage.out_dtype.itemsize, np.uint8)

@@ -87,14 +87,15 @@ def _stages(states: dict[Role, np.ndarray], rings: dict[str, Any]) -> tuple[dict
     return stages, unaccounted
 
 
-def _rings(mapping: Mapping) -> tuple[dict[str, Any], int]:
+def ring_counts(mapping: Mapping, names: tuple[str, ...]) -> tuple[dict[str, Any], int]:
+    """Cursors of the named rings, and how many records balance nowhere."""
     rings: dict[str, Any] = {}
     unaccounted = 0
-    for spec in RINGS:
-        ring = mapping.ring(spec.name)
+    for name in names:
+        ring = mapping.ring(name)
         consumed, produced, dropped = ring.consumed, ring.produced, ring.dropped
         in_flight = ring.in_flight
-        rings[spec.name] = {
+        rings[name] = {
             "capacity": ring.capacity, "produced": produced, "consumed": consumed, "dropped": dropped,
             "in_flight": in_flight,
         }
@@ -130,16 +131,20 @@ def latency_summary(histograms: dict[str, np.ndarray]) -> dict[str, dict[str, fl
     return result
 
 
+def memory_summary(memory: dict[str, int]) -> dict[str, float]:
+    """PSS in MB by process, and the total, from bytes by process."""
+    return {name: round(size / 2**20, 1) for name, size in [*memory.items(), ("total", sum(memory.values()))]}
+
+
 def summarise(
     mapping: Mapping, duration_s: float, memory: dict[str, int], mode: str
 ) -> dict[str, Any]:
     """The summary of an instance at rest. memory: PSS in bytes by process."""
     plan = mapping.plan
     states = {role: mapping.state(role) for role in STAGES}
-    rings, off_rings = _rings(mapping)
+    rings, off_rings = ring_counts(mapping, tuple(spec.name for spec in RINGS))
     stages, off_stages = _stages(states, rings)
     histograms = {hop: mapping.histogram(role, kind) for hop, (role, kind) in HOPS.items()}
-    total = sum(memory.values())
     return {
         "engine": {
             "version": VERSION, "config_hash": config_hash(plan.settings), "kernel_digest": plan.kernel_digest,
@@ -152,5 +157,5 @@ def summarise(
         "market": market_summary(states),
         **execution_summary(states[Role.EXECUTION], plan.instruments),
         "latency_us": latency_summary(histograms),
-        "memory_mb": {**{name: round(size / 2**20, 1) for name, size in memory.items()}, "total": round(total / 2**20, 1)},
+        "memory_mb": memory_summary(memory),
     }

@@ -155,7 +155,7 @@ class Supervisor:
         control.close()
         leave_plan(name, self.plan.to_json())
         self._started_ns = python_monotonic_ns()
-        self._say(f"session {folder.name}: {len(instruments)} instruments, placement {settings.engine.placement} ({why})")
+        self._say(f"session {folder.name}: {', '.join(settings.venue.symbols)}; placement {why}")
         self._start_children(credentials)
         self._mapping = Mapping(self.plan)
         self._commands = Outlet(self._mapping, "commands")

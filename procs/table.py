@@ -115,10 +115,10 @@ def placement(cores: tuple[int, ...], chosen: str) -> tuple[dict[Role, tuple[int
     if len(cores) > len(hot):
         assigned: dict[Role, tuple[int, ...]] = {role: (cores[place + 1],) for place, role in enumerate(hot)}
         rest = (cores[0], *cores[len(hot) + 1 :])
-        return assigned | {role: rest for role in others}, True, f"{len(cores)} cores: one for each hot stage"
+        return assigned | dict.fromkeys(others, rest), True, f"{len(cores)} cores: one for each hot stage"
     if len(cores) == 1:
-        return {role: cores for role in Role}, False, "one core: everything blocks"
-    together = {role: (cores[-1],) for role in hot}
-    return together | {role: cores[:-1] for role in others}, False, (
+        return dict.fromkeys(Role, cores), False, "one core: everything blocks"
+    together = dict.fromkeys(hot, (cores[-1],))
+    return together | dict.fromkeys(others, cores[:-1]), False, (
         f"{len(cores)} cores: hot stages together on core {cores[-1]}, blocking"
     )

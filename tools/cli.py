@@ -9,10 +9,7 @@ from pathlib import Path
 
 from engine.settings import SettingsError
 from tools.text import parse_duration
-
-
-class UsageError(Exception):
-    """A command line that makes no sense together."""
+from tools.usage import UsageError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,18 +45,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Each command imports what it needs: `kill` must not wait for a library that it does not use.
         if options.command == "run":
-            from tools.run import run_command as command
-        elif options.command == "replay":
-            from tools.replay import replay_command as command
-        elif options.command == "status":
-            from tools.status import status_command as command
-        elif options.command == "kill":
-            from tools.kill import kill_command as command
-        elif options.command == "venue":
-            from tools.venue import venue_command as command
-        else:
-            from tools.check import check_command as command
-        return command(options)
+            from tools.run import run_command
+
+            return run_command(options)
+        if options.command == "replay":
+            from tools.replay import replay_command
+
+            return replay_command(options)
+        if options.command == "status":
+            from tools.status import status_command
+
+            return status_command(options)
+        if options.command == "kill":
+            from tools.kill import kill_command
+
+            return kill_command(options)
+        if options.command == "venue":
+            from tools.venue import venue_command
+
+            return venue_command(options)
+        from tools.check import check_command
+
+        return check_command(options)
     except (SettingsError, UsageError) as error:
         print(f"bot4: {error}", file=sys.stderr)
         return 2

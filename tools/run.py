@@ -42,7 +42,8 @@ class _StatusLines:
 def _settings(options: argparse.Namespace) -> Settings:
     settings = read_settings(options.config)
     if options.placement:
-        settings = dataclasses.replace(settings, engine=dataclasses.replace(settings.engine, placement=options.placement))
+        engine = dataclasses.replace(settings.engine, placement=options.placement)
+        settings = dataclasses.replace(settings, engine=engine)
     return settings
 
 

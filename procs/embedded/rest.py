@@ -111,6 +111,7 @@ class RestApi:
             "GET /fapi/v1/exchangeInfo": Endpoint(self._exchange_info, "public"),
             "GET /fapi/v1/depth": Endpoint(self._depth, "public"),
             "GET /fapi/v1/trades": Endpoint(self._trades, "public", 5),
+            "GET /fapi/v1/aggTrades": Endpoint(self._aggregate_trades, "public", 20),
             "GET /fapi/v1/ticker/bookTicker": Endpoint(self._book_ticker, "public", 2),
             "GET /fapi/v1/premiumIndex": Endpoint(self._premium_index, "public"),
             "POST /fapi/v1/order": Endpoint(self._new_order, "signed", 0),
@@ -189,6 +190,22 @@ class RestApi:
                 "isBuyerMaker": side == Side.SELL,
             }
             for _, price, size, side, trade_id, time_ns in list(contract.recent)[-limit:]
+        ]
+
+    def _aggregate_trades(self, given: Parameters) -> Any:
+        contract = self.feed.contracts[self._symbol(given)]
+        limit = min(self._number(given, "limit", 500), 1000)
+        return [
+            {
+                "a": number,
+                "p": contract.price_text(group[0][1]),
+                "q": contract.size_text(sum(trade[2] for trade in group)),
+                "f": group[0][4],
+                "l": group[-1][4],
+                "T": group[0][5] // 1_000_000,
+                "m": group[0][3] == Side.SELL,
+            }
+            for number, group in list(contract.recent_aggregates)[-limit:]
         ]
 
     def _book_ticker(self, given: Parameters) -> Any:

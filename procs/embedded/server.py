@@ -99,9 +99,9 @@ class EmbeddedVenue:
 
     async def start(self) -> VenueAddress:
         """Open the port and begin to trade. Raises VenueError where the port cannot be had."""
-        runner = web.ServerRunner(web.Server(self._handle, access_log=None))
+        runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=1.0)
         await runner.setup()
-        site = web.TCPSite(runner, self.settings.host, self.settings.port, shutdown_timeout=1.0)
+        site = web.TCPSite(runner, self.settings.host, self.settings.port)
         try:
             await site.start()
         except OSError as error:

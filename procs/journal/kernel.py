@@ -1,7 +1,7 @@
 """Appending journal entries from inside a compiled loop.
 
-Same bytes as procs/journal/writer.py. The CRC is computed slice-by-8 over tables made at import (about 2 us for 4 KiB); the
-payload is copied first, the header last, so that a killed writer leaves no entry that looks whole.
+Same bytes as procs/journal/writer.py. The CRC is computed slice-by-8 over tables made at import (about 2 us for
+4 KiB); the payload is copied first, the header last, so that a killed writer leaves no entry that looks whole.
 cursor: int64[2] = {offset of the next entry, ordinal of the last entry}.
 """
 
@@ -60,7 +60,7 @@ def crc32(data: np.ndarray, start: int, length: int, crc: int) -> int:
     while position < end:
         value = np.uint32(value >> np.uint32(8)) ^ _TABLES[0, (value ^ np.uint32(data[position])) & mask]
         position += 1
-    return np.int64(value ^ np.uint32(0xFFFFFFFF))
+    return np.int64(value ^ np.uint32(0xFFFFFFFF))  # type: ignore[return-value]
 
 
 @kernel()
@@ -71,7 +71,8 @@ def journal_room(buffer: np.ndarray, cursor: np.ndarray, length: int) -> bool:
 
 @kernel()
 def journal_append(
-    buffer: np.ndarray, cursor: np.ndarray, kind: int, source: int, count: int, ts_ns: int, payload: np.ndarray, length: int
+    buffer: np.ndarray, cursor: np.ndarray, kind: int, source: int, count: int, ts_ns: int, payload: np.ndarray,
+    length: int,
 ) -> None:
     """Append one entry of payload[:length] (uint8); the caller has checked `journal_room`."""
     offset = cursor[0]

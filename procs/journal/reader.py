@@ -22,7 +22,7 @@ class JournalEntry(NamedTuple):
     ordinal: int
     ts_ns: int
     source: int
-    count: int
+    count: int  # type: ignore[assignment]  # shadows tuple.count, which nobody calls
     payload: bytes
 
 

@@ -55,7 +55,9 @@ class ClientIds:
         return int(tail) if text.startswith(self._prefix) and tail.isdigit() else 0
 
 
-def report(kind: ReportKind, order_id: int, instrument: int = 0, reason: Reason = Reason.NONE, **fields: int) -> np.ndarray:
+def report(
+    kind: ReportKind, order_id: int, instrument: int = 0, reason: Reason = Reason.NONE, **fields: int
+) -> np.ndarray:
     """One REPORT record, shape (1,)."""
     record = np.zeros(1, REPORT)
     record["kind"], record["order_id"], record["instrument"], record["reason"] = kind, order_id, instrument, reason
@@ -64,7 +66,9 @@ def report(kind: ReportKind, order_id: int, instrument: int = 0, reason: Reason 
     return record
 
 
-def from_order_update(event: Mapping[str, Any], instruments: Mapping[str, Instrument], ids: ClientIds) -> np.ndarray | None:
+def from_order_update(
+    event: Mapping[str, Any], instruments: Mapping[str, Instrument], ids: ClientIds
+) -> np.ndarray | None:
     """The report of an ORDER_TRADE_UPDATE frame, or None when it is not about an order of this session."""
     order = event["o"]
     order_id = ids.number(order["c"])

@@ -1,6 +1,7 @@
 """Plain REST: public data for ingestion and the supervisor, hand-signed requests for the kill switch.
 
-The kill switch must not share code that queues or throttles, so it signs by hand; a test holds the bytes against ccxt's.
+The kill switch must not share code that queues or throttles, so it signs by hand; a test holds the bytes against
+ccxt's.
 Source: Binance USD-M futures, "General Info" (SIGNED endpoint security) and "Market Data Endpoints".
 """
 

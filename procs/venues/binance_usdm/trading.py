@@ -54,7 +54,9 @@ class LastGate(HTTPAdapter):
         return super().send(request, *args, **kwargs)
 
 
-def make_exchange(endpoints: Endpoints, credentials: Credentials, timeout_ms: int, recv_window_ms: int) -> ccxt.binanceusdm:
+def make_exchange(
+    endpoints: Endpoints, credentials: Credentials, timeout_ms: int, recv_window_ms: int
+) -> ccxt.binanceusdm:
     """The stock ccxt class, with its URLs pointed at the endpoints and nothing else changed."""
     exchange = ccxt.binanceusdm(
         {
@@ -196,7 +198,9 @@ class TradingClient:
         """What the venue knows of an order, its fills first. Raises ccxt errors other than 'no such order'."""
         symbol = self._symbol(index)
         try:
-            answer = self._exchange.fapiPrivateGetOrder({"symbol": symbol, "origClientOrderId": self.ids.text(order_id)})
+            answer = self._exchange.fapiPrivateGetOrder(
+                {"symbol": symbol, "origClientOrderId": self.ids.text(order_id)}
+            )
         except ccxt.OrderNotFound:
             return [report(ReportKind.NOT_FOUND, order_id, index, Reason.UNKNOWN_ORDER)]
         self._order_by_venue_id[int(answer["orderId"])] = order_id

@@ -1,0 +1,71 @@
+"""`bot4 replay`: a journal or a capture through the same kernels, without sockets."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from typing import Any
+
+import orjson
+
+from models.inference import ModelError
+from procs.captures import CaptureError
+from procs.config_file import read_settings
+from procs.journal.reader import JournalError
+from procs.replay import ReplayError, open_source, replay_fused
+from procs.replay_processes import replay_auto
+from shm.segment import SegmentError
+from tools.run import write_summary
+from tools.usage import UsageError
+
+
+def _speed(text: str) -> float | None:
+    """None for 'max', a factor for '10x'. Raises UsageError."""
+    if text == "max":
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)x?", text)
+    if not match or float(match[1]) <= 0:
+        raise UsageError(f"--speed {text}: allowed are max, or a factor such as 1x or 10x")
+    return float(match[1])
+
+
+def replay_command(options: argparse.Namespace) -> int:
+    """Replay and report; 0 when every record is accounted for."""
+    settings = read_settings(options.config)
+    speed = _speed(options.speed)
+    try:
+        source = open_source(options.source, settings)
+        if options.fills and source.is_session:
+            raise UsageError("--fills: a session's journal holds its own fills; leave the option out")
+        replay = replay_auto if options.placement == "auto" else replay_fused
+        summary = replay(source, speed)
+    except (ReplayError, CaptureError, JournalError, ModelError, SegmentError) as error:
+        print(f"bot4: {error}", file=sys.stderr)
+        return 1
+    write_summary(options.summary, "", summary)
+    if options.json:
+        sys.stdout.buffer.write(orjson.dumps(summary) + b"\n")
+    else:
+        print(_words(summary))
+    if summary["unaccounted"]:
+        print(f"bot4: {summary['unaccounted']} records are unaccounted for", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _words(summary: dict[str, Any]) -> str:
+    market, decisions = summary["market"], summary["decisions"]
+    duration = summary["engine"]["duration_s"]
+    lines = [
+        f"{summary['engine']['source']}: {market['frames']} frames in {duration:.2f} s "
+        f"({market['frames'] / max(duration, 1e-9):,.0f} a second), {summary['engine']['placement']}",
+        f"{market['level_updates']} level updates, {market['snapshot_levels']} snapshot levels, {market['trades']} trades, "
+        f"{market['book_tickers']} book tickers, {market['gaps']} gaps, {market['crossed_books']} crossed books",
+        f"{decisions['signals']} signals, {decisions['intents']} intents, {summary['fills']} fills",
+        f"decision hash {summary['decision_hash']}, unaccounted records: {summary['unaccounted']}",
+    ]
+    if "predictions" in summary:
+        compared = summary["predictions"]
+        lines.append(f"{compared['compared']} predictions made again, {compared['different']} different")
+    return "\n".join(lines)
