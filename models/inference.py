@@ -56,19 +56,24 @@ def carry_features(inbox: np.ndarray, count: int, outbox: np.ndarray, vectors: n
     return found
 
 
+def open_session(content: bytes) -> ort.InferenceSession:
+    """A session on the CPU with one thread that does not spin, from the bytes of a model."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
 class Model:
     """One loaded model. `predict_into` is the only call on the hot path."""
 
     def __init__(self, path: Path = DEFAULT_MODEL) -> None:
         """Raises ModelError."""
         self.card, content = load_verified(path)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            session = open_session(content)
         except Exception as error:  # onnxruntime raises types of its own that share no public base
             raise ModelError(f"{path}: {type(error).__name__}: not a model that can be loaded") from None
         inputs, outputs = session.get_inputs(), session.get_outputs()

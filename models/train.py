@@ -1,0 +1,308 @@
+"""Training of the shipped model: `python -m models.train`.
+
+A small network learns from generated sessions (models/dataset.py) what the mid does in the next second. Three
+disjoint sets of sessions: one to fit, one to choose the epoch, one that is looked at once, for the figures of the
+card. The same arguments and library versions give the same bytes on one machine.
+
+Symmetry: a market turned upside down is as likely, so every row is also shown mirrored, signed features and return
+negated. The model then cannot learn the accidental drift of the sessions.
+Needs the extra [train].
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.features.vector import (
+    FEATURE_NAMES,
+    IMBALANCE_1,
+    IMBALANCE_5,
+    MICROPRICE_BPS,
+    MID,
+    SHORT_RETURN_BPS,
+    TRADE_FLOW,
+)
+from engine.matching.settings import VenueSettings
+from models.card import card_path, write_model
+from models.dataset import DATA_SPEC, DATA_SPEC_DATE, session_rows
+from models.export import INPUT_NAME, OPSET, OUTPUT_NAME, Scaling, to_onnx
+from models.figures import SIZE, fit_through_origin, symbol_figures
+from models.inference import DEFAULT_MODEL, open_session
+
+MODEL_VERSION = 1
+HIDDEN = (16, 16)
+BATCH = 1024
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 1e-3
+STRIDE = 4  # neighbouring rows say nearly the same: one in so many is enough to fit
+SIGNED_FEATURES = (MICROPRICE_BPS, IMBALANCE_1, IMBALANCE_5, TRADE_FLOW, SHORT_RETURN_BPS)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained on what. Raises ValueError for numbers that make no sense."""
+
+    seed: int = 1
+    sessions: int = 32  # to fit; a quarter of them more to choose the epoch, three eighths more for the figures
+    seconds: int = 90  # of one session
+    epochs: int = 12
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("seed", 0, 1_000_000), ("sessions", 1, 10_000), ("seconds", 5, 86_400), ("epochs", 1, 10_000),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ValueError(f"{name} = {value}: allowed is a whole number from {least} to {most}")
+
+    def seeds(self) -> dict[str, list[int]]:
+        """Session seeds by what they are for; no two sessions of any plan seed share one."""
+        counts = {
+            "training": self.sessions,
+            "validation": max(self.sessions // 4, 1),
+            "test": max(self.sessions * 3 // 8, 1),
+        }
+        first = self.seed * 3
+        return {
+            purpose: [(first + place) * 10_000 + number for number in range(1, count + 1)]
+            for place, (purpose, count) in enumerate(counts.items())
+        }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fitted network with its scalings."""
+
+    network: Any  # sklearn.neural_network.MLPRegressor
+    inputs: Scaling
+    targets: Scaling
+
+    def predict(self, vectors: np.ndarray) -> np.ndarray:
+        """Forecasts in bps, shape (rows, OUTPUT_COUNT), by scikit-learn in float64: what the ONNX model must match."""
+        outputs = self.targets.undo(self.network.predict(self.inputs.apply(vectors)))
+        outputs[:, SIZE] = np.maximum(outputs[:, SIZE], 0.0)
+        return outputs
+
+    def to_onnx(self) -> bytes:
+        """The ONNX model."""
+        return to_onnx(self.network.coefs_, self.network.intercepts_, self.inputs, self.targets)
+
+
+def input_scaling(vectors: np.ndarray) -> Scaling:
+    """Robust scaling: medians and 5 % to 95 % ranges. Signed features keep their zero; the mid gets factor 0."""
+    low, centre, high = np.quantile(vectors, (0.05, 0.5, 0.95), axis=0)
+    reach = (high - low) / 2
+    for index in SIGNED_FEATURES:
+        centre[index] = 0.0
+        reach[index] = np.quantile(np.abs(vectors[:, index]), 0.9)
+    reach[reach == 0] = 1.0
+    factor = 1.0 / reach
+    # The level of the price says nothing about its next move and would tie the model to the training prices.
+    factor[MID] = 0.0
+    return Scaling(centre, factor)
+
+
+def target_scaling(targets: np.ndarray) -> Scaling:
+    """Unit spread; returns keep their zero, sizes are centred on their mean."""
+    spread = targets.std(axis=0)
+    spread[spread == 0] = 1.0
+    centre = targets.mean(axis=0)
+    centre[:SIZE] = 0.0
+    return Scaling(centre, 1.0 / spread)
+
+
+def mirrored(vectors: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same market upside down."""
+    flipped, answers = vectors.copy(), targets.copy()
+    flipped[:, SIGNED_FEATURES] *= -1.0
+    answers[:, :SIZE] *= -1.0
+    return flipped, answers
+
+
+def fit(training: np.ndarray, validation: np.ndarray, plan: Plan, progress: Progress) -> Trained:
+    """Fit on the training rows (ROW), keeping the epoch with the smallest error on the validation rows."""
+    from sklearn.neural_network import MLPRegressor
+    from threadpoolctl import threadpool_limits
+
+    rows = training[::STRIDE]
+    inputs, targets = input_scaling(rows["vector"]), target_scaling(rows["target"])
+    flipped, answers = mirrored(rows["vector"], rows["target"])
+    shown = inputs.apply(np.concatenate([rows["vector"], flipped]))
+    wanted = targets.apply(np.concatenate([rows["target"], answers]))
+    check, truth = inputs.apply(validation["vector"]), targets.apply(validation["target"])
+    network = MLPRegressor(
+        hidden_layer_sizes=HIDDEN, activation="tanh", alpha=WEIGHT_DECAY, batch_size=min(BATCH, len(shown)),
+        learning_rate_init=LEARNING_RATE, random_state=plan.seed,
+    )
+    best_error = np.inf
+    best: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    # With more threads the sums of a matrix product depend on how many there are.
+    with threadpool_limits(limits=1):
+        for epoch in range(1, plan.epochs + 1):
+            network.partial_fit(shown, wanted)
+            error = float(np.mean((network.predict(check) - truth) ** 2))
+            progress(f"epoch {epoch}/{plan.epochs}: validation error {error:.5f}")
+            if error < best_error:
+                best_error = error
+                best = ([array.copy() for array in network.coefs_], [array.copy() for array in network.intercepts_])
+    network.coefs_, network.intercepts_ = best
+    return Trained(network, inputs, targets)
+
+
+def generate(plan: Plan, progress: Progress) -> dict[str, list[np.ndarray]]:
+    """Rows (ROW) of each session by purpose."""
+    seeds = plan.seeds()
+    total = sum(len(numbers) for numbers in seeds.values())
+    done = 0
+    sessions: dict[str, list[np.ndarray]] = {}
+    for purpose, numbers in seeds.items():
+        sessions[purpose] = []
+        for number in numbers:
+            sessions[purpose].append(session_rows(number, plan.seconds))
+            done += 1
+            progress(f"session {done}/{total} of {plan.seconds} s ({purpose})")
+    return sessions
+
+
+def forecasts_of(content: bytes, sessions: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What the ONNX model says, session by session, float32 of shape (rows, OUTPUT_COUNT)."""
+    session = open_session(content)
+    return [
+        session.run([OUTPUT_NAME], {INPUT_NAME: rows["vector"].astype(np.float32)})[0] for rows in sessions
+    ]
+
+
+def describe(plan: Plan, trained: Trained, content: bytes, sessions: dict[str, list[np.ndarray]]) -> dict[str, Any]:
+    """The card, without the fields that bind it to the file."""
+    training = np.concatenate(sessions["training"])
+    forecasts = forecasts_of(content, sessions["test"])
+    coefficient = fit_through_origin(training)
+    mean_size = float(training["target"][:, SIZE].mean())
+    parity = max(
+        float(np.abs(trained.predict(rows["vector"]) - forecast).max())
+        for rows, forecast in zip(sessions["test"], forecasts, strict=True)
+    )
+    return {
+        "name": "short_return",
+        "version": MODEL_VERSION,
+        "created": DATA_SPEC_DATE,
+        "script": "python -m models.train",
+        "arguments": {
+            "seed": plan.seed, "sessions": plan.sessions, "seconds": plan.seconds, "epochs": plan.epochs,
+        },
+        "use": "Short-horizon forecasts for the market maker on the embedded exchange.",
+        "limits": (
+            "Trained and tested on generated flow only. Its figures say how well it knows that flow, not how it "
+            "would do at a real venue. Neighbouring rows overlap in time."
+        ),
+        "data": {
+            "description": DATA_SPEC,
+            "sessions": plan.seeds(),
+            "rows": {purpose: sum(map(len, items)) for purpose, items in sessions.items()},
+            "symbols": list(VenueSettings().symbols),
+        },
+        "features": list(FEATURE_NAMES),
+        "inputs": {
+            "name": INPUT_NAME,
+            "scaling": "inside the graph: 5 % to 95 % range; signed features are not shifted",
+            "ignored": "mid has weight exactly 0: the level of the price cannot reach the outputs",
+        },
+        "outputs": [
+            {"name": "return_1s", "unit": "bps", "meaning": "expected return of the mid over the next second"},
+            {"name": "absolute_return_1s", "unit": "bps", "meaning": "expected absolute value of it, at least 0"},
+        ],
+        "architecture": {
+            "layers": [len(FEATURE_NAMES), *HIDDEN, 2], "activation": "tanh", "weights": "float32",
+            "opset": OPSET, "bytes": len(content),
+        },
+        "training": {
+            "optimiser": "Adam", "learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "batch": BATCH,
+            "one_row_in": STRIDE, "mirrored": True, "epoch_chosen_on": "validation sessions",
+        },
+        "figures": {
+            "sessions": "test",
+            "baseline_coefficient_bps": round(coefficient, 6),
+            "by_symbol": {
+                name: symbol_figures(sessions["test"], forecasts, index, coefficient, mean_size)
+                for index, name in enumerate(VenueSettings().symbols)
+            },
+        },
+        "onnx_parity": {"peer": "scikit-learn, float64", "max_abs_difference_bps": float(f"{parity:.3g}")},
+        "library_versions": {
+            name: version(name) for name in ("numpy", "numba", "scikit-learn", "onnx", "onnxruntime")
+        },
+    }
+
+
+def train(plan: Plan, progress: Progress = lambda _: None) -> tuple[bytes, dict[str, Any]]:
+    """Generate, fit, measure; (ONNX bytes, card) for `models.card.write_model`."""
+    sessions = generate(plan, progress)
+    trained = fit(np.concatenate(sessions["training"]), np.concatenate(sessions["validation"]), plan, progress)
+    content = trained.to_onnx()
+    return content, describe(plan, trained, content, sessions)
+
+
+def table(card: dict[str, Any]) -> str:
+    """The figures of a card for people."""
+    lines = [f"{'':34}{'R2':>9}{'corr':>9}{'sign':>9}"]
+    for name, figures in card["figures"]["by_symbol"].items():
+        returns, sizes = figures["return_1s"], figures["absolute_return_1s"]
+        for title, who in (("model", "model"), ("linear, imbalance_1", "linear_imbalance_1"), ("zero", "zero")):
+            one = returns[who]
+            lines.append(
+                f"{name} return, {title:{24 - len(name)}}{one['r2']:10.4f}{one['correlation']:9.4f}"
+                f"{one['sign_accuracy']:9.4f}"
+            )
+        one = sizes["model"]
+        lines.append(f"{name} size, {'model':{26 - len(name)}}{one['r2']:10.4f}{one['correlation']:9.4f}")
+        lines.append(
+            f"{name}: better than linear in {returns['sessions_where_model_beats_linear']} of {figures['sessions']} "
+            f"unseen sessions, worst R2 {returns['worst_session_r2']}"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; exit code."""
+    defaults = Plan()
+    parser = argparse.ArgumentParser(prog="python -m models.train", description="Train the short-return model.")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="of sessions and weights (%(default)s)")
+    parser.add_argument("--sessions", type=int, default=defaults.sessions, help="to fit on (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=defaults.seconds, help="of one session (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=defaults.epochs, help="(%(default)s)")
+    parser.add_argument("--out", type=Path, default=DEFAULT_MODEL, help="ONNX file; the card goes beside it")
+    chosen = parser.parse_args(arguments)
+    try:
+        plan = Plan(chosen.seed, chosen.sessions, chosen.seconds, chosen.epochs)
+    except ValueError as error:
+        parser.error(str(error))
+    show = sys.stderr.isatty()
+
+    def progress(text: str) -> None:
+        if show:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    try:
+        content, card = train(plan, progress)
+    except ModuleNotFoundError as error:
+        print(f"{error.name} is missing: training needs the extra, pip install '.[train]'", file=sys.stderr)
+        return 2
+    progress("")
+    write_model(chosen.out, content, card)
+    print(table(card))
+    print(f"{chosen.out}: {len(content)} bytes; card {card_path(chosen.out)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
