@@ -206,7 +206,7 @@ def _set_timer(table: np.record, order: np.record, old: int, now_ns: int) -> Non
     elif status == OrderStatus.PENDING_CANCEL:
         if old != OrderStatus.PENDING_CANCEL:
             arm(table, order, now_ns + table.answer_timeout_ns)
-    elif old != OrderStatus.LIVE and old != OrderStatus.PARTIALLY_FILLED:
+    elif status != OrderStatus.PENDING_NEW and old != OrderStatus.LIVE and old != OrderStatus.PARTIALLY_FILLED:
         order.timer_ns = 0
         if order.cancel_wanted != 0:
             refused = old == OrderStatus.PENDING_CANCEL
