@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -73,7 +74,7 @@ def test_every_bucket_is_hit_in_order_and_none_beyond() -> None:
     buckets = [int(bucket_of(value)) for value in edges]
     assert buckets == sorted(buckets) and set(buckets) == set(range(BUCKETS))
     assert edges[-1] == INT64_MAX
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         if bucket_of(first) == bucket_of(last):
             assert (last - first) * 32 <= first  # a bucket is never wider than 1/32 of its values
 

@@ -30,7 +30,13 @@ from tests.shm_helpers import DIGEST, Fork, fresh_instance
 
 RECORD = np.dtype([("price", "<i8"), ("size", "<i8")], align=True)
 LAYOUT = layout_hash(RECORD, 64)
-EXPECTED: dict[str, Any] = dict(layout_hash=LAYOUT, record_size=16, capacity=64, kernel_digest=DIGEST, epoch=3)
+EXPECTED: dict[str, Any] = {
+    "layout_hash": LAYOUT,
+    "record_size": 16,
+    "capacity": 64,
+    "kernel_digest": DIGEST,
+    "epoch": 3,
+}
 
 
 @pytest.fixture
@@ -144,6 +150,16 @@ def test_attach_refuses_a_damaged_segment(
         Segment.attach("market", instance=instance, **EXPECTED)
 
 
+def test_attaching_and_being_refused_leak_no_descriptor(segment: Segment, instance: str) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        Segment.attach("market", instance=instance, **EXPECTED).close()
+        with pytest.raises(SegmentError):
+            Segment.attach("market", instance=instance, **(EXPECTED | {"capacity": 1}))
+        read_header(segment.full_name)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
 def test_create_refuses_an_existing_name_and_leaves_it_alone(segment: Segment, instance: str) -> None:
     segment.array(np.int64, 0, 1)[0] = 5
     with pytest.raises(SegmentError, match="exists already"):
@@ -159,7 +175,8 @@ def test_attach_refuses_what_is_not_there(instance: str) -> None:
 def test_more_than_the_free_space_is_refused_with_the_figures(instance: str) -> None:
     status = os.statvfs("/dev/shm")
     wanted = status.f_blocks * status.f_frsize + 1
-    with pytest.raises(SegmentError, match=rf"market: /dev/shm is full: {wanted + HEADER_BYTES} bytes wanted, \d+ free"):
+    figures = rf"market: /dev/shm is full: {wanted + HEADER_BYTES} bytes wanted, \d+ free"
+    with pytest.raises(SegmentError, match=figures):
         Segment.create("market", wanted, instance=instance, **EXPECTED)
     assert list_segments(instance) == []
 
