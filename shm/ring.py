@@ -131,19 +131,16 @@ class Ring:
 
     def room(self) -> int:
         """Free slots."""
-        return int(kernels.producer_room(self.control, self.producer, self.capacity))
+        return self._plausible(int(kernels.producer_room(self.control, self.producer, self.capacity)))
 
     def push(self, records: np.ndarray) -> int:
         """Copy and publish as many of the records as there is room for; returns how many."""
         if records.dtype != self.dtype:
             raise RingError(f"{self.segment.full_name}: records of {records.dtype}, expected {self.dtype}")
         linear = np.ascontiguousarray(records).reshape(-1)
-        count = min(len(linear), self.room())
-        if count:
-            kernels.producer_claim(self.control, self.producer, count)
-            kernels.producer_write(self.producer, self.slots, 0, linear.view(np.uint8), 0, count)
-            kernels.producer_publish(self.control, self.producer, count)
-        return count
+        source = linear.view(np.uint8)
+        count = kernels.push_records(self.control, self.producer, self.slots, source, 0, len(linear))
+        return self._plausible(int(count))
 
     def drop(self, count: int) -> None:
         """Count records that were not pushed."""
@@ -175,15 +172,13 @@ class Ring:
 
     def ready(self) -> int:
         """Published records not yet read."""
-        return int(kernels.consumer_ready(self.control, self.consumer, self.capacity))
+        return self._plausible(int(kernels.consumer_ready(self.control, self.consumer, self.capacity)))
 
     def pop(self, most: int) -> np.ndarray:
         """A copy of the next records, at most `most`; their slots are released."""
-        count = min(most, self.ready())
-        records = np.empty(count, self.dtype)
-        if count:
-            kernels.consumer_read(self.consumer, self.slots, 0, records.view(np.uint8), 0, count)
-            self._pass(count)
+        records = np.empty(min(most, self.ready()), self.dtype)
+        target = records.view(np.uint8)
+        kernels.pop_records(self.control, self.consumer, self.slots, target, 0, len(records))
         return records
 
     def readable(self, most: int | None = None) -> np.ndarray:
@@ -198,11 +193,17 @@ class Ring:
         ready = self.ready()
         if not 0 <= count <= ready:
             raise RingError(f"{self.segment.full_name}: release {count} of {ready} readable records")
-        self._pass(count)
-
-    def _pass(self, count: int) -> None:
         kernels.consumer_advance(self.consumer, count)
         kernels.consumer_release(self.control, self.consumer)
+
+    def _plausible(self, count: int) -> int:
+        """The count, if the cursors make sense: the kernels trust it."""
+        if not 0 <= count <= self.capacity:
+            raise RingError(
+                f"{self.segment.full_name}: {count} of {self.capacity} slots: "
+                "the cursors contradict each other, as with two producers or two consumers"
+            )
+        return count
 
     def _check_writable(self) -> None:
         if self.segment.read_only:

@@ -131,6 +131,25 @@ def producer_publish(control: np.ndarray, local: np.ndarray, count: int) -> None
 
 
 @inlined
+def push_records(
+    control: np.ndarray, local: np.ndarray, slots: np.ndarray, source: np.ndarray, first: int, count: int
+) -> int:
+    """Copy and publish source[first : first + count] as far as there is room; returns how many records.
+
+    -1 if the cursors contradict each other (two producers, two consumers): then nothing is written.
+    """
+    room = producer_room(control, local, count)
+    if room < 0 or room > local[MASK] + 1:
+        return -1
+    taken = min(room, count)
+    if taken > 0:
+        producer_claim(control, local, taken)
+        producer_write(local, slots, 0, source, first, taken)
+        producer_publish(control, local, taken)
+    return taken
+
+
+@inlined
 def producer_drop(control: np.ndarray, count: int) -> None:
     """Count records that were not put into the ring."""
     store_release(control, DROPPED, load_relaxed(control, DROPPED) + count)
@@ -190,6 +209,25 @@ def consumer_release(control: np.ndarray, local: np.ndarray) -> None:
 def consumer_release_to(control: np.ndarray, cursor: int) -> None:
     """Give all slots before `cursor` back: the last checkpoint of a stage that may have to read again."""
     store_release(control, TAIL, cursor)
+
+
+@inlined
+def pop_records(
+    control: np.ndarray, local: np.ndarray, slots: np.ndarray, target: np.ndarray, first: int, most: int
+) -> int:
+    """Copy the next records, at most `most`, to target[first:] and release them; returns how many.
+
+    -1 if the cursors contradict each other: then nothing is read.
+    """
+    ready = consumer_ready(control, local, most)
+    if ready < 0 or ready > local[MASK] + 1:
+        return -1
+    taken = min(ready, most)
+    if taken > 0:
+        consumer_read(local, slots, 0, target, first, taken)
+        consumer_advance(local, taken)
+        consumer_release(control, local)
+    return taken
 
 
 # --- anybody -------------------------------------------------------------------------------------------

@@ -197,6 +197,22 @@ def test_wrong_requests_are_refused(instance: str) -> None:
     ring.unlink()
 
 
+def test_a_second_consumer_or_producer_is_noticed(instance: str) -> None:
+    ring = make(instance, 8)
+    first, second = attach(instance, 8), attach(instance, 8)
+    assert len(first.readable()) == len(second.readable()) == 0
+    for _ in range(2):
+        ring.push(numbered(0, 8))
+        first.pop(8)
+    with pytest.raises(RingError, match="the cursors contradict each other"):
+        second.pop(1)
+    first.push(numbered(0, 8))
+    ring.control[kernels.TAIL] = 3  # as a second consumer would do
+    with pytest.raises(RingError, match="the cursors contradict each other"):
+        first.push(numbered(0, 1))
+    ring.unlink()
+
+
 class RingMachine(RuleBasedStateMachine):
     """A ring and a deque that must never differ, with producers and consumers replaced at any moment."""
 
