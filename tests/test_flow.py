@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from itertools import pairwise
 
 import numpy as np
 import orjson
@@ -181,7 +182,7 @@ def test_rendered_frames_keep_the_venues_rules(kind):
         book = {"b": dict(snapshot["bids"]), "a": dict(snapshot["asks"])}
         usable = [diff for diff in diffs if diff["u"] >= last]
         assert usable[0]["U"] <= last <= usable[0]["u"]
-        assert any(after["U"] > before["u"] + 1 for before, after in zip(diffs, diffs[1:]))  # holes
+        assert any(after["U"] > before["u"] + 1 for before, after in pairwise(diffs))  # holes
         previous = None
         for diff in usable:
             assert previous is None or diff["pu"] == previous

@@ -75,8 +75,8 @@ class VenueSettings:
     port: int = setting(0, "TCP port; 0 takes any free one.", minimum=0, maximum=65_535)
     seed: int = setting(1, "Seed of the order flow.", minimum=0)
     symbols: tuple[str, ...] = setting(("BTCUSDT", "ETHUSDT"), "Contracts to list.")
-    btcusdt: SymbolSettings = section(SymbolSettings, "The BTCUSDT market.")  # noqa: RUF009
-    ethusdt: EtherSettings = section(EtherSettings, "The ETHUSDT market.")  # noqa: RUF009
+    btcusdt: SymbolSettings = section(SymbolSettings, "The BTCUSDT market.")
+    ethusdt: EtherSettings = section(EtherSettings, "The ETHUSDT market.")
     starting_balance: str = setting("100000", "Wallet of the account at the start, in USDT.")
     maker_fee: str = setting("0.0002", "Fee of a resting order that trades, as a share of the notional.")
     taker_fee: str = setting("0.0005", "Fee of an order that takes, as a share of the notional.")

@@ -82,6 +82,7 @@ class ContractFeed:
         last = int(market.books[symbol]["last_update_id"][0])
         self.depth = {kind: DepthStream(last) for kind in DEPTH_INTERVALS_MS}
         self.recent: deque[Trade] = deque(maxlen=1000)  # the last trades, oldest first
+        self.recent_aggregates: deque[tuple[int, list[Trade]]] = deque(maxlen=1000)  # (aggregate id, its trades)
         self._aggregate_id = int(market.books[symbol]["next_trade_id"][0])
 
     def absorb(self, events: np.ndarray, now_ms: int) -> list[Frame]:
@@ -140,6 +141,7 @@ class ContractFeed:
                 groups.append([fill])
         for group in groups:
             _, price, _, side, first, time_ns = group[0]
+            self.recent_aggregates.append((self._aggregate_id, group))
             if self._wanted(self.streams["aggTrade"]):
                 maker = "true" if side == Side.SELL else "false"
                 total = sum(item[2] for item in group)

@@ -19,8 +19,18 @@ from procs.embedded.server import VenueAddress, serve_forever
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # os.read, not sys.stdin: a daemon thread must not hold the lock of a Python file when the interpreter ends.
+    while os.read(0, 4096):
+        continue
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _settings_line() -> bytes:
+    """The first line of standard input, and not a byte more."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
+        line += byte
+    return line
 
 
 def _announce(address: VenueAddress) -> None:
@@ -31,7 +41,7 @@ def _announce(address: VenueAddress) -> None:
 
 def main() -> int:
     """Serve until told to stop."""
-    settings = build(VenueSettings, orjson.loads(sys.stdin.buffer.readline()), "embedded")
+    settings = build(VenueSettings, orjson.loads(_settings_line()), "embedded")
     try:
         return serve_forever(settings, _announce)
     except VenueError as error:

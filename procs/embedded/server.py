@@ -214,6 +214,7 @@ class EmbeddedVenue:
             )
         if fault.action == "error_before":
             return web.Response(status=fault.status, body=b"Service Unavailable.")
+        await request.read()  # a client that gives up while we hang must not take its order back
         if fault.action == "hang_before":
             await asyncio.sleep(fault.delay_ms / 1000)
         answer = await self._answer(request)

@@ -28,8 +28,12 @@ _log = logging.getLogger("bot4.venue")
 class Connection:
     """One client socket, what it listens to, and the frames that wait for it."""
 
-    def __init__(self, socket: web.WebSocketResponse, root: str, is_combined: bool, limit: int):
+    def __init__(
+        self, socket: web.WebSocketResponse, transport: asyncio.Transport | None, root: str, is_combined: bool,
+        limit: int,
+    ):
         self.socket = socket
+        self._transport = transport
         self.root = root  # public, market, private, or "" for the old root
         self.is_combined = is_combined
         self.streams: set[str] = set()
@@ -64,9 +68,8 @@ class Connection:
 
     def cut(self) -> None:
         """Drop the TCP connection without a closing handshake."""
-        transport = self.socket.get_extra_info("transport")
-        if transport is not None:
-            transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
 
 class Hub:
@@ -151,7 +154,7 @@ class Hub:
         root = next((part for part in parts[:place] if part in ("public", "market", "private")), "")
         socket = web.WebSocketResponse(heartbeat=PING_INTERVAL_S, compress=False, max_msg_size=1 << 20)
         await socket.prepare(request)
-        connection = Connection(socket, root, parts[place] == "stream", self._send_queue)
+        connection = Connection(socket, request.transport, root, parts[place] == "stream", self._send_queue)
         streams = parts[place + 1 :] + [name for name in request.query.get("streams", "").split("/") if name]
         if request.query.get("listenKey"):
             streams.append(request.query["listenKey"])
