@@ -25,7 +25,7 @@ from engine.book.book import (
     book_update,
     make_books,
 )
-from engine.book.layout import BOOK, FAR_LIMIT, MAX_TOP, WINDOW_TICKS
+from engine.book.layout import BEST_INDEX, BOOK, FAR_LIMIT, MAX_TOP, WINDOW_TICKS
 from engine.records import Side
 
 BUY, SELL = int(Side.BUY), int(Side.SELL)
@@ -172,6 +172,22 @@ def test_long_drifting_stream(seed: int) -> None:
             assert_same(books, oracle)
     assert books[0]["moves"] > 0
     assert books[0]["faults"] == 0
+
+
+@pytest.mark.parametrize("side", [BUY, SELL])
+def test_dense_ladder_walks_up_and_is_taken_down_again(side: int) -> None:
+    """A level at every tick: whatever a move loses or doubles shows."""
+    books, _ = fresh()
+    ladder = [(100_000 + side * step) * TICK for step in range(BEST_INDEX + FAR_LIMIT)]
+    for size, price in enumerate(ladder, 1):
+        book_update(books, 0, side, price, size)
+    assert book_levels(books, 0, side) == len(ladder)
+    assert [int(book_size_at(books, 0, side, price)) for price in ladder] == list(range(1, len(ladder) + 1))
+    for size in range(len(ladder), 0, -1):
+        assert book_best(books, 0, side) == (ladder[size - 1], size)
+        book_update(books, 0, side, ladder[size - 1], 0)
+    assert book_best(books, 0, side) == (0, 0)
+    assert books[0]["faults"] == 0 and books[0]["forgotten"] == 0
 
 
 @pytest.mark.parametrize("side", [BUY, SELL])

@@ -309,6 +309,13 @@ def test_numbers_by_hand() -> None:
     assert second["vector"][FEATURE_NAMES.index("trade_flow")] == pytest.approx((-3 + 1) / 4)
 
 
+def test_time_never_runs_back() -> None:
+    """An older stamp is taken as now: nothing decays by a negative time."""
+    out, state = run(*BOOK_GROUP, VALID, trade(SELL, 1000, 3, at=900 * MS), trade(BUY, 1010, 1, at=100 * MS))
+    assert out[2]["vector"][FEATURE_NAMES.index("trade_flow")] == (-3 + 1) / 4
+    assert state[0]["now_ns"] == START_NS + 900 * MS
+
+
 def test_short_return_and_volatility_of_one_step() -> None:
     """The mid is 1005 for 1.05 s, then 1010 (bid gone up): a return of 5/1005 exactly once seen."""
     chosen = FeatureSettings(sample_interval_ms=100, return_intervals=10, volatility_ms=1000)

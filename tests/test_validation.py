@@ -146,6 +146,10 @@ def test_duplicate_trade_ids() -> None:
     out, state = run(*(trade(BUY, 1000, 1, trade_id=number) for number in ids))
     assert out["aux"].tolist() == [7, 8, 9]
     assert counted(state, "quarantined") == {Reason.DUPLICATE: 2}
+    # Only trades have trade ids.
+    quote = record(Kind.QUOTE, side=BUY, price=1000, size=1, aux=11, recv_ts_ns=START_NS)
+    out, _ = run(quote, trade(BUY, 1000, 1, trade_id=11))
+    assert kinds(out) == [Kind.QUOTE, Kind.TRADE]
     # Zero is no id; a refused trade's id is not used up; a venue may start again from a low id.
     out, _ = run(
         trade(BUY, 1000, 1), trade(BUY, 1000, 1), trade(BUY, 1001, 1, trade_id=5), trade(BUY, 1000, 1, trade_id=5),
@@ -162,6 +166,9 @@ def test_price_band_refuses_a_stray_print_and_follows_a_moved_market() -> None:
     confirmations = SETTINGS.band_confirmations
     out, state = run(trade(BUY, 1000, 1), *(trade(BUY, 5000, 1) for _ in range(confirmations + 3)))
     assert out["price"].tolist() == [1000, 5000, 5000, 5000]
+    # Strays between good prints never move it.
+    out, state = run(*(trade(BUY, price, 1) for price in [1000, 5000] * (3 * confirmations)))
+    assert set(out["price"].tolist()) == {1000}
     # Strays that do not agree with each other never move it.
     strays = [trade(BUY, 10 * 2**k, 1) for k in range(10, 40)]
     out, state = run(trade(BUY, 1000, 1), *strays, trade(BUY, 1010, 1))

@@ -11,7 +11,7 @@ Invariants, for each side:
 What breaks the last one, or a level that cannot be (price not positive, size negative, no tick), adds to
 `faults`: from then on the book is wrong until it is cleared and filled from a snapshot.
 
-Cost: update of a window level 5-10 ns, touch 2 ns, best 20 of a side 70 ns; a move of the window 10-30 us,
+Cost: update of a level 10-15 ns (far ones included), best 20 of a side 60-80 ns; a move of the window 10-30 us,
 after a drift of a quarter of the window (towards better prices) or a half (towards worse).
 Known limits: a stray level far on the better side of the touch drags the window there and back, at two moves;
 a side with fewer window levels than asked for walks the far table (2-4 us).
@@ -130,7 +130,7 @@ def _follow_down(book: Any, s: int) -> None:
         _move_window(book, s, rank)
 
 
-@kernel()
+@kernel(inline=True)
 def _set_near(book: Any, s: int, index: int, size: int) -> None:
     """Set the size at a window index; 0 removes the level."""
     old = book.sizes[s, index]
@@ -152,7 +152,7 @@ def _set_near(book: Any, s: int, index: int, size: int) -> None:
                 _follow_down(book, s)
 
 
-@kernel()
+@kernel(inline=True)
 def book_update(books: np.ndarray, i: int, side: int, price: int, size: int) -> None:
     """Set the size of one level of book i; size 0 removes it, an absent level may be removed.
 
