@@ -111,6 +111,7 @@ def test_nothing_is_sent_before_the_opening() -> None:
 
 def test_opening_adopts_balance_positions_and_fees() -> None:
     state = make_state()
+    step(state, fill(START_NS, 0, 1, 5, 1))  # before the opening: part of what the venue will say
     request = step(state, command(Kind.RECONCILE, START_NS, aux=1))
     assert kinds(request) == [OrderAction.RECONCILE]
     assert (request["aux"][0], request["deadline_ns"][0]) == (1, NEVER)
@@ -124,7 +125,8 @@ def test_opening_adopts_balance_positions_and_fees() -> None:
     record = state[0]
     assert (record["opened"], record["reconcile"]["done"]) == (1, 1)
     assert record["ledger"]["balance"] == record["ledger"]["opening_balance"] == 5_000_00000000
-    assert tuple(record["ledger"]["positions"][1])[:2] == (-2_000, 5_200_00000000)
+    assert (record["ledger"]["realised"], record["ledger"]["fees"]) == (0, 0)
+    assert tuple(record["ledger"]["positions"][1]) == (-2_000, 5_200_00000000, 0, 0)
     summary = execution_summary(state, [BTC, ETH])
     assert summary["positions"] == {"BTCUSDT": "0.000", "ETHUSDT": "-2.000"}
     assert (summary["cash"], summary["ledger_matches_venue"]) == ("5000.00000000", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ OPEN = {S.LIVE, S.PARTIALLY_FILLED}
 WORKING = {S.PENDING_NEW, *OPEN, S.PENDING_CANCEL, S.UNKNOWN}
 
 
-def new_table(**times: float) -> np.ndarray:
+def new_table(**times: Any) -> np.ndarray:
     table = np.zeros(1, ORDER_TABLE)
     fill_order_table(table[0], ExecutionSettings(**times))
     return table
@@ -146,8 +147,8 @@ def test_random_events_follow_the_rules(script: list[tuple[int, OrderEvent, int]
     filled, illegal, unknown, partial = [0] * 4, 0, set(), set()
     status = [S.PENDING_NEW] * 4
     now_ns = START_NS
-    for which, event, size in script:
-        order, now_ns = orders[which], now_ns + MS
+    for which, drawn, size in script:
+        order, now_ns, event = orders[which], now_ns + MS, drawn
         if event in (E.PARTIAL_FILL, E.FULL_FILL):
             filled[which] += size
             event = E.FULL_FILL if filled[which] >= 10 else E.PARTIAL_FILL

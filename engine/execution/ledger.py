@@ -1,6 +1,7 @@
 """The ledger: positions, cost, realised profit, fees and cash, from fills alone.
 
-Purpose: the only owner of positions. Every fill is applied once, whatever order or how often it arrives.
+Purpose: the only owner of positions. Every fill is applied once, and the result is the same in whatever order and
+however often the fills arrive.
 Rounding, in money units of 1e-8, all truncated towards zero:
   value of a fill         trunc(price * size)
   cost                    sum of the values of what is held; positive for long and short
@@ -8,16 +9,18 @@ Rounding, in money units of 1e-8, all truncated towards zero:
   realised profit         long: value of the closing fill - removed cost; short: the other way round
   a fill through zero     is a close of |position| and an opening of the rest, each valued by itself
   balance                 opening + realised - fees + funding
-Trades are told apart by the venue's trade id of the instrument. The last TRADE_IDS_KEPT ids are kept sorted; when
-they are full the older half is forgotten and its largest becomes the floor. An id at or below the floor cannot be
-told from a repeat and is refused and counted apart; reconciliation would show what that hides.
-Invariants: position 0 has cost 0; sums are checked: what does not fit int64 raises OverflowError.
-Cost: about 20 ns a fill in order.
+What is realised depends on the order of fills, so the order is the venue's: rising trade ids of the instrument. The
+last fills of each instrument are kept in that order, with the position before the first of them (the base). A fill
+that arrives late is put in its place and the position is booked again from the base.
+TRADES_KEPT fills are kept; when they are full the older half goes into the base and its largest id becomes the
+floor. An id at or below the floor cannot be told from a repeat: it is refused and counted apart, and a
+reconciliation shows what that hides.
+Invariants: position 0 has cost 0; the totals are the sums over the instruments; sums are checked: what does not fit
+int64 raises OverflowError.
+Cost: about 20 ns a fill in order, 10 us for one that is late.
 """
 
 from __future__ import annotations
-
-from enum import IntEnum
 
 import numpy as np
 
@@ -25,13 +28,14 @@ from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
 from engine.units import mul_div, notional
 
-TRADE_IDS_KEPT = 512
+TRADES_KEPT = 512
 
-TRADE_IDS = np.dtype(
+TRADE = np.dtype(
     [
-        ("floor", "<i8"),  # ids up to here are forgotten
-        ("count", "<i8"),
-        ("ids", "<i8", (TRADE_IDS_KEPT,)),  # rising
+        ("trade_id", "<i8"),
+        ("price", "<i8"),  # price units
+        ("size", "<i8"),  # size units, signed
+        ("fee", "<i8"),  # 1e-8 quote, positive = paid
     ],
     align=True,
 )
@@ -46,6 +50,16 @@ POSITION = np.dtype(
     align=True,
 )
 
+TRADE_LOG = np.dtype(
+    [
+        ("floor", "<i8"),  # trade ids up to here are forgotten
+        ("count", "<i8"),
+        ("base", POSITION),  # the position before the first trade kept
+        ("trades", TRADE, (TRADES_KEPT,)),  # by rising trade id
+    ],
+    align=True,
+)
+
 LEDGER = np.dtype(
     [
         ("opening_balance", "<i8"),  # 1e-8 quote, as all money here
@@ -55,20 +69,13 @@ LEDGER = np.dtype(
         ("funding", "<i8"),
         ("fills", "<i8"),  # executions applied
         ("duplicate_fills", "<i8"),
+        ("reordered_fills", "<i8"),  # arrived after a fill with a larger trade id
         ("fills_below_floor", "<i8"),
         ("positions", POSITION, (MAX_INSTRUMENTS,)),
-        ("trade_ids", TRADE_IDS, (MAX_INSTRUMENTS,)),
+        ("logs", TRADE_LOG, (MAX_INSTRUMENTS,)),
     ],
     align=True,
 )
-
-
-class Seen(IntEnum):
-    """What the ledger knows of a trade id."""
-
-    NEW = 0
-    BEFORE = 1
-    FORGOTTEN = 2  # at or below the floor
 
 
 @kernel()
@@ -81,55 +88,51 @@ def checked_add(a: int, b: int) -> int:
 
 
 @kernel()
-def remember_trade(trades: np.record, trade_id: int) -> int:
-    """Enter a trade id. Returns Seen: whether it is new, was there, or may have been."""
-    if trade_id <= trades.floor:
-        return Seen.FORGOTTEN.value
-    place = trades.count
-    while place > 0 and trades.ids[place - 1] > trade_id:
-        place -= 1
-    if place > 0 and trades.ids[place - 1] == trade_id:
-        return Seen.BEFORE.value
-    for i in range(trades.count, place, -1):
-        trades.ids[i] = trades.ids[i - 1]
-    trades.ids[place] = trade_id
-    trades.count += 1
-    if trades.count == TRADE_IDS_KEPT:
-        half = TRADE_IDS_KEPT // 2
-        trades.floor = trades.ids[half - 1]
-        for i in range(half):
-            trades.ids[i] = trades.ids[half + i]
-            trades.ids[half + i] = 0
-        trades.count = half
-    return Seen.NEW.value
-
-
-@kernel()
-def apply_execution(
-    ledger: np.record, instrument: int, side: int, price: int, size: int, fee: int, unit_exp: int
-) -> None:
-    """Book one execution (side +1 or -1, price and size > 0, fee in 1e-8 quote).
+def apply_execution(position: np.record, side: int, price: int, size: int, fee: int, unit_exp: int) -> None:
+    """Book one execution on a POSITION record (side +1 or -1, price and size > 0, fee in 1e-8 quote).
 
     Raises OverflowError where an amount does not fit int64.
     """
-    position = ledger.positions[instrument]
-    held = abs(position.size)
-    closing = min(size, held) if side * position.size < 0 else 0
+    held = abs(position["size"])
+    closing = min(size, held) if side * position["size"] < 0 else 0
     opening = size - closing
-    realised = 0
     if closing > 0:
         removed = mul_div(position.cost, closing, held)
         realised = side * (removed - notional(price, closing, unit_exp))
+        position.realised = checked_add(position.realised, realised)
         position.cost -= removed
     if opening > 0:
         position.cost = checked_add(position.cost, notional(price, opening, unit_exp))
-    position.size = checked_add(position.size, side * size)
-    position.realised = checked_add(position.realised, realised)
+    position["size"] = checked_add(position["size"], side * size)
     position.fees = checked_add(position.fees, fee)
-    ledger.realised = checked_add(ledger.realised, realised)
-    ledger.fees = checked_add(ledger.fees, fee)
-    ledger.balance = checked_add(ledger.balance, checked_add(realised, -fee))
-    ledger.fills += 1
+
+
+@kernel()
+def _replay(position: np.record, log: np.record, first: int, last: int, unit_exp: int) -> None:
+    """Book the kept trades from `first` up to, not including, `last` on a position."""
+    for i in range(first, last):
+        trade = log.trades[i]
+        side = 1 if trade.size > 0 else -1
+        apply_execution(position, side, trade.price, abs(trade.size), trade.fee, unit_exp)
+
+
+@kernel()
+def _copy_position(target: np.record, source: np.record) -> None:
+    target["size"] = source["size"]
+    target.cost = source.cost
+    target.realised = source.realised
+    target.fees = source.fees
+
+
+@kernel()
+def _forget_older_half(log: np.record, unit_exp: int) -> None:
+    """Move the older half of a full log into its base."""
+    half = TRADES_KEPT // 2
+    _replay(log.base, log, 0, half, unit_exp)
+    log.floor = log.trades[half - 1].trade_id
+    for i in range(half):
+        log.trades[i] = log.trades[half + i]
+    log.count = half
 
 
 @kernel()
@@ -137,15 +140,58 @@ def take_fill(
     ledger: np.record, instrument: int, side: int, price: int, size: int, fee: int, trade_id: int, unit_exp: int
 ) -> bool:
     """Book a fill unless its trade was booked before. Returns True when it was booked."""
-    seen = remember_trade(ledger.trade_ids[instrument], trade_id)
-    if seen == Seen.BEFORE:
-        ledger.duplicate_fills += 1
-        return False
-    if seen == Seen.FORGOTTEN:
+    log = ledger.logs[instrument]
+    if trade_id <= log.floor:
         ledger.fills_below_floor += 1
         return False
-    apply_execution(ledger, instrument, side, price, size, fee, unit_exp)
+    place = log.count
+    while place > 0 and log.trades[place - 1].trade_id > trade_id:
+        place -= 1
+    if place > 0 and log.trades[place - 1].trade_id == trade_id:
+        ledger.duplicate_fills += 1
+        return False
+    for i in range(log.count, place, -1):
+        log.trades[i] = log.trades[i - 1]
+    trade = log.trades[place]
+    trade.trade_id = trade_id
+    trade.price = price
+    trade.size = side * size
+    trade.fee = fee
+    log.count += 1
+    position = ledger.positions[instrument]
+    realised = position.realised
+    if place == log.count - 1:
+        apply_execution(position, side, price, size, fee, unit_exp)
+    else:
+        ledger.reordered_fills += 1
+        _copy_position(position, log.base)
+        _replay(position, log, 0, log.count, unit_exp)
+    realised = position.realised - realised
+    ledger.realised = checked_add(ledger.realised, realised)
+    ledger.fees = checked_add(ledger.fees, fee)
+    ledger.balance = checked_add(ledger.balance, checked_add(realised, -fee))
+    ledger.fills += 1
+    if log.count == TRADES_KEPT:
+        _forget_older_half(log, unit_exp)
     return True
+
+
+@kernel()
+def open_position(ledger: np.record, instrument: int, size: int, cost: int) -> None:
+    """Start an instrument from a position that was there before; fills seen until now are part of it.
+
+    Its realised profit and fees start from 0; the totals of the ledger are the caller's.
+    """
+    position = ledger.positions[instrument]
+    log = ledger.logs[instrument]
+    if log.count > 0:
+        log.floor = log.trades[log.count - 1].trade_id
+        log.count = 0
+    position.size = size
+    position.cost = cost
+    position.realised = 0
+    position.fees = 0
+    _copy_position(log.base, position)
 
 
 @kernel()

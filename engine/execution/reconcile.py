@@ -18,6 +18,7 @@ from enum import IntFlag
 
 import numpy as np
 
+from engine.execution.ledger import open_position
 from engine.execution.order_states import OrderStatus
 from engine.execution.orders import open_order_count
 from engine.instruments import MAX_INSTRUMENTS
@@ -120,11 +121,12 @@ def adopt_opening(reconcile: np.record, ledger: np.record, views: np.ndarray) ->
         return False
     ledger.opening_balance = reconcile.balance
     ledger.balance = reconcile.balance
+    ledger.realised = 0
+    ledger.fees = 0
     reconcile.fees_at_opening = reconcile.fees
     for i in range(MAX_INSTRUMENTS):
         size = reconcile.position[i]
-        ledger.positions[i].size = size
-        ledger.positions[i].cost = value_or_max(reconcile.entry_price[i], abs(size), views[i].unit_exp)
+        open_position(ledger, i, size, value_or_max(reconcile.entry_price[i], abs(size), views[i].unit_exp))
     return True
 
 
