@@ -110,6 +110,8 @@ def kernel_stamp(path: Path) -> str:
 class SourceClosureLocator(InTreeCacheLocator):
     """Keeps the cache beside the source, stamped with the closure; checked builds in their own folder."""
 
+    covers_imports = True  # kernels of other floors may rely on it (see shm/atomics.py)
+
     def get_cache_path(self) -> str:
         path = super().get_cache_path()
         return os.path.join(path, "checked") if checked_mode() else path

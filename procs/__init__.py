@@ -2,4 +2,6 @@
 
 from importlib.metadata import version
 
+import engine.kernel  # noqa: F401  # first: its cache locator serves the kernels of shm too
+
 VERSION = version("bot4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import select
 import signal
@@ -75,11 +76,15 @@ def fork_child(plan: Plan, role: Role, body: Callable[[ProcessContext], None]) -
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
+    # What is frozen is never visited by a collection, so the child does not copy the pages it shares.
+    gc.collect()
+    gc.freeze()
     pid = os.fork()
     if pid:
         return Child(role, pid, os.pidfd_open(pid))
     code = 1
     try:
+        gc.disable()
         _die_with_parent()
         if os.getppid() != parent:
             os._exit(1)

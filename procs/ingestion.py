@@ -8,6 +8,7 @@ newest input, in the journal and in the counters, and the books concerned start 
 from __future__ import annotations
 
 import asyncio
+import gc
 from concurrent.futures import ThreadPoolExecutor
 
 import picows
@@ -117,7 +118,7 @@ class Ingestion:
                 self._resyncs_seen[index] = asked
                 self._on_lost(index)
 
-    # --- tasks ----------------------------------------------------------------------------------------------------------
+    # --- tasks ------------------------------------------------------------------------------------------------------
 
     async def _listen(self, url: str) -> None:
         """Keep one socket open; what was missed while it was not makes every book start again."""
@@ -197,6 +198,7 @@ class Ingestion:
 
     def run(self) -> None:
         """Serve until stopped."""
+        gc.enable()  # sockets and tasks make cycles; what was there before the fork is frozen and is not visited
         now = self.context.now_ns()
         self._journal.write(Entry.START, b"", now)
         self._publish(self._decoder.start(now), now)

@@ -83,8 +83,8 @@ def state_segment(plan: Plan, role: Role, dtype: np.dtype, create: bool, read_on
 
 def _words_segment(plan: Plan, name: str, words: int, create: bool, read_only: bool = False) -> Segment:
     shared: dict[str, Any] = {
-        "layout_hash": layout_hash(np.dtype(np.int64), words), "record_size": 8, "capacity": words, "instance": plan.name,
-        "kernel_digest": plan.kernel_digest,
+        "layout_hash": layout_hash(np.dtype(np.int64), words), "record_size": 8, "capacity": words,
+        "instance": plan.name, "kernel_digest": plan.kernel_digest,
     }
     if create:
         return Segment.create(name, words * 8, **shared)

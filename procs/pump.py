@@ -87,8 +87,8 @@ _IDLE_WAIT_NS = 10_000_000
 
 @kernel()
 def _publish(
-    outbox: np.ndarray, routes: np.ndarray, produced: int, outputs: int, controls: Arrays, locals_: Arrays, slots: Arrays,
-    bells: np.ndarray, params: np.ndarray,
+    outbox: np.ndarray, routes: np.ndarray, produced: int, outputs: int, controls: Arrays, locals_: Arrays,
+    slots: Arrays, bells: np.ndarray, params: np.ndarray,
 ) -> None:
     """Copy the outbox to the rings that its routes name, run by run, and ring their consumers."""
     first = 0
@@ -132,9 +132,9 @@ def _journal_batch(
 )
 def pump(
     step: Any, state: np.ndarray, in_controls: Arrays, in_locals: Arrays, in_slots: Arrays, out_controls: Arrays,
-    out_locals: Arrays, out_slots: Arrays, outbox: np.ndarray, routes: np.ndarray, control: np.ndarray, bells: np.ndarray,
-    hop: np.ndarray, origin: np.ndarray, stamps: np.ndarray, journal: np.ndarray, journal_cursor: np.ndarray,
-    scratch: np.ndarray, params: np.ndarray,
+    out_locals: Arrays, out_slots: Arrays, outbox: np.ndarray, routes: np.ndarray, control: np.ndarray,
+    bells: np.ndarray, hop: np.ndarray, origin: np.ndarray, stamps: np.ndarray, journal: np.ndarray,
+    journal_cursor: np.ndarray, scratch: np.ndarray, params: np.ndarray,
 ) -> int:
     """Run a stage until it is asked to stop and its inputs are empty, or its journal segment is full.
 

@@ -1,4 +1,4 @@
-"""Replay through the processes and rings of a live engine: a feeder in the place of ingestion, nobody at the orders ring.
+"""Replay through the processes and rings of a live engine, a feeder in the place of ingestion, no gateway.
 
 Nothing is dropped: the feeder waits for room. Started and stopped like a session, under an instance name of its own.
 """

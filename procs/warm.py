@@ -1,19 +1,24 @@
 """Compile every kernel once, in one process, before any fleet starts: `python -m procs.warm`.
 
-Importing a module compiles its entry points or loads them from the cache. numba's cache index is not safe against two
-processes that compile at once, so this runs alone.
+Importing a module compiles its entry points or loads them from the cache; helpers that are called from Python compile at
+their first call, so a small instance is made, used once all around, and removed. numba's cache index is not safe against
+two processes that compile at once, so this runs alone.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
+import tempfile
+
+import procs  # noqa: F401  # its cache locator must be there before any kernel is declared
 
 FLOORS = ("shm", "engine", "procs", "models")
 
 
-def warm() -> int:
+def import_all() -> int:
     """Import every module of the floors that hold kernels. Returns how many."""
     count = 0
     for floor in FLOORS:
@@ -25,5 +30,68 @@ def warm() -> int:
     return count
 
 
+def rehearse() -> None:
+    """Call once, on an instance of its own, what processes call from Python when they start, work and stop."""
+    import numpy as np
+
+    from engine.config import Settings
+    from engine.matching.settings import VenueSettings
+    from engine.stage import as_bytes
+    from procs.instance import Mapping, Plan, ProcessContext, create_memory
+    from procs.ports import Inlet, Outlet, Turns, record_latency, ring_own_bell
+    from procs.states import initial_states
+    from procs.table import RINGS, Role
+    from procs.venues.binance_usdm.endpoints import Endpoints
+    from shm.control import Readiness, Stop, TripSource, gate_epoch, set_gate_epoch
+    from shm.segment import unlink_all
+
+    instruments = tuple(item.instrument(index) for index, item in enumerate(VenueSettings().listed()))
+    name = f"warm-{os.getpid()}"
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Plan(
+            name=name, session="00000000", folder=folder, kernel_digest="0" * 64, settings=Settings(),
+            instruments=instruments, endpoints=Endpoints("", ""), capacities={spec.name: 16 for spec in RINGS},
+            cores={}, spin=False,
+        )
+        try:
+            create_memory(plan, initial_states(plan.settings, instruments)).close()
+            context = ProcessContext(plan, Role.EXECUTION)
+            control = context.control
+            control.supervisor_pid = control.supervisor_pid
+            control.set_pid(context.role, 1)
+            control.pid(context.role)
+            context.ready()
+            if control.readiness(context.role) != Readiness.READY:
+                raise RuntimeError("a process that said it is ready is not")
+            control.heartbeat(context.role)
+            control.progress(context.role)
+            set_gate_epoch(control.words, context.role, gate_epoch(control.words, context.role))
+            for spec in RINGS:
+                records = as_bytes(np.zeros(2, spec.dtype))
+                Outlet(context, spec.name).give(records, 2)
+                ring = context.ring(spec.name)
+                inlet = Inlet(context, spec.name, 2)
+                inlet.wait(0)
+                inlet.take()
+                inlet.release()
+                if (ring.produced, ring.consumed, ring.dropped) != (2, 2, 0):
+                    raise RuntimeError(f"ring {spec.name} lost a record in the rehearsal")
+                Outlet(context, spec.name).drop(1)
+            Turns(context).turn(1)
+            ring_own_bell(context)
+            record_latency(context.histogram(context.role, "hop"), 1)
+            control.trip(TripSource.OPERATOR)
+            control.request_stop(context.role, Stop.DRAIN)
+            context.close()
+            reader = Mapping(plan, read_only=True)
+            reader.ring("market").produced, reader.control.word, reader.control.pid(0)
+            reader.control.readiness(0), reader.control.heartbeat(0), reader.control.progress(0)
+            reader.close()
+        finally:
+            unlink_all(name)
+
+
 if __name__ == "__main__":
-    sys.exit(0 if warm() else 1)
+    import_all()
+    rehearse()
+    sys.exit(0)

@@ -27,12 +27,16 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.caching import CacheImpl
+from numba.core.caching import CacheImpl
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-# Not cached on disk here: the floors above compile these into kernels of their own, and those are cached.
-compiled = numba.njit(nogil=True, error_model="numpy")
-inlined = numba.njit(nogil=True, error_model="numpy", forceinline=True)
+# numba's own disk cache goes stale when an imported kernel changes. These are cached only where a floor above has
+# installed a cache locator that covers imports, and says so; a process then compiles nothing at its start.
+_CACHE = any(getattr(locator, "covers_imports", False) for locator in CacheImpl._locator_classes[:1])
+compiled = numba.njit(nogil=True, error_model="numpy", cache=_CACHE)
+inlined = numba.njit(nogil=True, error_model="numpy", forceinline=True, cache=_CACHE)
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 ARM = platform.machine() in ("aarch64", "arm64")

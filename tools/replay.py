@@ -60,7 +60,8 @@ def _words(summary: dict[str, Any]) -> str:
     lines = [
         f"{summary['engine']['source']}: {market['frames']} frames in {duration:.2f} s "
         f"({market['frames'] / max(duration, 1e-9):,.0f} a second), {summary['engine']['placement']}",
-        f"{market['level_updates']} level updates, {market['snapshot_levels']} snapshot levels, {market['trades']} trades, "
+        f"{market['level_updates']} level updates, {market['snapshot_levels']} snapshot levels, "
+        f"{market['trades']} trades, "
         f"{market['book_tickers']} book tickers, {market['gaps']} gaps, {market['crossed_books']} crossed books",
         f"{decisions['signals']} signals, {decisions['intents']} intents, {summary['fills']} fills",
         f"decision hash {summary['decision_hash']}, unaccounted records: {summary['unaccounted']}",

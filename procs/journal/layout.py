@@ -5,8 +5,8 @@
            source u16, count u32; then the payload, padded to a multiple of 8
 
 The CRC (IEEE 802.3, as zlib does it) covers the last 24 bytes of the entry header and the payload. A reader
-stops at the first entry whose CRC does not hold: what follows was being written when the writer died. An all-zero header
-is no valid entry, so a pre-allocated file needs no length.
+stops at the first entry whose CRC does not hold: what follows was being written when the writer died. An all-zero
+header is no valid entry, so a pre-allocated file needs no length.
 """
 
 from __future__ import annotations
