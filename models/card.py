@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from engine.features.settings import FeatureSettings
 from engine.features.vector import schema_hash
 
 
@@ -36,15 +37,18 @@ def read_card(model_path: Path) -> dict[str, Any]:
     return card
 
 
-def load_card(model_path: Path) -> dict[str, Any]:
-    """The card of a model that may be served: it is of this file and of this engine's features. Raises ModelError."""
-    return load_verified(model_path)[0]
+def load_card(model_path: Path, settings: FeatureSettings | None = None) -> dict[str, Any]:
+    """The card of a model that may be served: it is of this file and of these features.
+
+    settings: of the features that the engine computes, for None the default ones. Raises ModelError.
+    """
+    return load_verified(model_path, settings)[0]
 
 
-def load_verified(model_path: Path) -> tuple[dict[str, Any], bytes]:
-    """The card and the model's bytes, the ones that were verified. Raises ModelError."""
+def load_verified(model_path: Path, settings: FeatureSettings | None = None) -> tuple[dict[str, Any], bytes]:
+    """The card, and the bytes that were verified against it: load these, not the file again. Raises ModelError."""
     card = read_card(model_path)
-    expected = schema_hash()
+    expected = schema_hash(settings)
     if card.get("schema_hash") != expected:
         raise ModelError(
             f"{model_path}: trained on feature schema {str(card.get('schema_hash'))[:12]}, this engine computes "

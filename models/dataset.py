@@ -13,6 +13,7 @@ Limits: what is generated is one kind of market. A model trained on it predicts 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -26,7 +27,6 @@ from engine.ingest.kernel import (
     ingest_frame,
     ingest_snapshot,
     ingest_start,
-    ingest_timer,
     make_ingest_state,
     make_outbox,
 )
@@ -116,10 +116,6 @@ class Chain:
             raise ValueError(f"ingestion refused a generated frame of {stream}: reason {-count}")
         return self._pass_on(count)
 
-    def until(self, now_ns: int) -> np.ndarray:
-        """Let time pass; the FEATURE records that come of it."""
-        return self._pass_on(ingest_timer(self._ingestion, now_ns, self._market))
-
     def _pass_on(self, count: int) -> np.ndarray:
         count = VALIDATION.step(self._validation, 0, self._market, count, self._valid, self._routes)
         count = FEATURES.step(self._features, 0, self._valid, count, self._out_bytes, self._routes)
@@ -150,16 +146,15 @@ def rows_of(records: np.ndarray) -> np.ndarray:
 
 
 def _valid_spans(records: np.ndarray, instrument: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Vectors of one instrument between two losses of its book, and the time at which that ended."""
+    """Vectors of one instrument while its book stood without a break, and the time at which that ended."""
     own = records["instrument"] == instrument
-    lost = own & np.isin(records["kind"], (Kind.BOOK_INVALID, Kind.GAP))
+    breaks = np.isin(records["kind"], (Kind.BOOK_VALID, Kind.BOOK_INVALID, Kind.GAP))
     vectors = np.flatnonzero(own & (records["kind"] == Kind.VECTOR))
-    ends = [*np.flatnonzero(lost).tolist(), len(records) - 1]
     start = 0
-    for end in ends:
-        inside = vectors[(vectors >= start) & (vectors <= end)]
-        if len(inside):
-            yield records[inside], int(records["recv_ts_ns"][end])
+    for end in [*np.flatnonzero(own & breaks).tolist(), len(records) - 1]:
+        first, stop = np.searchsorted(vectors, (start, end + 1))
+        if first < stop:
+            yield records[vectors[first:stop]], int(records["recv_ts_ns"][end])
         start = end + 1
 
 
@@ -184,3 +179,8 @@ def session_rows(seed: int, seconds: float, venue: VenueSettings | None = None) 
     venue = venue or VenueSettings()
     instruments = [item.instrument(index) for index, item in enumerate(venue.listed())]
     return rows_of(feature_records(generated_frames(seed, seconds, venue), instruments))
+
+
+def rows_digest(rows: np.ndarray) -> str:
+    """Hex SHA-256 of rows, by which a card tells whether the data it describes can still be made."""
+    return hashlib.sha256(rows.tobytes()).hexdigest()

@@ -2,20 +2,21 @@
 
 R2 of the return is against the zero forecast (1 - sum of squared errors / sum of squared returns), so the zero
 forecast has 0 by definition and a negative value is worse than saying nothing. R2 of the absolute return is against
-the constant mean of the training rows. Sign accuracy counts rows whose mid moved; a forecast of 0 is then wrong.
+its mean over the training rows. Sign accuracy counts the rows whose mid moved; a forecast of 0 is wrong there.
 Rows overlap in time, so their number is no measure of evidence; that is how many sessions agree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from engine.features.vector import IMBALANCE_1
 
-RETURN, SIZE = 0, 1  # the outputs
+RETURN, SIZE = 0, 1  # the outputs: return of the next second and its absolute value, bps
 
 
 def r2(truth: np.ndarray, forecast: np.ndarray, base: float = 0.0) -> float:
@@ -37,56 +38,83 @@ def sign_accuracy(truth: np.ndarray, forecast: np.ndarray) -> float:
     return float(np.mean(np.sign(truth[moved]) == np.sign(forecast[moved]))) if moved.any() else 0.0
 
 
-def fit_through_origin(rows: np.ndarray) -> float:
-    """The coefficient of the baseline: least squares of the return on imbalance_1 alone, without a constant."""
-    imbalance, returns = rows["vector"][:, IMBALANCE_1], rows["target"][:, RETURN]
-    return float(imbalance @ returns / (imbalance @ imbalance))
+@dataclass(frozen=True)
+class Baselines:
+    """The plain forecasts that a model has to beat, fitted on the training rows."""
+
+    imbalance_slope: float  # return in bps for each unit of imbalance_1
+    slopes: np.ndarray  # the same for every feature together; no constant, so the mid is left out
+    mean_size: float  # bps
+
+    def returns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Forecasts of the return by name of the baseline, for ROW records."""
+        vectors = rows["vector"]
+        return {
+            "zero": np.zeros(len(rows)),
+            "linear_imbalance_1": self.imbalance_slope * vectors[:, IMBALANCE_1],
+            "linear_signed_features": vectors @ self.slopes,
+        }
 
 
-def _of_return(truth: np.ndarray, forecast: np.ndarray) -> dict[str, float]:
+def fit_baselines(rows: np.ndarray, signed_features: Sequence[int]) -> Baselines:
+    """Least squares through the origin: on imbalance_1 alone, and on the signed features together."""
+    vectors, returns = rows["vector"], rows["target"][:, RETURN]
+    imbalance = vectors[:, IMBALANCE_1]
+    slopes = np.zeros(vectors.shape[1])
+    slopes[list(signed_features)] = np.linalg.lstsq(vectors[:, list(signed_features)], returns, rcond=None)[0]
+    return Baselines(
+        float(imbalance @ returns / (imbalance @ imbalance)), slopes, float(rows["target"][:, SIZE].mean())
+    )
+
+
+def _scores(truths: Sequence[np.ndarray], forecasts: Sequence[np.ndarray]) -> dict[str, float]:
+    """Scores of one forecast of the return, over all sessions and in the worst of them."""
+    truth, forecast = np.concatenate(truths)[:, RETURN], np.concatenate(forecasts)
     return {
         "r2": round(r2(truth, forecast), 4),
         "correlation": round(correlation(truth, forecast), 4),
         "sign_accuracy": round(sign_accuracy(truth, forecast), 4),
+        "worst_session_r2": round(
+            min(r2(one[:, RETURN], own) for one, own in zip(truths, forecasts, strict=True)), 4
+        ),
     }
 
 
 def symbol_figures(
-    sessions: Sequence[np.ndarray], forecasts: Sequence[np.ndarray], instrument: int, coefficient: float,
-    mean_size: float,
+    sessions: Sequence[np.ndarray], outputs: Sequence[np.ndarray], instrument: int, baselines: Baselines
 ) -> dict[str, Any]:
-    """Figures of one instrument.
+    """Figures of one instrument over sessions that the model has not seen.
 
-    sessions: ROW arrays; forecasts: shape (rows, OUTPUT_COUNT), one a session; coefficient: of the baseline on
-    imbalance_1; mean_size: the baseline of the absolute return, bps.
+    sessions: ROW arrays; outputs: the model's, shape (rows, OUTPUT_COUNT), one array a session.
     """
-    chosen = [session["instrument"] == instrument for session in sessions]
-    truths = [session["target"][own] for session, own in zip(sessions, chosen, strict=True)]
-    outputs = [forecast[own].astype(np.float64) for forecast, own in zip(forecasts, chosen, strict=True)]
-    lines = [
-        coefficient * session["vector"][own, IMBALANCE_1] for session, own in zip(sessions, chosen, strict=True)
-    ]
-    scores = [
-        (r2(truth[:, RETURN], output[:, RETURN]), r2(truth[:, RETURN], line))
-        for truth, output, line in zip(truths, outputs, lines, strict=True)
-    ]
-    truth, output, line = np.concatenate(truths), np.concatenate(outputs), np.concatenate(lines)
+    truths: list[np.ndarray] = []
+    sizes: list[np.ndarray] = []
+    forecasts: dict[str, list[np.ndarray]] = {}
+    for session, output in zip(sessions, outputs, strict=True):
+        own = session["instrument"] == instrument
+        truths.append(session["target"][own])
+        sizes.append(output[own, SIZE].astype(np.float64))
+        named = {"model": output[own, RETURN].astype(np.float64), **baselines.returns(session[own])}
+        for name, forecast in named.items():
+            forecasts.setdefault(name, []).append(forecast)
+    truth = np.concatenate(truths)
+    returns = {name: _scores(truths, items) for name, items in forecasts.items()}
+    for name, items in forecasts.items():
+        if name != "model":
+            returns[name]["sessions_where_model_is_better"] = sum(
+                r2(one[:, RETURN], model) > r2(one[:, RETURN], forecast)
+                for one, model, forecast in zip(truths, forecasts["model"], items, strict=True)
+            )
+    size = np.concatenate(sizes)
     return {
         "rows": len(truth),
         "sessions": len(sessions),
         "share_of_rows_with_a_move": round(float(np.mean(truth[:, RETURN] != 0)), 4),
-        "return_1s": {
-            "model": _of_return(truth[:, RETURN], output[:, RETURN]),
-            "zero": {"r2": 0.0, "correlation": 0.0, "sign_accuracy": 0.0},
-            "linear_imbalance_1": _of_return(truth[:, RETURN], line),
-            "sessions_where_model_beats_zero": sum(model > 0 for model, _ in scores),
-            "sessions_where_model_beats_linear": sum(model > linear for model, linear in scores),
-            "worst_session_r2": round(min(model for model, _ in scores), 4),
-        },
+        "return_1s": returns,
         "absolute_return_1s": {
             "model": {
-                "r2": round(r2(truth[:, SIZE], output[:, SIZE], mean_size), 4),
-                "correlation": round(correlation(truth[:, SIZE], output[:, SIZE]), 4),
+                "r2": round(r2(truth[:, SIZE], size, baselines.mean_size), 4),
+                "correlation": round(correlation(truth[:, SIZE], size), 4),
             },
             "training_mean": {"r2": 0.0, "correlation": 0.0},
         },

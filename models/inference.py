@@ -1,8 +1,9 @@
 """Inference with an ONNX model: one vector a call, one thread, float32, buffers bound once.
 
 The adapter of the ml stage: FEATURE records in, PREDICTION records out, control records carried on in order. Pure: the
-same vector gives the same bits whatever the batch. A vector or an output that is not finite gives zeros, which a
-strategy reads as "no opinion", and is counted.
+same vector gives the same bits whatever the batch. A vector or an output that is not finite in float32 gives zeros,
+which a strategy reads as "no opinion", and is counted.
+Invariant: records_in = processed = out. Cost: a few us a vector, nearly all of it onnxruntime's call.
 """
 
 from __future__ import annotations
@@ -13,47 +14,80 @@ import numpy as np
 import onnxruntime as ort
 from numba import types
 
+from engine.features.settings import FeatureSettings
 from engine.kernel import kernel
 from engine.records import FEATURE, FEATURE_COUNT, OUTPUT_COUNT, PREDICTION, Kind
 from engine.stage import BYTES, STATE_HEAD, as_bytes
 from models.card import ModelError, load_card, load_verified
 
-__all__ = ["DEFAULT_MODEL", "INFERENCE_STATE", "InferenceStage", "Model", "ModelError", "load_card"]
+__all__ = ["DEFAULT_MODEL", "INFERENCE_STATE", "InferenceStage", "Model", "ModelError", "load_card", "open_session"]
 
 DEFAULT_MODEL = Path(__file__).parent / "short_return.onnx"
 
-# Counters of the ml stage, in shared memory for whoever watches: a state without a kernel.
+# Counters of the ml stage, in shared memory for whoever watches.
 INFERENCE_STATE = np.dtype(
     [*STATE_HEAD, ("predictions", "<i8"), ("not_finite", "<i8"), ("model_version", "<i8"), ("spare", "<i8", (5,))],
     align=True,
 )
 
 _INT64S = types.Array(types.int64, 1, "C")
+_FLOAT32S = types.Array(types.float32, 1, "C")
+_FLOAT64S = types.Array(types.float64, 1, "C")
 _FEATURE_SIZE = FEATURE.itemsize
 _PREDICTION_SIZE = PREDICTION.itemsize
 _VECTOR = int(Kind.VECTOR)
 _AS_PREDICTION = int(Kind.PREDICTION)
 
 
-@kernel(types.int64(BYTES, types.int64, BYTES, _INT64S, types.int64))
-def carry_features(inbox: np.ndarray, count: int, outbox: np.ndarray, vectors: np.ndarray, model_version: int) -> int:
-    """Copy FEATURE records into PREDICTION records with zero outputs, vectors renamed to predictions.
+@kernel(types.int64(BYTES, BYTES, types.int64, BYTES, _INT64S))
+def carry_features(
+    state_bytes: np.ndarray, inbox: np.ndarray, count: int, outbox: np.ndarray, vectors: np.ndarray
+) -> int:
+    """Copy FEATURE records into PREDICTION records with zero outputs, vectors renamed to predictions; count them.
 
     vectors: int64[count], out: the indexes of the vectors. Returns how many there are.
     """
-    found = 0
+    state = state_bytes.view(INFERENCE_STATE)[0]
     records = inbox.view(FEATURE)
     targets = outbox.view(PREDICTION)
+    found = 0
     for index in range(count):
         start = index * _PREDICTION_SIZE
         outbox[start : start + _FEATURE_SIZE] = inbox[index * _FEATURE_SIZE : (index + 1) * _FEATURE_SIZE]
         outbox[start + _FEATURE_SIZE : start + _PREDICTION_SIZE] = 0
+        state.now_ns = max(state.now_ns, records[index].recv_ts_ns)
+        state.last_ingest_id = max(state.last_ingest_id, records[index].ingest_id)
         if records[index].kind == _VECTOR:
             targets[index].kind = _AS_PREDICTION
-            targets[index].model_version = model_version
+            targets[index].model_version = state.model_version
             vectors[found] = index
             found += 1
+    state.predictions += found
+    state.records_in += count
+    state.processed += count
+    state.out += count
     return found
+
+
+@kernel(types.boolean(_FLOAT64S, _FLOAT32S))
+def load_finite(vector: np.ndarray, target: np.ndarray) -> bool:
+    """Round a vector to float32 into `target`; False when a number is not finite then."""
+    finite = True
+    for place in range(FEATURE_COUNT):
+        target[place] = np.float32(vector[place])
+        finite = finite and np.isfinite(target[place])
+    return finite
+
+
+@kernel(types.boolean(_FLOAT32S, _FLOAT32S))
+def store_finite(output: np.ndarray, target: np.ndarray) -> bool:
+    """Copy outputs; False, with zeros copied, when one of them is not finite."""
+    finite = True
+    for place in range(OUTPUT_COUNT):
+        finite = finite and np.isfinite(output[place])
+    for place in range(OUTPUT_COUNT):
+        target[place] = output[place] if finite else np.float32(0.0)
+    return finite
 
 
 def open_session(content: bytes) -> ort.InferenceSession:
@@ -66,47 +100,55 @@ def open_session(content: bytes) -> ort.InferenceSession:
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
+def _takes_and_gives(session: ort.InferenceSession) -> bool:
+    """Whether a model maps one float tensor of FEATURE_COUNT columns to one of OUTPUT_COUNT, a single row at least."""
+    for values, columns in ((session.get_inputs(), FEATURE_COUNT), (session.get_outputs(), OUTPUT_COUNT)):
+        if len(values) != 1 or values[0].type != "tensor(float)":
+            return False
+        shape = values[0].shape
+        # A dimension that is free has a name, or None.
+        if len(shape) != 2 or shape[1] != columns or (isinstance(shape[0], int) and shape[0] != 1):
+            return False
+    return True
+
+
 class Model:
     """One loaded model. `predict_into` is the only call on the hot path."""
 
-    def __init__(self, path: Path = DEFAULT_MODEL) -> None:
-        """Raises ModelError."""
-        self.card, content = load_verified(path)
+    def __init__(self, path: Path = DEFAULT_MODEL, settings: FeatureSettings | None = None) -> None:
+        """settings: the features that the engine computes, for None the default ones. Raises ModelError."""
+        self.card, content = load_verified(path, settings)
         try:
             session = open_session(content)
         except Exception as error:  # onnxruntime raises types of its own that share no public base
             raise ModelError(f"{path}: {type(error).__name__}: not a model that can be loaded") from None
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type != "tensor(float)":
-            raise ModelError(f"{path}: one float input and one output are needed")
+        if not _takes_and_gives(session):
+            raise ModelError(
+                f"{path}: one float32 input of {FEATURE_COUNT} columns and one output of {OUTPUT_COUNT} are needed"
+            )
         self.version = int(self.card["version"])
-        self._session = session
         self._input = np.zeros((1, FEATURE_COUNT), np.float32)
         self._output = np.zeros((1, OUTPUT_COUNT), np.float32)
-        binding = session.io_binding()
+        self._input_row, self._output_row = self._input[0], self._output[0]
         # An OrtValue over a numpy array aliases it: write in place, run, read in place.
         self._values = (
             ort.OrtValue.ortvalue_from_numpy(self._input), ort.OrtValue.ortvalue_from_numpy(self._output)
         )
-        binding.bind_ortvalue_input(inputs[0].name, self._values[0])
-        binding.bind_ortvalue_output(outputs[0].name, self._values[1])
-        self._binding = binding
+        self._binding = session.io_binding()
+        self._binding.bind_ortvalue_input(session.get_inputs()[0].name, self._values[0])
+        self._binding.bind_ortvalue_output(session.get_outputs()[0].name, self._values[1])
+        self._session = session
 
     def predict_into(self, vector: np.ndarray, output: np.ndarray) -> bool:
         """Run one feature vector (float64[FEATURE_COUNT]) into `output` (float32[OUTPUT_COUNT]).
 
         Returns False, with zeros written, when anything is not finite.
         """
-        self._input[0] = vector
-        if not np.isfinite(self._input).all():
+        if not load_finite(vector, self._input_row):
             output[:] = 0.0
             return False
         self._session.run_with_iobinding(self._binding)
-        if not np.isfinite(self._output).all():
-            output[:] = 0.0
-            return False
-        output[:] = self._output[0]
-        return True
+        return bool(store_finite(self._output_row, output))
 
 
 class InferenceStage:
@@ -116,32 +158,22 @@ class InferenceStage:
         """state: shape (1,) of INFERENCE_STATE, possibly shared memory; batch: most records a step."""
         self._model = model
         self._state = state
+        self._state_bytes = as_bytes(state)
         self._state["model_version"] = model.version
         self.records = np.zeros(batch, PREDICTION)
         self.outbox = as_bytes(self.records)
+        self._inputs, self._outputs = self.records["vector"], self.records["output"]
         self._vectors = np.zeros(batch, np.int64)
 
-    def resize(self, batch: int) -> None:
-        """Make room for steps of `batch` records."""
-        if batch > len(self.records):
-            self.records = np.zeros(2 * batch, PREDICTION)
-            self.outbox = as_bytes(self.records)
-            self._vectors = np.zeros(2 * batch, np.int64)
-
     def step(self, inbox: np.ndarray, count: int) -> int:
-        """Take `count` FEATURE records (uint8[::1]); the same number of PREDICTION records is in `outbox` then."""
-        found = carry_features(inbox, count, self.outbox, self._vectors, self._model.version)
-        state = self._state
-        for place in range(found):
-            record = self.records[self._vectors[place]]
-            if not self._model.predict_into(record["vector"], record["output"]):
-                state["not_finite"] += 1
-        state["predictions"] += found
-        state["records_in"] += count
-        state["processed"] += count
-        state["out"] += count
-        if count:
-            last = self.records[count - 1]
-            state["now_ns"] = max(int(state["now_ns"][0]), int(last["recv_ts_ns"]))
-            state["last_ingest_id"] = last["ingest_id"]
+        """Take `count` FEATURE records (uint8[::1]), at most `batch`; as many PREDICTION records are in `outbox` then.
+
+        Raises ValueError for more than `batch`: writing past the outbox would corrupt memory.
+        """
+        if not 0 <= count <= len(self.records):
+            raise ValueError(f"inference: a batch of {count} records, room for {len(self.records)}")
+        found = carry_features(self._state_bytes, inbox, count, self.outbox, self._vectors)
+        for index in self._vectors[:found].tolist():
+            if not self._model.predict_into(self._inputs[index], self._outputs[index]):
+                self._state["not_finite"] += 1
         return count

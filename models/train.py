@@ -32,9 +32,9 @@ from engine.features.vector import (
 )
 from engine.matching.settings import VenueSettings
 from models.card import card_path, write_model
-from models.dataset import DATA_SPEC, DATA_SPEC_DATE, session_rows
+from models.dataset import DATA_SPEC, DATA_SPEC_DATE, rows_digest, session_rows
 from models.export import INPUT_NAME, OPSET, OUTPUT_NAME, Scaling, to_onnx
-from models.figures import SIZE, fit_through_origin, symbol_figures
+from models.figures import SIZE, fit_baselines, symbol_figures
 from models.inference import DEFAULT_MODEL, open_session
 
 MODEL_VERSION = 1
@@ -53,9 +53,9 @@ class Plan:
     """What is trained on what. Raises ValueError for numbers that make no sense."""
 
     seed: int = 1
-    sessions: int = 32  # to fit; a quarter of them more to choose the epoch, three eighths more for the figures
-    seconds: int = 90  # of one session
-    epochs: int = 12
+    sessions: int = 48  # to fit; a quarter of them more to choose the epoch, three eighths more for the figures
+    seconds: int = 60  # of one session
+    epochs: int = 16
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -132,7 +132,7 @@ def mirrored(vectors: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
 def fit(training: np.ndarray, validation: np.ndarray, plan: Plan, progress: Progress) -> Trained:
     """Fit on the training rows (ROW), keeping the epoch with the smallest error on the validation rows."""
     from sklearn.neural_network import MLPRegressor
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     rows = training[::STRIDE]
     inputs, targets = input_scaling(rows["vector"]), target_scaling(rows["target"])
@@ -186,8 +186,7 @@ def describe(plan: Plan, trained: Trained, content: bytes, sessions: dict[str, l
     """The card, without the fields that bind it to the file."""
     training = np.concatenate(sessions["training"])
     forecasts = forecasts_of(content, sessions["test"])
-    coefficient = fit_through_origin(training)
-    mean_size = float(training["target"][:, SIZE].mean())
+    baselines = fit_baselines(training, SIGNED_FEATURES)
     parity = max(
         float(np.abs(trained.predict(rows["vector"]) - forecast).max())
         for rows, forecast in zip(sessions["test"], forecasts, strict=True)
@@ -209,6 +208,7 @@ def describe(plan: Plan, trained: Trained, content: bytes, sessions: dict[str, l
             "description": DATA_SPEC,
             "sessions": plan.seeds(),
             "rows": {purpose: sum(map(len, items)) for purpose, items in sessions.items()},
+            "first_test_session_sha256": rows_digest(sessions["test"][0]),
             "symbols": list(VenueSettings().symbols),
         },
         "features": list(FEATURE_NAMES),
@@ -231,9 +231,10 @@ def describe(plan: Plan, trained: Trained, content: bytes, sessions: dict[str, l
         },
         "figures": {
             "sessions": "test",
-            "baseline_coefficient_bps": round(coefficient, 6),
+            "linear_imbalance_1_slope_bps": round(baselines.imbalance_slope, 6),
+            "mean_absolute_return_bps": round(baselines.mean_size, 6),
             "by_symbol": {
-                name: symbol_figures(sessions["test"], forecasts, index, coefficient, mean_size)
+                name: symbol_figures(sessions["test"], forecasts, index, baselines)
                 for index, name in enumerate(VenueSettings().symbols)
             },
         },
@@ -254,21 +255,19 @@ def train(plan: Plan, progress: Progress = lambda _: None) -> tuple[bytes, dict[
 
 def table(card: dict[str, Any]) -> str:
     """The figures of a card for people."""
-    lines = [f"{'':34}{'R2':>9}{'corr':>9}{'sign':>9}"]
-    for name, figures in card["figures"]["by_symbol"].items():
-        returns, sizes = figures["return_1s"], figures["absolute_return_1s"]
-        for title, who in (("model", "model"), ("linear, imbalance_1", "linear_imbalance_1"), ("zero", "zero")):
-            one = returns[who]
+    lines = [f"{'':44}{'R2':>9}{'corr':>9}{'sign':>9}{'worst R2':>10}  model better in"]
+    for symbol, figures in card["figures"]["by_symbol"].items():
+        for name, scores in figures["return_1s"].items():
+            better = scores.get("sessions_where_model_is_better")
             lines.append(
-                f"{name} return, {title:{24 - len(name)}}{one['r2']:10.4f}{one['correlation']:9.4f}"
-                f"{one['sign_accuracy']:9.4f}"
+                f"{symbol + ' return_1s, ' + name:44}{scores['r2']:9.4f}{scores['correlation']:9.4f}"
+                f"{scores['sign_accuracy']:9.4f}{scores['worst_session_r2']:10.4f}"
+                + (f"  {better} of {figures['sessions']} unseen sessions" if better is not None else "")
             )
-        one = sizes["model"]
-        lines.append(f"{name} size, {'model':{26 - len(name)}}{one['r2']:10.4f}{one['correlation']:9.4f}")
-        lines.append(
-            f"{name}: better than linear in {returns['sessions_where_model_beats_linear']} of {figures['sessions']} "
-            f"unseen sessions, worst R2 {returns['worst_session_r2']}"
-        )
+        for name, scores in figures["absolute_return_1s"].items():
+            lines.append(
+                f"{symbol + ' absolute_return_1s, ' + name:44}{scores['r2']:9.4f}{scores['correlation']:9.4f}"
+            )
     return "\n".join(lines)
 
 
