@@ -26,6 +26,11 @@ def _mode_name(value: int) -> str:
     return Mode(value).name if value in Mode._value2member_map_ else Mode.EMERGENCY.name
 
 
+def _age_ms(heartbeat_ns: int, mapping: Mapping) -> float | None:
+    """Milliseconds since a heartbeat; None before the first."""
+    return round((mapping.now_ns() - heartbeat_ns) / 1e6, 1) if heartbeat_ns else None
+
+
 def status_line(mapping: Mapping, frames_before: int, seconds: float) -> tuple[str, int]:
     """One line on the present state, and the number of frames so far for the next line's rate."""
     state = mapping.state(Role.EXECUTION)
@@ -51,7 +56,6 @@ def status_line(mapping: Mapping, frames_before: int, seconds: float) -> tuple[s
 
 def status_of(mapping: Mapping) -> dict[str, Any]:
     """Processes, rings, mode, positions and counters of a running instance."""
-    now = mapping.now_ns()
     control = mapping.control
     processes: dict[str, Any] = {}
     for process in PROCESSES:
@@ -59,15 +63,17 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
         pid = control.pid(role)
         processes[role.label] = {
             "pid": pid, "readiness": control.readiness(role).name.lower(),
-            "heartbeat_age_ms": round((now - control.heartbeat(role)) / 1e6, 1) if control.heartbeat(role) else None,
+            "heartbeat_age_ms": _age_ms(control.heartbeat(role), mapping),
             "progress": control.progress(role), "pss_mb": round(pss_bytes(pid) / 2**20, 1) if pid else 0.0,
         }
     rings = {}
     for spec in RINGS:
         ring = mapping.ring(spec.name)
+        consumed = ring.consumed  # before produced: in flight is then never negative
+        produced = ring.produced
         rings[spec.name] = {
-            "capacity": ring.capacity, "produced": ring.produced, "consumed": ring.consumed,
-            "in_flight": ring.in_flight, "dropped": ring.dropped,
+            "capacity": ring.capacity, "produced": produced, "consumed": consumed,
+            "in_flight": produced - consumed, "dropped": ring.dropped,
         }
     state = mapping.state(Role.EXECUTION)
     return {
