@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from engine.matching.book import (
     MAX_ORDERS,
+    ORDER_ID_STEP,
     cancel,
     cancel_all,
     event_buffer,
@@ -65,7 +66,7 @@ class ListExchange:
 
     def __init__(self) -> None:
         self.orders: list[Resting] = []  # in order of arrival
-        self.next_id = 1
+        self.next_id = ORDER_ID_STEP
 
     def _candidates(self, side: int, price: int | None) -> list[Resting]:
         facing = [order for order in self.orders if order.side == -side]
@@ -82,7 +83,7 @@ class ListExchange:
             if time_in_force == TimeInForce.FOK and sum(order.left for order in facing) < size:
                 return [("rejected", Refusal.CANNOT_FILL)]
         order_id = self.next_id
-        self.next_id += 1
+        self.next_id += ORDER_ID_STEP
         said: list[tuple] = [("accepted", order_id)]
         left = size
         for order in facing:
@@ -150,7 +151,7 @@ NEW = st.tuples(
     st.one_of(st.integers(95, 105), st.sampled_from([1, 10**6, 10**12])),
     st.integers(1, 9),
 )
-CANCEL = st.tuples(st.just("cancel"), st.integers(1, 3), st.integers(1, 60))
+CANCEL = st.tuples(st.just("cancel"), st.integers(1, 3), st.integers(1, 60).map(ORDER_ID_STEP.__mul__))
 CANCEL_ALL = st.tuples(st.just("cancel_all"), st.integers(1, 3))
 COMMANDS = st.lists(st.one_of(NEW, NEW, NEW, CANCEL, CANCEL_ALL), max_size=60)
 

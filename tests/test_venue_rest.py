@@ -211,6 +211,7 @@ def test_market_data_over_rest(venue, client):
         ({"price": "abc"}, -1102),
         ({"price": "80000"}, -4016),
         ({"side": "SELL", "price": "10000"}, -4024),
+        ({"side": "SELL", "price": "1000000.10"}, -4002),
         ({"quantity": "0.0011"}, -1111),
         ({"quantity": "0"}, -4003),
         ({"quantity": "NaN"}, -1102),

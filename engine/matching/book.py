@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
+from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
 from engine.matching.events import EVENT, EventKind, Refusal
 from engine.records import OrderType, Side, TimeInForce
@@ -25,6 +26,7 @@ from engine.stage import BYTES, as_bytes
 MAX_ORDERS = 8192  # of one book
 MAX_LEVELS = 2048  # of one side
 SIDES = 2 * MAX_LEVELS
+ORDER_ID_STEP = MAX_INSTRUMENTS
 
 BOOK = np.dtype(
     [
@@ -82,10 +84,13 @@ _BAD_SIZE = int(Refusal.BAD_SIZE)
 
 
 def new_book(symbol: int, first_id: int = 1) -> np.ndarray:
-    """An empty book, BOOK of shape (1,). first_id: where order, trade and update ids start."""
+    """An empty book, BOOK of shape (1,). first_id: where trade and update ids start.
+
+    Order ids are first_id * ORDER_ID_STEP + symbol and rise by ORDER_ID_STEP: no two books give the same one.
+    """
     book = np.zeros(1, BOOK)
-    for field in ("next_order_id", "next_trade_id", "next_update_id"):
-        book[field] = first_id
+    book["next_order_id"] = first_id * ORDER_ID_STEP + symbol
+    book["next_trade_id"] = book["next_update_id"] = first_id
     book["last_update_id"] = first_id - 1
     book["symbol"] = symbol
     book["live"][0] = np.arange(MAX_ORDERS)
@@ -340,7 +345,7 @@ def submit_order(
     if refusal != 0:
         return put_event(book, events, count, _REJECTED, time_ns, 0, owner, side, price, size, size, refusal)
     order_id = book[0].next_order_id
-    book[0].next_order_id += 1
+    book[0].next_order_id += ORDER_ID_STEP
     book[0].next_update_id += 1
     if owner != 0:
         count = put_event(book, events, count, _ACCEPTED, time_ns, order_id, owner, side, price, size, size, 0)

@@ -14,6 +14,7 @@ from engine.matching.exchange import ClientFill, ClientOrder, Exchange, Notice
 from engine.matching.settings import SymbolSettings, VenueSettings
 from engine.records import OrderType, Side, TimeInForce
 from engine.units import MONEY_EXP, format_units, notional
+from procs.embedded.orders import MAX_PRICE
 
 NS_PER_MS = 1_000_000
 MAINTENANCE_RATE = 400_000  # of the notional, in 1e-8
@@ -81,7 +82,7 @@ def _contract(settings: VenueSettings, entry: SymbolSettings) -> Json:
         "marketTakeBound": "0.05",
         "maxMoveOrderLimit": 10000,
         "filters": [
-            {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": "10000000", "tickSize": tick},
+            {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": MAX_PRICE, "tickSize": tick},
             {"filterType": "LOT_SIZE", "minQty": lot, "maxQty": largest, "stepSize": lot},
             {"filterType": "MARKET_LOT_SIZE", "minQty": lot, "maxQty": largest, "stepSize": lot},
             {"filterType": "MAX_NUM_ORDERS", "limit": settings.max_open_orders},

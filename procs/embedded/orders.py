@@ -1,6 +1,6 @@
 """An order request in Binance's parameters, checked against the contract's filters.
 
-Codes: -1111 too many decimals, -4014 off tick, -4003/-4004/-4005 size, -4016/-4024 price band. Source: Binance USD-M
+Codes: -1111 too many decimals, -4002/-4013 price bounds, -4014 off tick, -4003/-4004/-4005 size, -4016/-4024 price band. Source: Binance USD-M
 futures, "New Order", "Filters", "Error Codes".
 """
 
@@ -18,6 +18,7 @@ from engine.units import INT64_MAX, parse_units
 from procs.embedded.errors import ApiError, missing
 
 _CLIENT_ID = re.compile(r"^[.A-Za-z:/0-9_-]{1,36}$")
+MAX_PRICE = "1000000"
 _BAND = (95, 105)  # percent of the mark price: lowest sell, highest buy
 
 
@@ -111,6 +112,8 @@ def _checked_price(price: int, side: Side, instrument: Instrument, mark: int) ->
         raise ApiError(-4001, "Price less than 0.")
     if price < instrument.tick_size:
         raise ApiError(-4013, "Price less than min price.")
+    if price > parse_units(MAX_PRICE, instrument.price_exp):
+        raise ApiError(-4002, "Price greater than max price.")
     if price % instrument.tick_size:
         raise ApiError(-4014, "Price not increased by tick size.")
     if side == Side.BUY and price * 100 > mark * _BAND[1]:
