@@ -28,7 +28,6 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.caching import CacheImpl
-from numba.core.caching import CacheImpl
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
