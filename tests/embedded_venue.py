@@ -23,10 +23,12 @@ BTC = "BTC/USDT:USDT"
 ETH = "ETH/USDT:USDT"
 
 
-def ccxt_client(address: VenueAddress, **options: Any) -> ccxt.binanceusdm:
-    """The stock class with nothing but its URLs changed."""
-    client = ccxt.binanceusdm({"apiKey": address.api_key, "secret": address.secret, "enableRateLimit": False} | options)
+def ccxt_client(address: VenueAddress, kind: type = ccxt.binanceusdm, **options: Any) -> Any:
+    """A stock class (ccxt.binanceusdm or ccxt.pro.binanceusdm) with nothing but its URLs changed."""
+    client = kind({"apiKey": address.api_key, "secret": address.secret, "enableRateLimit": False} | options)
     urls = client.urls["api"]
+    if "ws" in urls:
+        urls["ws"]["linear"] = address.ws_url + "/ws"
     for key, url in urls.items():
         if isinstance(url, str):
             urls[key] = address.rest_url + "/" + url.split("/", 3)[3]

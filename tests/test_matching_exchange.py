@@ -166,7 +166,8 @@ def test_an_order_may_meet_another_of_the_same_account():
     session = Session()
     bid, ask = session.touch()
     assert ask - bid > 0
-    session.exchange.market.submit(0, 7, Side.SELL, OrderType.MARKET, TimeInForce.GTC, 0, 10**7, START)  # empty the bids
+    # somebody else takes all bids, so that ours is alone
+    session.exchange.market.submit(0, 7, Side.SELL, OrderType.MARKET, TimeInForce.GTC, 0, 10**7, START)
     mine = session.order(Side.BUY, 50, bid)
     wallet = session.exchange.wallet()
     session.order(Side.SELL, 50, bid, TimeInForce.IOC)

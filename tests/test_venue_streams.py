@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from decimal import Decimal
 
+import ccxt.pro
 import orjson
 import pytest
 import websocket
@@ -197,6 +199,36 @@ def test_user_data_reports_maker_fills_of_a_resting_order(venue, client):
     assert fill is not None and fill["m"] is True
     assert Decimal(fill["n"]) == Decimal(fill["L"]) * Decimal(fill["l"]) * Decimal("0.0002")
     socket.close()
+
+
+def test_the_stock_streaming_client_works(venue):
+    """ccxt.pro.binanceusdm: book, trades, own orders and own trades."""
+
+    async def session() -> None:
+        pro = ccxt_client(venue.address, ccxt.pro.binanceusdm)
+
+        async def within(awaitable):
+            return await asyncio.wait_for(awaitable, 15)
+
+        try:
+            await within(pro.load_markets())
+            for _ in range(5):
+                book = await within(pro.watch_order_book(BTC))
+                assert book["bids"][0][0] < book["asks"][0][0]
+            assert (await within(pro.watch_trades(BTC)))[0]["symbol"] == BTC
+            orders = asyncio.create_task(pro.watch_orders(BTC))
+            await asyncio.sleep(0.5)
+            placed = await within(pro.create_order(BTC, "limit", "buy", 0.01, 59_000))
+            assert (await within(orders))[0]["id"] == placed["id"]
+            trades = asyncio.create_task(pro.watch_my_trades(BTC))
+            await asyncio.sleep(0.1)
+            taken = await within(pro.create_order(BTC, "market", "buy", 0.01))
+            assert (await within(trades))[0]["order"] == taken["id"]
+            await within(pro.cancel_all_orders(BTC))
+        finally:
+            await pro.close()
+
+    asyncio.run(session())
 
 
 def test_events_filter_and_closing_of_the_listen_key(venue, client):

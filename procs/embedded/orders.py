@@ -1,7 +1,7 @@
 """An order request in Binance's parameters, checked against the contract's filters.
 
-Codes: -1111 too many decimals, -4002/-4013 price bounds, -4014 off tick, -4003/-4004/-4005 size, -4016/-4024 price band. Source: Binance USD-M
-futures, "New Order", "Filters", "Error Codes".
+Codes: -1111 too many decimals, -4002/-4013 price bounds, -4014 off tick, -4003/-4004/-4005 size, -4016/-4024 price
+band around the mark price. Source: Binance USD-M futures, "New Order", "Filters", "Error Codes".
 """
 
 from __future__ import annotations
