@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.execution.intents import submit
 from engine.execution.kernel import EXECUTION, MAX_OUT, TIMER_BUDGET, execution_step
 from engine.execution.order_states import OrderStatus
 from engine.execution.orders import NEVER
@@ -381,6 +382,28 @@ def test_orders_denied_by_the_gate_are_counted_and_not_sent() -> None:
     assert state[0]["hash"]["links"] == 5  # a fair price, two signals, two denials
     assert len(step(state, quote(T + MS, 11))) == 0
     assert state[0]["denied"][Reason.ORDER_VALUE] == 2, "tried again only after the life of a quote"
+
+
+def test_the_gate_counts_open_and_unknown_orders_of_the_side_in_full() -> None:
+    state = opened_state(gate=GateSettings(max_position_value=3_000))
+    step(state, control(Kind.STATUS, T, 5, aux=0))
+    step(state, quote())  # a book, and no quotes
+    step(state, control(Kind.STATUS, T, 6, aux=1))
+    outbox, routes = np.zeros(20, ORDER), np.zeros(20, np.uint8)
+
+    def buy() -> int:
+        return int(submit(state[0], outbox, routes, 0, 0, 1, BID, 10, OrderType.LIMIT.value, TimeInForce.GTX.value))
+
+    ids = [buy() for _ in range(5)]  # 600 each, the fifth would need 3,000.0025 at mid
+    assert ids == [1, 2, 3, 4, 0]
+    assert state[0]["denied"][Reason.POSITION_LIMIT] == 1
+    state["written"] = 0
+    step(state, report(ReportKind.UNKNOWN, T, 1))
+    assert buy() == 0
+    step(state, fill(T, 2, 1, 10, 1))
+    assert buy() == 0
+    step(state, report(ReportKind.REJECTED, T, 1))
+    assert buy() == 5
 
 
 def test_a_nan_prediction_takes_the_quotes_back() -> None:

@@ -11,7 +11,8 @@ grew older than the gate's limit. Strategies run on PREDICTION only.
 Output bound: MAX_OUT records an input record: TIMER_BUDGET timers, and 2 a strategy on a prediction or 1 on a
 RECONCILE.
 Invariants: records_in = processed + sum(quarantined); output and state depend on the order of records alone.
-Cost: see the summary of tests; a prediction that changes nothing is some 100 ns.
+Cost, measured on one core of a shared 2-core virtual machine: a prediction that leaves the quotes alone 0.25 to
+0.45 us, 0.4 us for each order record written, a fill 0.12 us, a CLOCK 0.13 us; one call from Python 1.5 us more.
 """
 
 from __future__ import annotations

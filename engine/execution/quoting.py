@@ -18,6 +18,7 @@ from engine.execution.order_states import FIRST_TERMINAL, OrderStatus
 from engine.execution.orders import find_order, want_cancel
 from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
+from engine.risk.gate import POWERS_OF_10
 from engine.risk.market_view import book_is_fresh
 from engine.strategies.quotes import ASK, BID, Working
 from engine.strategies.table import STRATEGY_COUNT, run_strategy
@@ -49,7 +50,10 @@ def look_up_working(table: np.record, quote: np.record) -> int:
 def _note_fair_price(state: np.record, strategy: int, instrument: int, fair: float) -> None:
     """Keep and hash the fair price (price units with fraction) that a strategy came to, where it is another one."""
     exp = state.views[instrument].price_exp
-    money = fair * float(10 ** (MONEY_EXP - exp)) if exp <= MONEY_EXP else fair / float(10 ** (exp - MONEY_EXP))
+    if exp <= MONEY_EXP:
+        money = fair * float(POWERS_OF_10[MONEY_EXP - exp])
+    else:
+        money = fair / float(POWERS_OF_10[exp - MONEY_EXP])
     units = math.floor(money + 0.5) if abs(money) < _LARGEST_FAIR else 0
     if units != state.fair_price[strategy, instrument]:
         state.fair_price[strategy, instrument] = units

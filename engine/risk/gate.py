@@ -23,11 +23,12 @@ from engine.kernel import kernel
 from engine.reasons import Reason
 from engine.risk.market_view import book_is_fresh
 from engine.risk.settings import GateSettings, limit_units, money
-from engine.units import INT64_MAX, MONEY_EXP, mul_div, notional
+from engine.units import INT64_MAX, MONEY_EXP, mul_div
 
 _COLLAR_UNIT = 10**9
 _TOKEN = 10**9  # one message in the bucket's unit, so that a nanosecond at rate r adds exactly r
 _NEAR_INT64_MAX = 9.0e18
+POWERS_OF_10 = np.array([10**exp for exp in range(19)], np.int64)
 
 GATE = np.dtype(
     [
@@ -60,12 +61,14 @@ def value_or_max(price: int, size: int, unit_exp: int) -> int:
     """notional(price, size), or the largest int64 where it would not fit. price and size are not negative."""
     product = float(price) * float(size)
     if unit_exp >= MONEY_EXP:
-        value = product / float(10 ** (unit_exp - MONEY_EXP))
-    else:
-        value = product * float(10 ** (MONEY_EXP - unit_exp))
-    if value >= _NEAR_INT64_MAX or product >= 1.0e36:
+        scale = POWERS_OF_10[unit_exp - MONEY_EXP]
+        if product / float(scale) >= _NEAR_INT64_MAX:
+            return INT64_MAX
+        return int(mul_div(price, size, scale))
+    scale = POWERS_OF_10[MONEY_EXP - unit_exp]
+    if product * float(scale) >= _NEAR_INT64_MAX:
         return INT64_MAX
-    return int(notional(price, size, unit_exp))
+    return price * size * scale
 
 
 @kernel()

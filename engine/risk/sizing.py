@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernel import kernel
-from engine.risk.gate import value_or_max
+from engine.risk.gate import POWERS_OF_10, value_or_max
 from engine.units import INT64_MAX, MONEY_EXP, mul_div
 
 
@@ -20,8 +20,8 @@ def size_for_value(value: int, price: int, unit_exp: int) -> int:
     if price <= 0 or value <= 0:
         return 0
     if unit_exp < MONEY_EXP:
-        return value // 10 ** (MONEY_EXP - unit_exp) // price
-    scale = 10 ** (unit_exp - MONEY_EXP)
+        return int(value // POWERS_OF_10[MONEY_EXP - unit_exp] // price)
+    scale = POWERS_OF_10[unit_exp - MONEY_EXP]
     if float(value) * float(scale) / float(price) >= 9.0e18:
         return INT64_MAX
     return int(mul_div(value, scale, price))
