@@ -1,7 +1,7 @@
 """Training of the shipped model: `python -m models.train`.
 
 A small network learns from generated sessions (models/dataset.py) what the mid does in the next second. Three
-disjoint sets of sessions: one to fit, one to choose the epoch, one that is looked at once, for the figures of the
+disjoint sets of sessions: one to fit, one to choose the epoch, one that no choice looks at, for the figures of the
 card. The same arguments and library versions give the same bytes on one machine.
 
 Symmetry: a market turned upside down is as likely, so every row is also shown mirrored, signed features and return
