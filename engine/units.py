@@ -7,7 +7,7 @@ Source of the 128-by-64 division: Warren, Hacker's Delight, 2nd ed., section 9-4
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+import re
 
 import numpy as np
 from numba import types
@@ -16,6 +16,9 @@ from engine.kernel import kernel
 
 MONEY_EXP = 8
 INT64_MAX = 2**63 - 1
+_INT64_DIGITS = 19
+_DECIMAL = re.compile(r"([+-]?)(?=\d|\.\d)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d{1,4}))?", re.ASCII)
+_POWERS_OF_TEN = np.array([10**k for k in range(_INT64_DIGITS)], np.int64)
 
 _LOW32 = np.uint64(0xFFFFFFFF)
 _BASE32 = np.uint64(1 << 32)
@@ -91,8 +94,8 @@ def notional(price: int, size: int, unit_exp: int) -> int:
     Raises OverflowError beyond int64 (92 billion quote units).
     """
     if unit_exp >= MONEY_EXP:
-        return mul_div(price, size, 10 ** (unit_exp - MONEY_EXP))
-    return mul_div(mul_div(price, size, 1), 10 ** (MONEY_EXP - unit_exp), 1)
+        return mul_div(price, size, _POWERS_OF_TEN[unit_exp - MONEY_EXP])
+    return mul_div(mul_div(price, size, 1), _POWERS_OF_TEN[MONEY_EXP - unit_exp], 1)
 
 
 def parse_units(text: str, exp: int) -> int:
@@ -100,15 +103,22 @@ def parse_units(text: str, exp: int) -> int:
 
     Raises ValueError for text that is no finite number, has more digits than the unit, or does not fit int64.
     """
-    try:
-        value = Decimal(text).scaleb(exp)
-    except InvalidOperation:
-        raise ValueError(f"{text!r} is not a number") from None
-    if not value.is_finite() or value != value.to_integral_value():
+    match = _DECIMAL.fullmatch(text)
+    if not match:
+        raise ValueError(f"{text!r} is not a number")
+    sign, whole, fraction, power = match[1], match[2] or "", match[3] or "", int(match[4] or 0)
+    # value = digits * 10^shift units; trailing zeros are taken off so that "1.50" fits one decimal.
+    digits = (whole + fraction).lstrip("0")
+    stripped = digits.rstrip("0")
+    shift = exp + power - len(fraction) + len(digits) - len(stripped)
+    if not stripped:
+        return 0
+    if shift < 0:
         raise ValueError(f"{text!r} is not a whole number of 10^-{exp}")
-    if abs(value) > INT64_MAX:
+    if len(stripped) + shift > _INT64_DIGITS or int(stripped) * 10**shift > INT64_MAX:
         raise ValueError(f"{text!r} does not fit 64 bits at 10^-{exp}")
-    return int(value)
+    value = int(stripped) * 10**shift
+    return -value if sign == "-" else value
 
 
 def format_units(value: int, exp: int) -> str:
