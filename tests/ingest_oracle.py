@@ -250,6 +250,8 @@ class Oracle:
             self.count["acks"] += 1
             self.count["processed"] += 1
             return
+        if "e" in data and "data" in data:
+            raise Refused("a frame is an event or wraps one")
         data = data.get("data", data)
         order = data.get("o", data)
         item = self.instruments[order["s"]]

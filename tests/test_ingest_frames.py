@@ -134,6 +134,14 @@ def test_the_time_of_a_frame_is_T_else_E_else_none() -> None:
         assert only(session)[0]["exch_ts_ns"] == expected * 1_000_000
 
 
+def test_the_time_of_a_liquidation_is_the_order_s_else_the_event_s() -> None:
+    order = {key: value for key, value in LIQUIDATION["o"].items() if key != "T"}  # type: ignore[attr-defined]
+    for frame, expected in ((LIQUIDATION, 1568014460892), ({**LIQUIDATION, "o": order}, 1568014460893)):
+        session = ready()
+        assert session.frame(dumps(frame), T0, 2) == 1
+        assert only(session)[0]["exch_ts_ns"] == expected * 1_000_000
+
+
 def test_answers_to_subscriptions_are_counted() -> None:
     session = ready()
     for frame in (b'{"result":null,"id":1}', b' { "id" : 1 , "result" : ["btcusdt@trade"] } '):

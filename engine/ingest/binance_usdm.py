@@ -205,6 +205,7 @@ def _decode_liquidation(state: StateRow, text: Text, rows: np.ndarray, base: int
     order_at = state.value_at[AT_ORDER]
     if order_at == 0 or byte_at(text, order_at) != OPEN_OBJECT:
         return _nothing(BAD_JSON)
+    event_ts_ns, ok_event = time_at(state, text, AT_EVENT_TIME)
     end, instrument, _, _ = scan_event(state, text, order_at, rows, base)
     if end < 0:
         return _nothing(end)
@@ -213,7 +214,9 @@ def _decode_liquidation(state: StateRow, text: Text, rows: np.ndarray, base: int
     price, ok_price = number_at(state, text, AT_PRICE, state.price_exp[instrument])
     size, ok_size = number_at(state, text, AT_SIZE, state.size_exp[instrument])
     exch_ts_ns, ok_time = time_at(state, text, AT_TIME)
-    ok = min(ok_price, ok_size, ok_time)
+    if state.value_at[AT_TIME] == 0:
+        exch_ts_ns = event_ts_ns
+    ok = min(ok_price, ok_size, ok_time, ok_event)
     if ok < 0:
         return _nothing(ok)
     side_at = state.value_at[AT_SIDE]

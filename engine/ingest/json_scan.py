@@ -276,10 +276,12 @@ def _parse_general(text: Text, position: int, exp: int) -> tuple[int, int]:
         else:
             break
         position += 1
+    if position >= size:
+        return 0, BAD_JSON
     if digits == 0 or (after_point and decimals == 0):
         return 0, BAD_NUMBER
     exponent = 0
-    if position < size and (byte_at(text, position) == LOWER_E or byte_at(text, position) == UPPER_E):
+    if byte_at(text, position) == LOWER_E or byte_at(text, position) == UPPER_E:
         position += 1
         exponent_negative = False
         if position < size and (byte_at(text, position) == MINUS or byte_at(text, position) == PLUS):
@@ -292,14 +294,18 @@ def _parse_general(text: Text, position: int, exp: int) -> tuple[int, int]:
                 break
             exponent = min(exponent * 10 + digit, MAX_EXPONENT)
             position += 1
-        if position == first:
+        if position == first and position < size:
             return 0, BAD_NUMBER
         if exponent_negative:
             exponent = -exponent
-    if position >= size or (byte_at(text, position) != QUOTE if quoted else not ends_scalar(byte_at(text, position))):
-        return 0, BAD_NUMBER
+    if position >= size:
+        return 0, BAD_JSON
     if quoted:
+        if byte_at(text, position) != QUOTE:
+            return 0, BAD_NUMBER
         position += 1
+    elif not ends_scalar(byte_at(text, position)):
+        return 0, BAD_NUMBER
     if mantissa == 0:
         return 0, position
     places = exp + exponent + zeros - decimals
@@ -315,7 +321,8 @@ def _parse_general(text: Text, position: int, exp: int) -> tuple[int, int]:
 def parse_units(text: Text, position: int, exp: int) -> tuple[int, int]:
     """The number at `position`, bare or in quotes, as (int64 units of 10^-exp, position after it).
 
-    (0, BAD_NUMBER) for what is no number, has more non-zero digits than exp, or does not fit int64.
+    (0, BAD_NUMBER) for what is no number, has more non-zero digits than exp, or does not fit int64; (0, BAD_JSON) where
+    the frame ends before the number does.
     The short way takes "digits" or "digits.digits" with exactly exp decimals; all else goes the general way.
     """
     size = text.size
