@@ -62,6 +62,8 @@ numbers = st.builds(
 @given(text=numbers, exp=st.integers(0, 12), quoted=st.booleans(), ending=st.sampled_from(",]} \n"))
 @example("9223372036854775807", 0, True, ",")
 @example("9223372036854775808", 0, True, ",")
+@example("92233720368547758081", 0, True, ",")
+@example("92233720368547758091", 0, False, ",")
 @example("92233720368547758.07", 2, False, "]")
 @example("92233720368547758.08", 2, False, "]")
 @example("999999999999999999", 0, True, ",")
