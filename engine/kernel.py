@@ -26,7 +26,7 @@ import numba
 import numpy as np
 from numba import types
 from numba.core import config as numba_config
-from numba.core.caching import CacheImpl, InTreeCacheLocator
+from numba.core.caching import CacheImpl, InTreeCacheLocator, UserWideCacheLocator
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,6 +78,20 @@ def _imported_names(path: Path, root: Path) -> list[str]:
     return names
 
 
+# A process reads each source file once: a kernel's code is what it was when the process imported it.
+@functools.cache
+def _imported_files(path: Path) -> tuple[Path, ...]:
+    """The project files that a file imports itself."""
+    root = _import_root(path)
+    names = _imported_names(path, root)
+    return tuple(file.resolve() for name in names for file in _module_files(name, (root, PROJECT_ROOT)))
+
+
+@functools.cache
+def _file_digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
 @functools.cache
 def source_closure(path: Path) -> tuple[Path, ...]:
     """The file and every project file that it imports, directly or not, sorted."""
@@ -85,20 +99,18 @@ def source_closure(path: Path) -> tuple[Path, ...]:
     todo = [path.resolve()]
     while todo:
         current = todo.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        root = _import_root(current)
-        for name in _imported_names(current, root):
-            todo += [file.resolve() for file in _module_files(name, (root, PROJECT_ROOT))]
+        if current not in seen:
+            seen.add(current)
+            todo += _imported_files(current)
     return tuple(sorted(seen))
 
 
+@functools.cache
 def kernel_stamp(path: Path) -> str:
     """Hex SHA-256 over the source closure of a file, the compiler versions and the compile flags."""
     digest = hashlib.sha256()
     for file in source_closure(path):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+        digest.update(file.name.encode() + b"\0" + _file_digest(file))
     flags = (
         numba.__version__, llvmlite.__version__, np.__version__,
         numba_config.BOUNDSCHECK, numba_config.OPT, numba_config.DEBUGINFO_DEFAULT,
@@ -107,21 +119,33 @@ def kernel_stamp(path: Path) -> str:
     return digest.hexdigest()
 
 
-class SourceClosureLocator(InTreeCacheLocator):
-    """Keeps the cache beside the source, stamped with the closure; checked builds in their own folder."""
+class _ClosureStamp:
+    """What makes a locator of numba's safe: the stamp covers the closure, checked builds have their own folder."""
 
     covers_imports = True  # kernels of other floors may rely on it (see shm/atomics.py)
+    _py_file: str
 
     def get_cache_path(self) -> str:
-        path = super().get_cache_path()
+        """The folder of the cache files."""
+        path: str = super().get_cache_path()  # type: ignore[misc]
         return os.path.join(path, "checked") if checked_mode() else path
 
     def get_source_stamp(self) -> str:
+        """What a cached kernel must have been compiled from."""
         return kernel_stamp(Path(self._py_file))
 
 
+class SourceClosureLocator(_ClosureStamp, InTreeCacheLocator):
+    """Keeps the cache beside the source."""
+
+
+class UserSourceClosureLocator(_ClosureStamp, UserWideCacheLocator):
+    """Keeps the cache in the user's cache folder, where the source's own may not be written to."""
+
+
+# Before numba's own, which would take over with their stale stamps where ours found no place to write.
 if SourceClosureLocator not in CacheImpl._locator_classes:
-    CacheImpl._locator_classes.insert(0, SourceClosureLocator)
+    CacheImpl._locator_classes[:0] = [SourceClosureLocator, UserSourceClosureLocator]
 
 
 def kernel(signature: Any = None, *, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
@@ -130,7 +154,7 @@ def kernel(signature: Any = None, *, inline: bool = False) -> Callable[[Callable
     signature: one explicit numba signature for an entry point (compiled or loaded from the cache at import), or
     None for a helper that is compiled into its callers. inline: ask LLVM to inline a small helper.
     """
-    options = dict(cache=True, error_model="numpy", fastmath=False, nogil=True)
+    options = {"cache": True, "error_model": "numpy", "fastmath": False, "nogil": True}
     if inline:
         options["forceinline"] = True
 
@@ -153,7 +177,7 @@ def kernel_digest() -> str:
     Two processes with different digests must not share memory.
     """
     digest = hashlib.sha256()
-    for floor in ("shm", "engine", "procs"):
+    for floor in ("shm", "engine", "procs", "models"):
         for file in sorted((PROJECT_ROOT / floor).rglob("*.py")):
             digest.update(str(file.relative_to(PROJECT_ROOT)).encode() + b"\0" + file.read_bytes())
     digest.update(repr((numba.__version__, llvmlite.__version__, checked_mode())).encode())
