@@ -333,3 +333,6 @@ class Oracle:
                     self._gap(item, recv, first_lost, Reason.NONE)
                 if instrument == -1:
                     self.books[index].last = 0
+                    while self.books[index].waiting:
+                        self.books[index].waiting.pop()
+                        self._drop(Reason.SEQUENCE_GAP)

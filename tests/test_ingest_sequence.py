@@ -182,6 +182,16 @@ def test_lost_data_give_a_gap_for_each_book_in_sequence() -> None:
     assert pair.snapshot(snapshot(50), 0) == [(Kind.LEVEL, 50)] * 2
 
 
+def test_what_waited_on_a_lost_connection_waits_no_more() -> None:
+    pair = Pair()
+    for frame in (diff(900, 901, 910), diff(910, 911, 920), diff(30, 31, 40, "ETHUSDT")):
+        pair.frame(frame)
+    assert pair.lost(0) == [] and pair.session.row["pending_frames"] == 3
+    assert pair.lost(-1) == [] and pair.dropped() == {Reason.SEQUENCE_GAP: 3}
+    pair.frame(diff(4, 5, 8))
+    assert pair.snapshot(snapshot(6)) == [(Kind.LEVEL, 6)] * 2 + [(Kind.LEVEL, 8)], "ids that began anew"
+
+
 def test_a_reconnect_does_not_double_trades() -> None:
     pair = Pair()
     pair.frame(trade(5))

@@ -40,7 +40,15 @@ from engine.ingest.binance_usdm import (
 )
 from engine.ingest.json_scan import text_of
 from engine.ingest.rows import FIRST, LAST, stamp, write_row
-from engine.ingest.sequence import DUPLICATE, apply_diff, declare_gap, release, snapshot_is_too_old
+from engine.ingest.sequence import (
+    DUPLICATE,
+    SEQUENCE_GAP,
+    apply_diff,
+    declare_gap,
+    discard,
+    release,
+    snapshot_is_too_old,
+)
 from engine.ingest.state import INGEST_OUTBOX_RECORDS, INGEST_STATE, MAX_RECORDS_PER_FRAME, StateRow, make_ingest_state
 from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
@@ -49,6 +57,7 @@ from engine.records import MARKET, Kind
 from engine.stage import BYTES
 
 __all__ = [
+    "ALL_INSTRUMENTS",
     "CLOCK_GRID_NS",
     "INGEST_OUTBOX_RECORDS",
     "INGEST_STATE",
@@ -231,9 +240,10 @@ def ingest_timer(state: np.ndarray, now_ns: int, outbox: np.ndarray) -> int:
 def ingest_lost(state: np.ndarray, instrument: int, first_lost: int, recv_ts_ns: int, outbox: np.ndarray) -> int:
     """Tell that data were lost: of one instrument, or of all (ALL_INSTRUMENTS: a connection was lost).
 
-    first_lost: the first ingest id lost, 0 where unknown; it becomes aux of the GAP records. A book in sequence gives
-    a GAP and wants a snapshot; one that waits for a snapshot already has had its GAP and gives none. After a lost
-    connection update ids may start anew, so the next snapshot is taken whatever its id.
+    first_lost: the first ingest id lost, 0 where unknown; it becomes aux of the GAP records. A book in sequence
+    gives a GAP and wants a snapshot; one that waits for a snapshot already has had its GAP and gives none. With a
+    lost connection the diffs that wait are dropped (SEQUENCE_GAP) and update ids may start anew, so the next
+    snapshot is taken whatever its id.
     Returns the number of records, or -Reason for an instrument that does not exist.
     """
     row, rows = state.view(INGEST_STATE)[0], _open_outbox(outbox)
@@ -249,6 +259,7 @@ def ingest_lost(state: np.ndarray, instrument: int, first_lost: int, recv_ts_ns:
             if row.snapshot_wanted[index] == 0:
                 at = declare_gap(row, rows, at, index, first_lost, 0, recv_ts_ns, cause)
             if instrument == ALL_INSTRUMENTS:
+                discard(row, index, SEQUENCE_GAP)
                 row.last_update_id[index] = 0
     row.out += at
     return at

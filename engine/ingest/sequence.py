@@ -82,8 +82,8 @@ def _move(state: StateRow, source: int, source_level: int, target: int, target_l
 
 
 @kernel()
-def _discard(state: StateRow, instrument: int) -> None:
-    """Drop every waiting diff of an instrument, counted PENDING_OVERFLOW."""
+def discard(state: StateRow, instrument: int, reason: int) -> None:
+    """Drop every waiting diff of an instrument, counted under a reason."""
     frames, kept, level, kept_level = state.pending_frames, 0, 0, 0
     for frame in range(frames):
         count = state.pending_count[frame]
@@ -92,7 +92,7 @@ def _discard(state: StateRow, instrument: int) -> None:
             kept += 1
             kept_level += count
         level += count
-    state.dropped[PENDING_OVERFLOW] += frames - kept
+    state.dropped[reason] += frames - kept
     state.pending_frames = kept
     state.pending_levels = kept_level
 
@@ -101,7 +101,7 @@ def _discard(state: StateRow, instrument: int) -> None:
 def hold(state: StateRow, rows: np.ndarray, base: int, diff: Decoded) -> None:
     """Put a decoded diff, whose levels stand at rows[base:], into the pool; without room, drop and wait anew."""
     if state.pending_frames == PENDING_FRAMES or state.pending_levels + diff.records > PENDING_LEVELS:
-        _discard(state, diff.instrument)
+        discard(state, diff.instrument, PENDING_OVERFLOW)
         if state.pending_frames == PENDING_FRAMES or state.pending_levels + diff.records > PENDING_LEVELS:
             state.dropped[PENDING_OVERFLOW] += 1
             return

@@ -7,7 +7,7 @@ Invariants: `records_in = processed + sum(quarantined) + sum(dropped) + pending_
 is one). `snapshot_wanted[i]` is 1 exactly while the book of instrument i is not in sequence. The pool holds diffs in
 the order of their arrival, levels packed in the same order.
 
-Cost: 330 KiB, nearly all of it the pool.
+Cost: 372 KiB, nearly all of it the pool.
 """
 
 from __future__ import annotations
