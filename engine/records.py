@@ -161,7 +161,7 @@ class ReportKind(IntEnum):
     DENIED = 102  # our own last gate refused to send it
     CANCEL_REJECTED = 103  # the venue does not know the order to cancel (any more)
     BALANCE = 104  # aux = wallet balance in 1e-8 quote units
-    POSITION = 105  # size = signed position, price = entry price
+    POSITION = 105  # size = signed position, price = entry price, aux = its cost in 1e-8 quote units (0: not told)
     OPEN_ORDERS = 106  # aux = number of our orders that rest at the venue
     FEES = 107  # aux = sum of the fees of our fills as the venue counts them, in 1e-8 quote units
     RECONCILE_END = 108  # aux = 1 when the answer is whole; flags as in the request

@@ -22,9 +22,9 @@ def model_path(setting: str) -> Path:
 
 def run_inference(context: ProcessContext) -> None:
     """Body of the ml process; returns when it is asked to stop and its input is empty."""
-    stage = InferenceStage(
-        Model(model_path(context.plan.settings.model.path)), context.state(context.role), _BATCH
-    )
+    settings = context.plan.settings
+    model = Model(model_path(settings.model.path), settings.features)
+    stage = InferenceStage(model, context.state(context.role), _BATCH)
     inlet, outlet, turns = Inlet(context, "features", _BATCH), Outlet(context, "predictions"), Turns(context)
     hop, origin = context.histogram(context.role, "hop"), context.histogram(context.role, "origin")
     stamps = context.stamps()

@@ -179,7 +179,7 @@ class FusedPath:
         self._pacer = Pacer(speed)
         self.decoder = Decoder(self.states[Role.INGESTION], source.instruments)
         self._inference = InferenceStage(
-            Model(model_path(source.settings.model.path)), self.states[Role.ML], 1
+            Model(model_path(source.settings.model.path), source.settings.features), self.states[Role.ML], 1
         )
         self._valid = np.zeros(1, MARKET)
         self._features = np.zeros(1, FEATURE)

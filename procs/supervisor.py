@@ -137,7 +137,7 @@ class Supervisor:
         unlink_all(name)  # of an instance whose supervisor is dead: we hold its lease
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._on_signal)
-        load_card(model_path(settings.model.path))
+        card = load_card(model_path(settings.model.path), settings.features)
         folder = self._make_folder(name)
         endpoints, credentials = self._venue_access(folder)
         instruments = tuple(fetch_instruments(endpoints.rest_url, settings.venue.symbols))
@@ -149,7 +149,7 @@ class Supervisor:
             instruments=instruments, endpoints=endpoints, capacities=capacities,
             cores={role.label: cores[role] for role in Role}, spin=spin,
         )
-        self._write_session_file(folder, why)
+        self._write_session_file(folder, why, card)
         control = create_memory(self.plan, states)
         control.supervisor_pid = os.getpid()
         control.close()
@@ -185,13 +185,13 @@ class Supervisor:
             return self._venue.endpoints, self._venue.credentials
         return Endpoints(venue.rest_url, venue.ws_url), load_credentials(Path(venue.credentials_file))
 
-    def _write_session_file(self, folder: Path, why: str) -> None:
+    def _write_session_file(self, folder: Path, why: str, card: dict[str, Any]) -> None:
         """What a replay needs beside the journals, and what a person asks first."""
         content = {
             "name": self.plan.name, "session": self.plan.session, "engine_version": VERSION,
             "kernel_digest": self.plan.kernel_digest, "config_hash": config_hash(self.settings),
             "settings": as_plain(self.settings), "instruments": [item.as_dict() for item in self.plan.instruments],
-            "model": load_card(model_path(self.settings.model.path)), "placement": why, "versions": machine_versions(),
+            "model": card, "placement": why, "versions": machine_versions(),
         }
         (folder / "session.json").write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
@@ -270,8 +270,10 @@ class Supervisor:
         for child in dead:
             assert self._mapping is not None
             self._failure = self._failure or f"{child.role.label} {child.died_in_words()}"
-            self._mapping.control.trip(TripSource.SUPERVISOR)
             self._say(f"{child.role.label} {child.died_in_words()}: no more orders, cancelling everything")
+            # Without the kill switch a trip would leave nobody to cancel: the orderly stop cancels through the gateway.
+            if child.role != Role.KILLSWITCH:
+                self._mapping.control.trip(TripSource.SUPERVISOR)
         return not dead
 
     def run(self, duration_s: float | None, every_tick: Callable[[Supervisor], None]) -> None:

@@ -20,7 +20,7 @@ def check_command(options: argparse.Namespace) -> int:
     plain = as_plain(settings)
     finding = ""
     try:
-        load_card(model_path(settings.model.path))
+        load_card(model_path(settings.model.path), settings.features)
     except ModelError as error:
         finding = str(error)
     if options.json:

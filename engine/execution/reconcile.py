@@ -55,6 +55,7 @@ RECONCILE = np.dtype(
         ("open_orders", "<i8"),
         ("position", "<i8", (MAX_INSTRUMENTS,)),
         ("entry_price", "<i8", (MAX_INSTRUMENTS,)),
+        ("cost", "<i8", (MAX_INSTRUMENTS,)),  # 1e-8 quote, 0: the venue did not say
         ("balance_seen", "u1"),
         ("collecting", "u1"),  # 1: inside an answer
     ],
@@ -73,6 +74,7 @@ def start_answer(reconcile: np.record) -> None:
     for i in range(MAX_INSTRUMENTS):
         reconcile.position[i] = 0
         reconcile.entry_price[i] = 0
+        reconcile.cost[i] = 0
 
 
 @kernel()
@@ -87,6 +89,7 @@ def take_answer(reconcile: np.record, record: np.record) -> None:
     elif kind == ReportKind.POSITION:
         reconcile.position[record.instrument] = record.size
         reconcile.entry_price[record.instrument] = record.price
+        reconcile.cost[record.instrument] = record.aux
     elif kind == ReportKind.OPEN_ORDERS:
         reconcile.open_orders = record.aux
     elif kind == ReportKind.FEES:
@@ -114,7 +117,7 @@ def adopt_opening(reconcile: np.record, ledger: np.record, views: np.ndarray) ->
     if reconcile.open_orders != 0:
         mismatch |= Mismatch.OPEN_ORDERS.value
     for i in range(MAX_INSTRUMENTS):
-        if reconcile.position[i] != 0 and reconcile.entry_price[i] <= 0:
+        if reconcile.position[i] != 0 and reconcile.entry_price[i] <= 0 and reconcile.cost[i] <= 0:
             mismatch |= Mismatch.POSITION.value
     reconcile.mismatch = mismatch
     if mismatch != 0:
@@ -126,7 +129,11 @@ def adopt_opening(reconcile: np.record, ledger: np.record, views: np.ndarray) ->
     reconcile.fees_at_opening = reconcile.fees
     for i in range(MAX_INSTRUMENTS):
         size = reconcile.position[i]
-        open_position(ledger, i, size, value_or_max(reconcile.entry_price[i], abs(size), views[i].unit_exp))
+        # A printed entry price is rounded; what the position cost is exact where the venue's answer tells it.
+        cost = reconcile.cost[i]
+        if cost <= 0:
+            cost = value_or_max(reconcile.entry_price[i], abs(size), views[i].unit_exp)
+        open_position(ledger, i, size, cost)
     return True
 
 

@@ -8,6 +8,7 @@ definite answer becomes an UNKNOWN report: a network error never means that an o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import ccxt
@@ -267,10 +268,8 @@ class TradingClient:
         positions = {entry["symbol"]: entry for entry in self._exchange.fapiPrivateV3GetPositionRisk()}
         resting = 0
         for instrument in self._instruments.values():
-            entry = positions.get(instrument.symbol, {"positionAmt": "0", "entryPrice": "0"})
-            size = parse_units(entry["positionAmt"], instrument.size_exp)
-            price = int(float(entry["entryPrice"]) * 10**instrument.price_exp)
-            reports.append(report(ReportKind.POSITION, 0, instrument.index, flags=flags, size=size, price=price))
+            if entry := positions.get(instrument.symbol):
+                reports.append(_position(entry, instrument, flags))
             resting += len(self._exchange.fapiPrivateGetOpenOrders({"symbol": instrument.symbol}))
         reports.append(report(ReportKind.OPEN_ORDERS, 0, flags=flags, aux=resting))
         reports.append(report(ReportKind.FEES, 0, flags=flags, aux=self._own_fees(opening)))
@@ -280,6 +279,20 @@ class TradingClient:
     def close(self) -> None:
         """Close the connections."""
         self._exchange.session.close()
+
+
+def _position(entry: Mapping[str, Any], instrument: Instrument, flags: int) -> np.ndarray:
+    """The POSITION report of an entry of positionRisk.
+
+    The printed entry price is rounded; value at mark less unrealised profit is what the position cost, exactly.
+    """
+    size = parse_units(entry["positionAmt"], instrument.size_exp)
+    unrealised = parse_units(entry["unRealizedProfit"], MONEY_EXP)
+    cost = abs(parse_units(entry["notional"], MONEY_EXP)) - (unrealised if size > 0 else -unrealised)
+    price = int(Decimal(entry["entryPrice"]).scaleb(instrument.price_exp))
+    return report(
+        ReportKind.POSITION, 0, instrument.index, flags=flags, size=size, price=price, aux=cost if size else 0
+    )
 
 
 def _code_of(body: str | None) -> int:

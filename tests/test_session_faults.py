@@ -1,0 +1,204 @@
+"""Whole sessions that meet trouble: killed stages, a hostile venue, no room, bad input. Nothing may be left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from procs.table import PROCESSES
+from shm.clock import sleep
+from tests.engine_session import PROJECT_ROOT, bot4, engine, leftovers, venue, wait_until
+from tests.test_session import replay
+
+pytestmark = pytest.mark.session
+
+
+@pytest.mark.parametrize("role", [process.role.label for process in PROCESSES])
+def test_a_killed_process_is_noticed_and_the_engine_stops_entering(tmp_path: Path, role: str) -> None:
+    with venue(tmp_path) as place, engine(tmp_path, venue=place.connection) as made:
+        made.start()
+        status = made.wait_trading()
+        os.kill(status["processes"][role]["pid"], signal.SIGKILL)
+        code, out, err = made.finish(signum=None)
+        assert code == 1
+        assert f"{role} was ended by SIGKILL" in out + err
+        assert leftovers(made.name) == []
+        assert place.state()["open_orders"] == []
+
+
+def test_a_dead_supervisor_leaves_no_order_and_no_process(tmp_path: Path) -> None:
+    with venue(tmp_path) as place, engine(tmp_path, venue=place.connection) as made:
+        made.start()
+        status = made.wait_trading()
+        assert made.process is not None
+        made.process.kill()
+        made.process.wait()
+        pids = [entry["pid"] for entry in status["processes"].values()]
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 15, "end of every process")
+        assert place.state()["open_orders"] == []
+        # The next engine of that name clears the memory that is left, and trades.
+        result = made.run("--for", "3s")
+        assert result.returncode == 0, result.stderr
+        assert leftovers(made.name) == []
+
+
+def test_faults_of_the_market_data(tmp_path: Path) -> None:
+    """Dropped and repeated diffs and lost sockets: seen, resynchronised, and no wrong book is ever traded on."""
+    with venue(tmp_path) as place, engine(tmp_path, venue=place.connection) as made:
+        made.start("--for", "14s")
+        made.wait_trading()
+        place.fault(fault="drop_depth", symbol="BTCUSDT", count=3)
+        place.fault(fault="duplicate_depth", symbol="ETHUSDT", count=2)
+        sleep(2.0)
+        place.fault(fault="disconnect", streams="public")
+        sleep(2.0)
+        place.fault(fault="drop_depth", symbol="ETHUSDT", count=1)
+        code, _, err = made.finish(signum=None)
+        assert code == 0, err
+        summary = made.summary()
+        market, dropped = summary["market"], summary["stages"]["ingestion"]["dropped"]
+        assert market["gaps"] >= 3
+        assert market["resyncs"] >= 3
+        assert dropped["DUPLICATE"] >= 1
+        assert market["crossed_books"] == 0
+        assert 0 < market["book_valid_ratio"] < 1
+        _sound(summary)
+
+
+def test_faults_of_order_entry_and_of_the_private_stream(tmp_path: Path) -> None:
+    """Answers lost before and after the venue acted, hanging ones, a private stream that breaks: each fill once."""
+    with venue(tmp_path) as place, engine(tmp_path, venue=place.connection) as made:
+        made.start("--for", "25s")
+        made.wait_trading()
+        for action in ("error_after", "error_before", "error_after"):
+            place.fault(
+                fault="http", action=action, path="/fapi/v1/order", method="POST", count=1, status=503, delay_ms=100
+            )
+            sleep(1.0)
+        place.fault(fault="disconnect", streams="private")
+        sleep(1.0)
+        place.fault(fault="drop_user", count=3)
+        sleep(1.0)
+        place.fault(
+            fault="http", action="error_before", path="/fapi/v1/order", method="DELETE", count=2, status=502, delay_ms=0
+        )
+        code, _, err = made.finish(signum=None, timeout=90)
+        assert code == 0, err
+        summary = made.summary()
+        assert summary["orders"]["unknown"] >= 2
+        _sound(summary)
+        truth = place.state()
+        assert truth["fill_count"] == summary["fills"]
+
+
+def _sound(summary: dict[str, Any]) -> None:
+    """Whatever happened: equal to the venue, every record accounted for, and the journal decides the same again."""
+    assert summary["ledger_matches_venue"] is True
+    assert summary["unaccounted"] == 0
+    assert summary["orders"]["illegal_transitions"] == 0
+    again = replay(Path(summary["engine"]["folder"]))
+    assert again["decision_hash"] == summary["decision_hash"]
+    assert again["fills"] == summary["fills"]
+
+
+def test_a_second_engine_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    with engine(tmp_path) as made:
+        made.start()
+        made.wait_trading(orders=1)
+        second = bot4("run", "--config", str(made.config), "--for", "5s")
+        assert second.returncode == 1
+        assert f"an engine named {made.name!r} is running already" in second.stderr
+        assert made.status() is not None
+        code, _, err = made.finish()
+        assert code == 0, err
+        assert leftovers(made.name) == []
+
+
+def test_port_in_use(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with engine(tmp_path, embedded={"port": port}) as made:
+            result = made.run("--for", "5s")
+            assert result.returncode == 1
+            assert str(port) in result.stderr and "in use" in result.stderr
+            assert "Traceback" not in result.stderr
+            assert leftovers(made.name) == []
+
+
+def test_a_venue_that_is_not_there(tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials.toml"
+    descriptor = os.open(credentials, os.O_WRONLY | os.O_CREAT, 0o600)
+    os.write(descriptor, b'api_key = "canary-key"\nsecret = "canary-secret"\n')
+    os.close(descriptor)
+    connection = {
+        "embedded": False, "rest_url": "http://127.0.0.1:9", "ws_url": "ws://127.0.0.1:9",
+        "credentials_file": str(credentials),
+    }
+    with engine(tmp_path, venue=connection) as made:
+        result = made.run("--for", "5s")
+        assert result.returncode == 1
+        assert "http://127.0.0.1:9" in result.stderr
+        assert "Traceback" not in result.stderr
+        assert "canary" not in result.stdout + result.stderr
+        assert leftovers(made.name) == []
+
+
+def test_a_symbol_that_the_venue_does_not_list(tmp_path: Path) -> None:
+    with venue(tmp_path) as place, engine(tmp_path, venue={**place.connection, "symbols": ["DOGEUSDT"]}) as made:
+        result = made.run("--for", "5s")
+        assert result.returncode == 1
+        assert "does not list DOGEUSDT" in result.stderr
+        assert leftovers(made.name) == []
+
+
+def test_bad_configuration(tmp_path: Path) -> None:
+    with engine(tmp_path, gate={"max_order_valeu": 5}) as made:
+        result = made.run()
+        assert result.returncode == 2
+        assert made.config.name in result.stderr
+        assert "gate.max_order_valeu" in result.stderr and "max_order_value" in result.stderr
+        assert leftovers(made.name) == []
+
+
+def test_credentials_that_others_can_read_are_refused(tmp_path: Path) -> None:
+    with venue(tmp_path) as place, engine(tmp_path, venue=place.connection) as made:
+        place.credentials.chmod(0o644)
+        result = made.run("--for", "5s")
+        assert result.returncode == 1
+        assert "mode 0600" in result.stderr
+        assert place.address["secret"] not in result.stderr
+        assert leftovers(made.name) == []
+
+
+def _may_mount() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not _may_mount(), reason="needs the right to mount a small /dev/shm of its own")
+def test_no_room_in_shared_memory(tmp_path: Path) -> None:
+    with engine(tmp_path) as made:
+        command = (
+            f"mount -t tmpfs -o size=24m tmpfs /dev/shm && {sys.executable} -m tools.cli run --config {made.config} "
+            "--for 5s; code=$?; echo left: $(ls /dev/shm); exit $code"
+        )
+        result = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", command], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120,
+            check=False,
+        )
+        assert result.returncode == 1
+        assert "/dev/shm is full" in result.stderr
+        assert "Traceback" not in result.stderr
+        assert result.stdout.splitlines()[-1] == "left:"
+        assert leftovers(made.name) == []
