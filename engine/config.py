@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,9 @@ from engine.risk.settings import GateSettings
 from engine.settings import SettingsError, as_plain, build, section, setting
 from engine.strategies.settings import MakerSettings
 from engine.validation.settings import ValidationSettings
+
+# It becomes part of the names of shared memory and of session folders.
+_INSTANCE_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,21 @@ class Settings:
 def settings_from(values: Mapping[str, Any]) -> Settings:
     """The settings that a parsed bot4.toml asks for. Raises SettingsError naming key, value and what is allowed."""
     settings = build(Settings, values)
+    if not _INSTANCE_NAME.fullmatch(settings.engine.name):
+        raise SettingsError(
+            f"engine.name = {settings.engine.name!r}: allowed are 1 to 32 letters, digits, '_' and '-'"
+        )
     venue = settings.venue
     if not venue.symbols or len(venue.symbols) > MAX_INSTRUMENTS or len(set(venue.symbols)) != len(venue.symbols):
         raise SettingsError(
             f"venue.symbols = {list(venue.symbols)!r}: allowed are 1 to {MAX_INSTRUMENTS} different names"
         )
     if venue.embedded:
+        try:
+            for index, contract in enumerate(settings.embedded.listed()):
+                contract.instrument(index)
+        except ValueError as error:
+            raise SettingsError(f"embedded: {error}") from None
         missing = [name for name in venue.symbols if name not in settings.embedded.symbols]
         if missing:
             raise SettingsError(

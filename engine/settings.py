@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_SECRET_WORDS = ("secret", "api_key", "apikey", "password", "passphrase", "token", "private_key")
+_SECRET_WORDS = ("secret", "apikey", "password", "passphrase", "token", "privatekey", "credentials")
+_LONGEST_NUMBER_BITS = 63  # kernels compute with int64
 
 
 class SettingsError(ValueError):
@@ -58,13 +59,26 @@ def _allowed(field: dataclasses.Field, kind: Any) -> str:
     return words
 
 
+def _shown(value: Any) -> str:
+    """A value for a message. What a table holds is not shown: a secret may have got there by mistake."""
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, list | tuple) and any(isinstance(item, Mapping | list | tuple) for item in value):
+        return "a nested list"
+    if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER_BITS:
+        return f"a number of {value.bit_length()} bits"
+    return repr(value)
+
+
 def _check(value: Any, field: dataclasses.Field, kind: Any, where: str) -> Any:
     """The value in its field's type, or SettingsError."""
-    problem = SettingsError(f"{where} = {value!r}: allowed is {_allowed(field, kind)}")
+    problem = SettingsError(f"{where} = {_shown(value)}: allowed is {_allowed(field, kind)}")
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
             raise problem
         return tuple(value)
+    if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER_BITS:
+        raise problem
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
@@ -87,7 +101,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     for key, value in values.items():
         path = f"{where}.{key}" if where else key
         if key not in fields:
-            if any(word in key.lower() for word in _SECRET_WORDS):
+            if any(word in key.lower().replace("_", "").replace("-", "") for word in _SECRET_WORDS):
                 raise SettingsError(f"{path}: secrets do not belong in the configuration; use venue.credentials_file")
             near = difflib.get_close_matches(key, list(fields), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(sorted(fields))}"
@@ -95,11 +109,14 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         kind = hints[key]
         if dataclasses.is_dataclass(kind):
             if not isinstance(value, Mapping):
-                raise SettingsError(f"{path} = {value!r}: allowed is a table")
+                raise SettingsError(f"{path} = {_shown(value)}: allowed is a table")
             chosen[key] = build(typing.cast(type, kind), value, path)
         else:
             chosen[key] = _check(value, fields[key], kind, path)
-    return cls(**chosen)
+    try:
+        return cls(**chosen)
+    except ValueError as error:  # a rule of the section's own, over several keys
+        raise SettingsError(f"{where}: {error}" if where else str(error)) from None
 
 
 def as_plain(settings: Any) -> dict[str, Any]:
