@@ -13,7 +13,6 @@ import errno
 import ipaddress
 import logging
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +31,7 @@ from procs.embedded.errors import VenueError
 from procs.embedded.faults import SOCKETS, Faults, HttpFault
 from procs.embedded.rest import RestApi
 from procs.embedded.streams import Hub
+from shm.clock import wall_ns
 
 NS_PER_MS = 1_000_000
 _JSON = "application/json"
@@ -79,7 +79,7 @@ class EmbeddedVenue:
         self._key = api_key or random_key()
         self._secret = secret or random_key()
         try:
-            self.exchange = Exchange(settings, time.time_ns(), self._on_market, self._on_notice)
+            self.exchange = Exchange(settings, wall_ns(), self._on_market, self._on_notice)
         except ValueError as error:
             raise VenueError(str(error)) from None
         self.feed = MarketFeed(self.exchange.market, self.hub.wanted, self._clock_ms())
@@ -137,7 +137,7 @@ class EmbeddedVenue:
 
     @staticmethod
     def _clock_ms() -> int:
-        return time.time_ns() // NS_PER_MS
+        return wall_ns() // NS_PER_MS
 
     async def _turn_for_ever(self) -> None:
         interval = self.settings.loop_interval_ms / 1000
@@ -146,7 +146,7 @@ class EmbeddedVenue:
         while True:
             due = max(due + interval, loop.time())
             await asyncio.sleep(due - loop.time())
-            self.turn(time.time_ns())
+            self.turn(wall_ns())
 
     def turn(self, now_ns: int) -> None:
         """One loop turn at a time."""
