@@ -44,6 +44,7 @@ class Instrument:
         return record
 
     def as_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
         return asdict(self)
 
 

@@ -122,11 +122,15 @@ class OrderAction(IntEnum):
 
 
 class OrderType(IntEnum):
+    """Type of an order."""
+
     LIMIT = 0
     MARKET = 1
 
 
 class TimeInForce(IntEnum):
+    """How long an order stands; the names are those of the venue."""
+
     GTC = 0  # good till cancelled
     IOC = 1  # immediate or cancel
     FOK = 2  # fill or kill

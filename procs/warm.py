@@ -1,8 +1,8 @@
 """Compile every kernel once, in one process, before any fleet starts: `python -m procs.warm`.
 
-Importing a module compiles its entry points or loads them from the cache; helpers that are called from Python compile at
-their first call, so a small instance is made, used once all around, and removed. numba's cache index is not safe against
-two processes that compile at once, so this runs alone.
+Importing a module compiles its entry points or loads them from the cache; helpers that are called from Python
+compile at their first call, so a small instance is made, used once all around, and removed. numba's cache index is
+not safe against two processes that compile at once, so this runs alone.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ class Session:
         self.positions = {entry["symbol"]: entry for entry in client.fapiPrivateV3GetPositionRisk()}
         self.open_orders = client.fapiPrivateGetOpenOrders()
         self.trades = {
-            symbol: client.fapiPrivateGetUserTrades({"symbol": symbol, "limit": 1000}) for symbol in self.summary["positions"]
+            symbol: client.fapiPrivateGetUserTrades({"symbol": symbol, "limit": 1000})
+            for symbol in self.summary["positions"]
         }
 
     def fills(self) -> np.ndarray:
@@ -65,7 +66,7 @@ def test_trades_enough_and_both_ways(session: Session) -> None:
     assert orders["sent"] >= 200
     assert session.summary["fills"] >= 50
     sides = Counter((int(fill["instrument"]), int(fill["side"])) for fill in fills)
-    assert {key for key in sides} >= {(0, Side.BUY), (0, Side.SELL), (1, Side.BUY), (1, Side.SELL)}
+    assert set(sides) >= {(0, Side.BUY), (0, Side.SELL), (1, Side.BUY), (1, Side.SELL)}
     assert orders["partially_filled"] > 0
     assert orders["cancelled"] > 0
     assert orders["filled"] > 0

@@ -76,10 +76,12 @@ class ClientOrder:
 
     @property
     def remaining(self) -> int:
+        """Size that has not traded, size units."""
         return self.size - self.executed
 
     @property
     def is_open(self) -> bool:
+        """Whether it rests in the book."""
         return self.status in (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED)
 
 
@@ -251,9 +253,11 @@ class Exchange:
     # the account
 
     def set_leverage(self, symbol: int, leverage: int) -> None:
+        """Leverage of a contract from now on."""
         self.account["leverage"][0, symbol] = leverage
 
     def wallet(self) -> int:
+        """Wallet balance, 1e-8 quote."""
         return int(self.account["wallet"][0])
 
     def available(self) -> int:
@@ -261,15 +265,19 @@ class Exchange:
         return int(available(self.account_bytes))
 
     def position(self, symbol: int) -> int:
+        """Signed position, size units."""
         return int(self.account["position"][0, symbol])
 
     def cost(self, symbol: int) -> int:
+        """What the position was opened for, 1e-8 quote."""
         return int(self.account["cost"][0, symbol])
 
     def unrealised(self, symbol: int) -> int:
+        """Unrealised profit at mark price, 1e-8 quote."""
         return int(unrealised(self.account_bytes, symbol))
 
     def initial_margin(self, symbol: int) -> int:
+        """Initial margin of position and open orders, 1e-8 quote."""
         return int(initial_margin(self.account_bytes, symbol))
 
     def contract_realised(self, symbol: int) -> int:

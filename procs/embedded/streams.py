@@ -116,11 +116,13 @@ class Hub:
             self.counters["frames_sent"] += 1
 
     def subscribe(self, connection: Connection, streams: Iterable[str]) -> None:
+        """Send these streams to a connection from now on."""
         for stream in streams:
             connection.streams.add(stream)
             self._listeners.setdefault(stream, set()).add(connection)
 
     def unsubscribe(self, connection: Connection, streams: Iterable[str]) -> None:
+        """Stop sending these streams to a connection."""
         for stream in list(streams):
             connection.streams.discard(stream)
             listeners = self._listeners.get(stream)
