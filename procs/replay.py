@@ -19,18 +19,15 @@ from typing import Any
 import numpy as np
 import orjson
 
-from engine.config import Settings, config_hash
+from engine.config import Settings
 from engine.execution.kernel import EXECUTION
-from engine.execution.summary import execution_summary, reason_counts
 from engine.features.step import FEATURES
-from engine.instruments import Instrument
-from engine.kernel import kernel_digest
+from engine.instruments import Instrument, instruments_by_index
 from engine.records import FEATURE, MARKET, OUTPUT_COUNT, PREDICTION, SOURCE_MAIN
-from engine.settings import build
+from engine.settings import SettingsError, build
 from engine.stage import Stage, as_bytes
 from engine.validation.step import VALIDATION
 from models.inference import InferenceStage, Model
-from procs import VERSION
 from procs.captures import capture_inputs, scan_instruments
 from procs.decoding import Decoder, replay_inputs
 from procs.inference import model_path
@@ -38,7 +35,7 @@ from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry, read_stream
 from procs.memory_use import pss_bytes
 from procs.states import initial_states
-from procs.summary import latency_summary, market_summary, memory_summary
+from procs.summary import report
 from procs.table import Role
 from shm.clock import python_monotonic_ns, sleep
 from shm.histogram import new_histogram, record
@@ -81,7 +78,11 @@ def open_source(path: Path, settings: Settings) -> Source:
         session = orjson.loads((path / "session.json").read_bytes())
         own = build(Settings, session["settings"])
         instruments = tuple(Instrument(**entry) for entry in session["instruments"])
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+        if not instruments_by_index(instruments):
+            raise ReplayError(f"{path}: session.json names no instrument")
+    except SettingsError as error:
+        raise ReplayError(f"{path}: session.json: {error}") from None
+    except (OSError, orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
         raise ReplayError(f"{path}: no session folder ({type(error).__name__} in session.json)") from None
     return Source(path, own, instruments, is_session=True)
 
@@ -263,34 +264,8 @@ def replay_summary(
     rings: dict[str, Any],
     extra: dict[str, Any],
 ) -> dict[str, Any]:
-    """The summary of a replay: the keys of a session's."""
-    stages: dict[str, Any] = {}
-    unaccounted = 0
-    before: int | None = None
-    for role, state in states.items():
-        row = state[0]
-        quarantined, dropped = reason_counts(row["quarantined"]), reason_counts(row["dropped"])
-        in_flight = int(row["pending_frames"]) if role == Role.INGESTION else 0
-        stages[role.label] = {
-            "in": int(row["records_in"]), "processed": int(row["processed"]), "in_flight": in_flight,
-            "quarantined": quarantined, "dropped": dropped, "out": int(row["out"]),
-        }
-        balance = int(row["processed"]) + in_flight + sum(quarantined.values()) + sum(dropped.values())
-        unaccounted += abs(int(row["records_in"]) - balance)
-        if before is not None and role != Role.EXECUTION:
-            unaccounted += abs(before - int(row["records_in"]))
-        before = int(row["out"])
-    return {
-        "engine": {
-            "version": VERSION, "config_hash": config_hash(source.settings), "kernel_digest": kernel_digest(),
-            "mode": "replay", "placement": placement, "duration_s": round(duration_s, 3), "source": str(source.path),
-        },
-        "stages": stages,
-        "rings": rings,
-        "unaccounted": unaccounted,
-        "market": market_summary(states),
-        **execution_summary(states[Role.EXECUTION], source.instruments),
-        "latency_us": latency_summary(histograms),
-        "memory_mb": memory_summary(memory),
-        **extra,
+    """The summary of a replay: the keys of a session's, and `extra`."""
+    engine = {
+        "mode": "replay", "placement": placement, "duration_s": round(duration_s, 3), "source": str(source.path),
     }
+    return report(engine, source.settings, source.instruments, states, rings, histograms, memory) | extra

@@ -28,7 +28,7 @@ from procs.ports import Inlet, Outlet, Turns, record_latency
 from procs.replay import MergeReplayer, Pacer, ReplayError, Source, replay_summary
 from procs.stage_process import run_stage
 from procs.states import initial_states
-from procs.summary import HOPS, ring_counts
+from procs.summary import hop_histograms, ring_counts
 from procs.table import Role, placement, ring_capacities
 from procs.venues.binance_usdm.endpoints import Endpoints
 from shm.clock import python_monotonic_ns, sleep
@@ -176,10 +176,9 @@ def _fail_if_dead(plan: Plan, dead: list[Child]) -> None:
 
 def _summary(source: Source, mapping: Mapping, duration_s: float, memory: dict[str, int]) -> dict[str, Any]:
     states = {role: mapping.state(role) for role in reversed(_ROLES)}
-    histograms = {hop: mapping.histogram(role, kind) for hop, (role, kind) in HOPS.items()}
-    rings, _ = ring_counts(mapping, ("market", "valid", "features", "predictions"))
+    rings = ring_counts(mapping, ("market", "valid", "features", "predictions"))
     extra: dict[str, Any] = {}
     if source.is_session:
         compared, different = mapping.state(Role.GATEWAY)["spare"][0, :2]
         extra["predictions"] = {"compared": int(compared), "different": int(different)}
-    return replay_summary(source, states, "auto", duration_s, histograms, memory, rings, extra)
+    return replay_summary(source, states, "auto", duration_s, hop_histograms(mapping), memory, rings, extra)

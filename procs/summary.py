@@ -7,13 +7,16 @@ a stage whose counters do not sum to its inputs, a ring whose two ends disagree 
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from engine.config import config_hash
+from engine.config import Settings, config_hash
 from engine.execution.summary import execution_summary, reason_counts
+from engine.instruments import Instrument
+from engine.kernel import kernel_digest
 from engine.validation.state import book_valid_ratio
 from procs import VERSION
 from procs.instance import Mapping
@@ -50,57 +53,52 @@ def _cpu_model() -> str:
     return "unknown"
 
 
-def stage_account(state: np.ndarray, consumed: int, published: int) -> dict[str, Any]:
-    """in = processed + quarantined + dropped + in_flight of one stage; out is what its rings say was produced."""
-    row = state[0]
-    quarantined, dropped = reason_counts(row["quarantined"]), reason_counts(row["dropped"])
-    names = row.dtype.names or ()
-    return {
-        "in": consumed, "processed": int(row["processed"]),
-        "in_flight": int(row["pending_frames"]) if "pending_frames" in names else 0,
-        "quarantined": quarantined, "dropped": dropped, "out": published,
-    }
+def stage_accounts(states: dict[Role, np.ndarray], rings: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The account of every stage, and how many records balance nowhere.
 
-
-def _stages(states: dict[Role, np.ndarray], rings: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """The account of every stage, and how many records balance nowhere."""
+    in = processed + quarantined + dropped + in_flight; out is what the stage's rings say was produced. Where there is
+    no ring between two stages (a fused replay) what one put out must be what the next took in.
+    """
     stages: dict[str, Any] = {}
     unaccounted = 0
+    before = 0
     for role, state in states.items():
-        spec = PROCESS_BY_ROLE[role]
         row = state[0]
-        taken = sum(rings[name]["consumed"] for name in spec.inputs if name in rings)
-        if not spec.inputs:
-            taken = int(row["records_in"])
-        # The trip that a stage's pump inserts comes from no ring.
-        inserted = int(row["records_in"]) - taken if role == Role.EXECUTION and "tripped" in row.dtype.names else 0
-        published = sum(rings[name]["produced"] for name in spec.outputs if name in rings)
-        account = stage_account(state, taken + inserted, published)
-        stages[role.label] = account
-        balance = account["processed"] + account["in_flight"]
-        balance += sum(account["quarantined"].values()) + sum(account["dropped"].values())
-        unaccounted += abs(account["in"] - balance) + (abs(inserted) if inserted not in (0, 1) else 0)
-        unaccounted += abs(int(row["records_in"]) - account["in"])
-        if any(name in rings for name in spec.outputs):
-            refused = sum(rings[name]["dropped"] for name in spec.outputs)
-            unaccounted += abs(int(row["out"]) - published - refused)
+        inputs = [rings[name] for name in PROCESS_BY_ROLE[role].inputs if name in rings]
+        outputs = [rings[name] for name in PROCESS_BY_ROLE[role].outputs if name in rings]
+        taken, written = int(row["records_in"]), int(row["out"])
+        quarantined, dropped = reason_counts(row["quarantined"]), reason_counts(row["dropped"])
+        in_flight = int(row["pending_frames"]) if role == Role.INGESTION else 0
+        stages[role.label] = {
+            "in": taken, "processed": int(row["processed"]), "in_flight": in_flight, "quarantined": quarantined,
+            "dropped": dropped, "out": sum(ring["produced"] for ring in outputs) if outputs else written,
+        }
+        balance = int(row["processed"]) + in_flight + sum(quarantined.values()) + sum(dropped.values())
+        unaccounted += abs(taken - balance)
+        if inputs:
+            # The trips that a pump inserts come from no ring.
+            inserted = int(row["tripped"]) if role == Role.EXECUTION else 0
+            unaccounted += max(0, abs(taken - sum(ring["consumed"] for ring in inputs)) - inserted)
+        elif role not in (Role.INGESTION, Role.EXECUTION):
+            unaccounted += abs(taken - before)
+        if outputs:
+            unaccounted += abs(written - sum(ring["produced"] + ring["dropped"] for ring in outputs))
+        before = written
     return stages, unaccounted
 
 
-def ring_counts(mapping: Mapping, names: tuple[str, ...]) -> tuple[dict[str, Any], int]:
-    """Cursors of the named rings, and how many records balance nowhere."""
+def ring_counts(mapping: Mapping, names: tuple[str, ...]) -> dict[str, Any]:
+    """Cursors of the named rings; consumed is read first, so nothing in flight is ever negative."""
     rings: dict[str, Any] = {}
-    unaccounted = 0
     for name in names:
         ring = mapping.ring(name)
-        consumed, produced, dropped = ring.consumed, ring.produced, ring.dropped
-        in_flight = ring.in_flight
+        consumed = ring.consumed
+        produced = ring.produced
         rings[name] = {
-            "capacity": ring.capacity, "produced": produced, "consumed": consumed, "dropped": dropped,
-            "in_flight": in_flight,
+            "capacity": ring.capacity, "produced": produced, "consumed": consumed, "in_flight": produced - consumed,
+            "dropped": ring.dropped,
         }
-        unaccounted += abs(produced - consumed - in_flight)
-    return rings, unaccounted
+    return rings
 
 
 def market_summary(states: dict[Role, np.ndarray]) -> dict[str, Any]:
@@ -136,26 +134,44 @@ def memory_summary(memory: dict[str, int]) -> dict[str, float]:
     return {name: round(size / 2**20, 1) for name, size in [*memory.items(), ("total", sum(memory.values()))]}
 
 
-def summarise(
-    mapping: Mapping, duration_s: float, memory: dict[str, int], mode: str
+def report(
+    engine: dict[str, Any],
+    settings: Settings,
+    instruments: Sequence[Instrument],
+    states: dict[Role, np.ndarray],
+    rings: dict[str, Any],
+    histograms: dict[str, np.ndarray],
+    memory: dict[str, int],
 ) -> dict[str, Any]:
-    """The summary of an instance at rest. memory: PSS in bytes by process."""
-    plan = mapping.plan
-    states = {role: mapping.state(role) for role in STAGES}
-    rings, off_rings = ring_counts(mapping, tuple(spec.name for spec in RINGS))
-    stages, off_stages = _stages(states, rings)
-    histograms = {hop: mapping.histogram(role, kind) for hop, (role, kind) in HOPS.items()}
+    """The keys that every summary has. engine: what its first key says beside versions; memory: PSS by process."""
+    stages, unaccounted = stage_accounts(states, rings)
+    unaccounted += sum(abs(ring["produced"] - ring["consumed"] - ring["in_flight"]) for ring in rings.values())
     return {
         "engine": {
-            "version": VERSION, "config_hash": config_hash(plan.settings), "kernel_digest": plan.kernel_digest,
-            "mode": mode, "placement": plan.settings.engine.placement, "duration_s": round(duration_s, 3),
-            "session": plan.session, "folder": plan.folder,
+            "version": VERSION, "config_hash": config_hash(settings), "kernel_digest": kernel_digest(), **engine,
         },
         "stages": stages,
         "rings": rings,
-        "unaccounted": off_rings + off_stages,
+        "unaccounted": unaccounted,
         "market": market_summary(states),
-        **execution_summary(states[Role.EXECUTION], plan.instruments),
+        **execution_summary(states[Role.EXECUTION], instruments),
         "latency_us": latency_summary(histograms),
         "memory_mb": memory_summary(memory),
     }
+
+
+def summarise(mapping: Mapping, duration_s: float, memory: dict[str, int], mode: str) -> dict[str, Any]:
+    """The summary of an instance at rest."""
+    plan = mapping.plan
+    engine = {
+        "mode": mode, "placement": plan.settings.engine.placement, "duration_s": round(duration_s, 3),
+        "session": plan.session, "folder": plan.folder,
+    }
+    states = {role: mapping.state(role) for role in STAGES}
+    rings = ring_counts(mapping, tuple(spec.name for spec in RINGS))
+    return report(engine, plan.settings, plan.instruments, states, rings, hop_histograms(mapping), memory)
+
+
+def hop_histograms(mapping: Mapping) -> dict[str, np.ndarray]:
+    """The histogram of every hop."""
+    return {hop: mapping.histogram(role, kind) for hop, (role, kind) in HOPS.items()}

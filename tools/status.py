@@ -17,7 +17,7 @@ from procs.attach import NotRunning, attach
 from procs.config_file import read_settings
 from procs.instance import Mapping
 from procs.memory_use import pss_bytes
-from procs.summary import HOPS, latency_summary
+from procs.summary import HOPS, hop_histograms, latency_summary, ring_counts
 from procs.table import PROCESSES, RINGS, Role
 from shm.control import tripped_sources
 
@@ -66,15 +66,7 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
             "heartbeat_age_ms": _age_ms(control.heartbeat(role), mapping),
             "progress": control.progress(role), "pss_mb": round(pss_bytes(pid) / 2**20, 1) if pid else 0.0,
         }
-    rings = {}
-    for spec in RINGS:
-        ring = mapping.ring(spec.name)
-        consumed = ring.consumed  # before produced: in flight is then never negative
-        produced = ring.produced
-        rings[spec.name] = {
-            "capacity": ring.capacity, "produced": produced, "consumed": consumed,
-            "in_flight": produced - consumed, "dropped": ring.dropped,
-        }
+    rings = ring_counts(mapping, tuple(spec.name for spec in RINGS))
     state = mapping.state(Role.EXECUTION)
     return {
         "name": mapping.plan.name, "folder": mapping.plan.folder, "supervisor_pid": control.supervisor_pid,
@@ -83,7 +75,7 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
         "processes": processes, "rings": rings,
         "market": {"frames": int(mapping.state(Role.INGESTION)["frames"][0])},
         **execution_summary(state, mapping.plan.instruments),
-        "latency_us": latency_summary({hop: mapping.histogram(*place) for hop, place in HOPS.items()}),
+        "latency_us": latency_summary(hop_histograms(mapping)),
     }
 
 
