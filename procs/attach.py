@@ -39,7 +39,7 @@ def attach(name: str) -> Mapping:
     try:
         plan = Plan.from_json(plan_path(name).read_bytes())
         ControlBlock.attach(instance=name, kernel_digest=None, read_only=True).close()
-    except (OSError, SegmentError):
+    except (OSError, SegmentError, ValueError, LookupError, TypeError, AttributeError):  # none, unfinished, or foreign
         raise NotRunning(f"no engine named {name!r} is running") from None
     if not Lease.is_held(lock_path(name)):
         raise NotRunning(f"an engine named {name!r} died and left its memory; the next `bot4 run` clears it")

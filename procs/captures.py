@@ -2,14 +2,18 @@
 
 The receive time is Unix ns (19 digits) or us (16 digits). A REST depth body stands inline where it arrived. A
 capture says nothing of its instruments, so a first pass reads their units off the wire: decimals as the venue
-printed them, tick and lot as the greatest common divisor of what was quoted and traded.
+printed them, tick and lot as the greatest common divisor of what was quoted and traded. A frame that cannot be
+read teaches nothing; it is refused and counted when it is replayed.
 Source: the format of hftbacktest's Binance recordings.
 """
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import math
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +21,14 @@ from pathlib import Path
 import orjson
 
 from engine.ingest.kernel import is_snapshot_body
-from engine.instruments import Instrument
+from engine.ingest.state import SYMBOL_BYTES
+from engine.instruments import MAX_INSTRUMENTS, Instrument
 from engine.units import parse_units
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
+
+# What a venue prints; in units of the last digit it fits int64.
+_DECIMAL = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,8})?")
 
 
 class CaptureError(ValueError):
@@ -37,7 +45,7 @@ def capture_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
                 if not stamp.isdigit() or len(stamp) not in (16, 19) or not frame:
                     raise CaptureError(f"{path}, line {number}: not RECEIVE_TIME FRAME with a time in ns or us")
                 yield number, int(stamp) * (1000 if len(stamp) == 16 else 1), frame
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise CaptureError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
@@ -50,10 +58,18 @@ class _Seen:
     prices: set[str] = field(default_factory=set)
     sizes: set[str] = field(default_factory=set)
 
-    def level(self, price: str, size: str) -> None:
-        """Learn the precision of a level's text."""
-        self.price_exp = max(self.price_exp, len(price.partition(".")[2]))
-        self.size_exp = max(self.size_exp, len(size.partition(".")[2]))
+    def learn(self, prices: list[str], sizes: list[str], quoted: bool) -> None:
+        """Take numbers as the venue printed them. What is quoted lies on the tick; a trade's price need not."""
+        self.price_exp = max(self.price_exp, *map(_decimals, prices))
+        self.size_exp = max(self.size_exp, *map(_decimals, sizes))
+        self.sizes.update(sizes)
+        if quoted:
+            self.prices.update(prices)
+
+
+def _decimals(text: str) -> int:
+    """Digits after the point of a decimal text."""
+    return len(text.partition(".")[2])
 
 
 def _step(texts: set[str], exp: int) -> int:
@@ -64,21 +80,27 @@ def _step(texts: set[str], exp: int) -> int:
 def scan_instruments(path: Path) -> tuple[Instrument, ...]:
     """The instruments of a capture, in the order of their first frame. Raises CaptureError."""
     seen: dict[str, _Seen] = {}
+    unreadable = 0
     for number, _, frame in capture_lines(path):
         try:
             message = orjson.loads(frame)
         except orjson.JSONDecodeError:
-            continue  # a broken frame is refused and counted when it is replayed
+            continue
         data = message.get("data", message) if isinstance(message, dict) else {}
         symbol = data.get("s") if isinstance(data, dict) else None
         if not isinstance(symbol, str):
             continue
         try:
-            _learn(seen.setdefault(symbol, _Seen()), data)
+            prices, sizes = _numbers(data)
         except (KeyError, TypeError, ValueError):
-            raise CaptureError(f"{path}, line {number}: no market data of Binance futures") from None
-    if not seen:
-        raise CaptureError(f"{path}: no frame names a symbol")
+            unreadable = unreadable or number
+            continue
+        if prices and 0 < len(symbol.encode()) <= SYMBOL_BYTES:
+            seen.setdefault(symbol, _Seen()).learn(prices, sizes, quoted=data.get("e") != "trade")
+    if not seen and unreadable:
+        raise CaptureError(f"{path}, line {unreadable}: no market data of Binance futures")
+    if not 0 < len(seen) <= MAX_INSTRUMENTS:
+        raise CaptureError(f"{path}: market data of {len(seen)} symbols; allowed are 1 to {MAX_INSTRUMENTS}")
     return tuple(
         Instrument(
             index=index, symbol=symbol, base=symbol, quote="", price_exp=item.price_exp, size_exp=item.size_exp,
@@ -88,19 +110,24 @@ def scan_instruments(path: Path) -> tuple[Instrument, ...]:
     )
 
 
-def _learn(seen: _Seen, data: dict) -> None:
+def _numbers(data: dict) -> tuple[list[str], list[str]]:
+    """Prices and sizes of everything that a frame quotes or trades; none for other events.
+
+    Raises KeyError, TypeError or ValueError for a frame without them, or with what is no number.
+    """
     kind = data.get("e")
     if kind == "depthUpdate":
-        for price, size in (*data["b"], *data["a"]):
-            seen.level(price, size)
+        levels = [(price, size) for price, size in (*data["b"], *data["a"])]
     elif kind == "bookTicker" or (kind is None and "B" in data):
-        for price, size in ((data["b"], data["B"]), (data["a"], data["A"])):
-            seen.level(price, size)
-            seen.prices.add(price)
-            seen.sizes.add(size)
+        levels = [(data["b"], data["B"]), (data["a"], data["A"])]
     elif kind == "trade":
-        seen.level(data["p"], data["q"])
-        seen.sizes.add(data["q"])
+        levels = [(data["p"], data["q"])]
+    else:
+        levels = []
+    for text in itertools.chain.from_iterable(levels):
+        if not _DECIMAL.fullmatch(text):
+            raise ValueError(f"{text!r} is no price or size")
+    return [price for price, _ in levels], [size for _, size in levels]
 
 
 def capture_inputs(path: Path, instruments: tuple[Instrument, ...]) -> Iterator[JournalEntry]:

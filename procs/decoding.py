@@ -19,9 +19,9 @@ from engine.ingest.kernel import (
     ingest_start,
     ingest_timer,
 )
-from engine.instruments import Instrument
+from engine.instruments import MAX_INSTRUMENTS, Instrument
 from engine.reasons import Reason
-from engine.records import MARKET
+from engine.records import MARKET, Kind
 from engine.stage import as_bytes
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
@@ -39,38 +39,61 @@ class Decoder:
         self.state = state
         self.instruments = tuple(instruments)
         self.ingest_id = 0
-        self.records = np.zeros(INGEST_OUTBOX_RECORDS, MARKET)
+        # Whatever an input gives, and behind the GAP records of all instruments once more, for `dropped`.
+        self.records = np.zeros(INGEST_OUTBOX_RECORDS + MAX_INSTRUMENTS, MARKET)
         self.outbox = as_bytes(self.records)
         self._state = as_bytes(state)
+        self._waiting = state["snapshot_wanted"][0]
+        self._processed, self._out = state["processed"], state["out"]
+        # As they were before the last input, for `dropped`.
+        self._waiting_before = self._waiting.copy()
+        self._processed_before = self._out_before = 0
+
+    def _remember(self) -> None:
+        self._waiting_before[:] = self._waiting
+        self._processed_before, self._out_before = int(self._processed[0]), int(self._out[0])
 
     def start(self, ts_ns: int) -> int:
         """Announce the instruments."""
+        self._remember()
         return int(ingest_start(self._state, ts_ns, self.outbox))
 
     def frame(self, data: bytes, ts_ns: int) -> int:
         """A WebSocket frame; a refused one is counted by reason in the state and gives no records."""
         self.ingest_id += 1
+        self._remember()
         return max(0, int(ingest_frame(self._state, data, ts_ns, self.ingest_id, self.outbox)))
 
     def snapshot(self, instrument: int, body: bytes, ts_ns: int) -> int:
         """A REST depth body."""
         self.ingest_id += 1
+        self._remember()
         return max(0, int(ingest_snapshot(self._state, instrument, body, ts_ns, self.ingest_id, self.outbox)))
 
     def timer(self, now_ns: int) -> int:
         """The idle timer fired."""
+        self._remember()
         return int(ingest_timer(self._state, now_ns, self.outbox))
 
     def lost(self, instrument: int, ts_ns: int) -> int:
         """Data of an instrument (or ALL_INSTRUMENTS) were lost."""
+        self._remember()
         return int(ingest_lost(self._state, instrument, self.ingest_id, ts_ns, self.outbox))
 
     def dropped(self, ts_ns: int) -> int:
-        """The records of the last input found no room downstream: they are gone, and the books with them."""
-        self.state["processed"] -= 1
-        self.state["dropped"][0, Reason.RING_FULL] += 1
+        """The records of the last input found no room downstream: they are gone, and the books concerned with them.
+
+        A book that was in sequence before that input gets a GAP, also where one is among the records that are gone;
+        a book that was not has had its own, and waits for a snapshot, again if that was the input.
+        """
+        frames = int(self._processed[0]) - self._processed_before
+        self._processed -= frames
+        self.state["dropped"][0, Reason.RING_FULL] += frames
+        gone = self.records[: int(self._out[0]) - self._out_before]
+        self._out -= len(gone)
+        self._waiting[:] = self._waiting_before
         count = 0
-        for index in range(len(self.instruments)):
+        for index in np.unique(gone["instrument"][gone["kind"] != Kind.CLOCK]).tolist():
             room = self.outbox[count * MARKET.itemsize :]
             count += int(ingest_lost(self._state, index, self.ingest_id, ts_ns, room))
         return count
@@ -85,7 +108,9 @@ class Decoder:
             return self.timer(entry.ts_ns)
         if entry.kind == Entry.START:
             return self.start(entry.ts_ns)
-        return self.lost(entry.source - 1, entry.ts_ns)
+        if entry.kind == Entry.LOST:
+            return self.lost(entry.source - 1, entry.ts_ns)
+        raise ValueError(f"entry {entry.ordinal} of kind {entry.kind} is no input of ingestion")
 
 
 def replay_inputs(decoder: Decoder, entries: Iterator[JournalEntry]) -> Iterator[int]:

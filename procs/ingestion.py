@@ -23,6 +23,7 @@ from procs.table import Role
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.market_streams import market_socket_urls
 from procs.venues.binance_usdm.rest import fetch_depth
+from shm.control import TripSource
 
 _TIMER_S = 0.01
 _BACK_OFF_S = (0.05, 0.25, 0.5, 1.0, 2.0, 5.0)
@@ -82,7 +83,9 @@ class Ingestion:
             self._journal.write(Entry.DROPPED, b"", now)
             self._outlet.drop(count)
             count = self._decoder.dropped(now)
-        self._outlet.give(self._decoder.outbox, count)
+        if self._outlet.give(self._decoder.outbox, count) < count:
+            # A book gets one GAP between two snapshots, so the reserve holds them all; without it nothing is sure.
+            self.context.control.trip(TripSource.INTEGRITY)
 
     def on_frame(self, data: bytes) -> None:
         """A frame came off a socket."""

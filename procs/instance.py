@@ -131,6 +131,7 @@ class Mapping:
         self.clock_offset = self.control.session_offset_ns
         self._segments: list[Segment] = []
         self._rings: dict[str, Ring] = {}
+        self._states: dict[Role, np.ndarray] = {}
         self._latency: np.ndarray | None = None
 
     def now_ns(self) -> int:
@@ -148,10 +149,12 @@ class Mapping:
 
     def state(self, role: Role) -> np.ndarray:
         """The state of a stage, shape (1,), shared with it."""
-        dtype = state_dtype(role, self.plan.instruments)
-        segment = state_segment(self.plan, role, dtype, create=False, read_only=self._read_only)
-        self._segments.append(segment)
-        return segment.array(dtype, 0, 1)
+        if role not in self._states:
+            dtype = state_dtype(role, self.plan.instruments)
+            segment = state_segment(self.plan, role, dtype, create=False, read_only=self._read_only)
+            self._segments.append(segment)
+            self._states[role] = segment.array(dtype, 0, 1)
+        return self._states[role]
 
     def consumer_bell(self, ring_name: str) -> Doorbell:
         """The doorbell of whoever reads a ring."""
@@ -175,6 +178,7 @@ class Mapping:
     def close(self) -> None:
         """Let go of every segment."""
         self._latency = None
+        self._states.clear()
         for ring in self._rings.values():
             ring.segment.close()
         for segment in self._segments:

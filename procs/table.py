@@ -11,6 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 from engine.records import FEATURE, MARKET, ORDER, PREDICTION, REPORT
+from engine.settings import SettingsError
 
 
 class Role(IntEnum):
@@ -75,6 +76,7 @@ PROCESSES = (
     ProcessSpec(Role.INGESTION, False, True, (), ("market",)),
 )
 PROCESS_BY_ROLE = {process.role: process for process in PROCESSES}
+SMALLEST_RING = 1024
 # Stages in the order of the data, the order in which they are drained and stopped.
 PATH = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.EXECUTION, Role.GATEWAY)
 
@@ -82,16 +84,18 @@ PATH = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.EXECUTION,
 def ring_capacities(budget_bytes: int, reserved_bytes: int) -> dict[str, int]:
     """Capacities that fit the memory budget beside what else is needed: the largest ring is halved until they do.
 
-    Raises ValueError when even rings of 1,024 records do not fit.
+    Raises SettingsError when even the smallest rings do not fit.
     """
     capacities = {ring.name: ring.capacity for ring in RINGS}
     while sum(capacities[ring.name] * ring.dtype.itemsize for ring in RINGS) + reserved_bytes > budget_bytes:
-        largest = max(RINGS, key=lambda ring: capacities[ring.name] * ring.dtype.itemsize)
-        if capacities[largest.name] <= 1024:
-            raise ValueError(
-                f"a memory budget of {budget_bytes >> 20} MiB is too small: {reserved_bytes >> 20} MiB are needed "
-                "beside the rings"
+        can_shrink = [ring for ring in RINGS if capacities[ring.name] > SMALLEST_RING]
+        if not can_shrink:
+            least = reserved_bytes + sum(capacities[ring.name] * ring.dtype.itemsize for ring in RINGS)
+            raise SettingsError(
+                f"engine.memory_budget_mib = {budget_bytes >> 20}: at least {-(-least // 2**20)} are needed for rings "
+                f"of {SMALLEST_RING} records and what lies beside them"
             )
+        largest = max(can_shrink, key=lambda ring: capacities[ring.name] * ring.dtype.itemsize)
         capacities[largest.name] //= 2
     return capacities
 
@@ -100,17 +104,20 @@ def placement(cores: tuple[int, ...], chosen: str) -> tuple[dict[Role, tuple[int
     """Cores of every role, whether the hot stages spin, and the reason in words.
 
     auto: a core for each hot stage and one more -> each on its own, spinning; fewer -> the hot stages together
-    on the last core, blocking, everything else on the others. pinned: the 16-core table.
+    on the last core, blocking, everything else on the others. pinned: the 16-core table, by place among the cores
+    that this process may use. Raises SettingsError when there are too few for it.
     """
     hot = [process.role for process in reversed(PROCESSES) if process.hot]
     others = [role for role in Role if role not in hot]
     if chosen == "pinned":
-        table = {
-            Role.INGESTION: (0, 1), Role.VALIDATION: (2, 3), Role.FEATURES: (4, 5, 6, 7), Role.ML: (8, 9, 10, 11),
-            Role.EXECUTION: (12,), Role.GATEWAY: (13,),
-        }
         if len(cores) < 16:
-            raise ValueError(f"placement 'pinned' needs 16 cores, this process may use {len(cores)}; use 'auto'")
+            raise SettingsError(
+                f"engine.placement = 'pinned': 16 cores are needed, this process may use {len(cores)}; 'auto' fits any"
+            )
+        table = {
+            Role.INGESTION: cores[0:2], Role.VALIDATION: cores[2:4], Role.FEATURES: cores[4:8], Role.ML: cores[8:12],
+            Role.EXECUTION: cores[12:13], Role.GATEWAY: cores[13:14],
+        }
         return {role: table.get(role, cores) for role in Role}, True, "the fixed table for 16 cores"
     if len(cores) > len(hot):
         assigned: dict[Role, tuple[int, ...]] = {role: (cores[place + 1],) for place, role in enumerate(hot)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,40 +41,53 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _run(options: argparse.Namespace) -> int:
+    """Run the command; each imports what it needs: `kill` must not wait for a library that it does not use."""
+    if options.command == "run":
+        from tools.run import run_command
+
+        return run_command(options)
+    if options.command == "replay":
+        from tools.replay import replay_command
+
+        return replay_command(options)
+    if options.command == "status":
+        from tools.status import status_command
+
+        return status_command(options)
+    if options.command == "kill":
+        from tools.kill import kill_command
+
+        return kill_command(options)
+    if options.command == "venue":
+        from tools.venue import venue_command
+
+        return venue_command(options)
+    from tools.check import check_command
+
+    return check_command(options)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. No traceback reaches a user: what is not foreseen is said in one line and exits with 1."""
     options = _parser().parse_args(arguments)
     try:
-        # Each command imports what it needs: `kill` must not wait for a library that it does not use.
-        if options.command == "run":
-            from tools.run import run_command
-
-            return run_command(options)
-        if options.command == "replay":
-            from tools.replay import replay_command
-
-            return replay_command(options)
-        if options.command == "status":
-            from tools.status import status_command
-
-            return status_command(options)
-        if options.command == "kill":
-            from tools.kill import kill_command
-
-            return kill_command(options)
-        if options.command == "venue":
-            from tools.venue import venue_command
-
-            return venue_command(options)
-        from tools.check import check_command
-
-        return check_command(options)
+        code = _run(options)
+        sys.stdout.flush()
+        return code
     except (SettingsError, UsageError) as error:
         print(f"bot4: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
+        # Whoever read the output has gone; the interpreter must not try to flush the rest of it at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
+        return 1
+    except Exception as error:  # the last resort of the promise above
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        print(f"bot4: {type(error).__name__}: {error} ({where}); this should not happen", file=sys.stderr)
         return 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import orjson
 
@@ -13,7 +14,7 @@ from shm.segment import SegmentError
 
 
 def kill_command(options: argparse.Namespace) -> int:
-    """Trip the instance; exit code 1 when none of that name is there."""
+    """Trip the instance; exit code 1 when none of that name is there, or only what a dead one left."""
     name = read_settings(options.config).engine.name
     try:
         control = ControlBlock.attach(instance=name, kernel_digest=None)
@@ -21,10 +22,15 @@ def kill_command(options: argparse.Namespace) -> int:
         print(f"bot4: no engine named {name!r} is running ({error})", file=sys.stderr)
         return 1
     word = control.trip(TripSource.OPERATOR)
+    alive = Path(f"/proc/{control.supervisor_pid}").exists()
     control.close()
     sources = [source.name.lower() for source in tripped_sources(word)]
     if options.json:
         sys.stdout.buffer.write(orjson.dumps({"name": name, "emergency_word": word, "tripped_by": sources}) + b"\n")
     else:
-        print(f"{name}: emergency word set by {', '.join(sources)} (trip {trip_count(word)}); cancelling everything")
+        then = "; cancelling everything" if alive else ""
+        print(f"{name}: emergency word set by {', '.join(sources)} (trip {trip_count(word)}){then}")
+    if not alive:
+        print("bot4: its supervisor is dead; look at the venue itself for orders that rest there", file=sys.stderr)
+        return 1
     return 0

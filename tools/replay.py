@@ -16,7 +16,7 @@ from procs.journal.reader import JournalError
 from procs.replay import ReplayError, open_source, replay_fused
 from procs.replay_processes import replay_auto
 from shm.segment import SegmentError
-from tools.run import write_summary
+from tools.run import check_summary_path, write_summary
 from tools.usage import UsageError
 
 
@@ -34,6 +34,9 @@ def replay_command(options: argparse.Namespace) -> int:
     """Replay and report; 0 when every record is accounted for."""
     settings = read_settings(options.config)
     speed = _speed(options.speed)
+    if options.fills == "sim":
+        raise UsageError("--fills sim: captures are replayed without fills as yet; allowed is none")
+    check_summary_path(options.summary)
     try:
         source = open_source(options.source, settings)
         if options.fills and source.is_session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from procs.venues.binance_usdm.endpoints import CredentialsError, VenueUnreachab
 from shm.clock import python_monotonic_ns
 from shm.segment import SegmentError
 from tools.status import status_line
+from tools.usage import UsageError
 
 
 class _StatusLines:
@@ -47,6 +49,12 @@ def _settings(options: argparse.Namespace) -> Settings:
     return settings
 
 
+def check_summary_path(path: Path | None) -> None:
+    """Refuse a place where no summary can be written before the work is done, not after. Raises UsageError."""
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise UsageError(f"--summary {path}: a file in a folder that exists and can be written to is needed")
+
+
 def write_summary(path: Path | None, folder: str, summary: dict[str, Any]) -> None:
     """The summary as JSON, into the session's folder and to the file that was asked for."""
     text = orjson.dumps(summary, option=orjson.OPT_INDENT_2)
@@ -56,12 +64,13 @@ def write_summary(path: Path | None, folder: str, summary: dict[str, Any]) -> No
         try:
             path.write_bytes(text)
         except OSError as error:
-            raise SettingsError(f"--summary {path}: {error.strerror}") from None
+            raise UsageError(f"--summary {path}: {error.strerror}") from None
 
 
 def run_command(options: argparse.Namespace) -> int:
     """Run an engine until the time is over or Ctrl-C; 0 when it ended clean and equal to the venue."""
     settings = _settings(options)
+    check_summary_path(options.summary)
 
     def say(text: str) -> None:
         print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
@@ -74,7 +83,7 @@ def run_command(options: argparse.Namespace) -> int:
         say("stopping: no more entries, cancelling, waiting for final reports")
         summary = supervisor.stop()
         write_summary(options.summary, supervisor.plan.folder, summary)
-    except SettingsError:
+    except (SettingsError, UsageError):
         raise
     except (EngineError, VenueUnreachable, CredentialsError, ModelError, SegmentError, ValueError) as error:
         print(f"bot4: {error}", file=sys.stderr)
