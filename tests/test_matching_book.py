@@ -9,18 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.matching.book import (
-    MAX_ORDERS,
-    ORDER_ID_STEP,
-    cancel,
-    cancel_all,
-    event_buffer,
-    events_needed,
-    levels,
-    new_book,
-    submit,
-)
-from engine.matching.events import EventKind, Refusal
+from engine.matching.book import MAX_ORDERS, ORDER_ID_STEP, event_buffer, events_needed, levels, new_book
+from engine.matching.commands import amend, cancel, cancel_all, submit
+from engine.matching.events import EventKind, Refusal, SelfTrade
 from engine.records import OrderType, Side, TimeInForce
 from engine.stage import as_bytes
 
@@ -34,11 +25,23 @@ class Kernel:
         self.book = new_book(0)
         self.time_ns = 0
 
-    def submit(self, owner, side, order_type, time_in_force, price, size) -> np.ndarray:
+    def submit(
+        self, owner, side, order_type, time_in_force, price, size, self_trade=SelfTrade.NONE
+    ) -> np.ndarray:
         self.time_ns += 1
         room = events_needed(self.book)
         count = submit(
-            as_bytes(self.book), owner, side, order_type, time_in_force, price, size, self.time_ns, EVENT_BYTES
+            as_bytes(self.book), owner, side, order_type, time_in_force, price, size, self_trade, self.time_ns,
+            EVENT_BYTES,
+        )
+        assert count <= room
+        return EVENTS[:count].copy()
+
+    def amend(self, owner, order_id, price, size, post_only=False, self_trade=SelfTrade.NONE) -> np.ndarray:
+        self.time_ns += 1
+        room = events_needed(self.book)
+        count = amend(
+            as_bytes(self.book), owner, order_id, price, size, post_only, self_trade, self.time_ns, EVENT_BYTES
         )
         assert count <= room
         return EVENTS[:count].copy()
@@ -74,32 +77,63 @@ class ListExchange:
             facing = [order for order in facing if side * order.price <= side * price]
         return sorted(facing, key=lambda order: side * order.price)  # stable: time priority
 
-    def submit(self, owner, side, order_type, time_in_force, price, size) -> list[tuple]:
+    def submit(
+        self, owner, side, order_type, time_in_force, price, size, self_trade=SelfTrade.NONE
+    ) -> list[tuple]:
         limit = None if order_type == OrderType.MARKET else price
         facing = self._candidates(side, limit)
         if order_type == OrderType.LIMIT:
             if time_in_force == TimeInForce.GTX and facing:
                 return [("rejected", Refusal.WOULD_TAKE)]
-            if time_in_force == TimeInForce.FOK and sum(order.left for order in facing) < size:
-                return [("rejected", Refusal.CANNOT_FILL)]
+            if time_in_force == TimeInForce.FOK:
+                self_trade = SelfTrade.NONE
+                if sum(order.left for order in facing) < size:
+                    return [("rejected", Refusal.CANNOT_FILL)]
         order_id = self.next_id
         self.next_id += ORDER_ID_STEP
-        said: list[tuple] = [("accepted", order_id)]
+        rests = order_type == OrderType.LIMIT and time_in_force in (TimeInForce.GTC, TimeInForce.GTX)
+        return [("accepted", order_id), *self._enter(order_id, owner, side, price, size, facing, rests, self_trade)]
+
+    def _enter(self, order_id, owner, side, price, size, facing, rests, self_trade) -> list[tuple]:
+        said: list[tuple] = []
         left = size
         for order in facing:
             if left == 0:
                 break
+            if order.owner == owner and self_trade != SelfTrade.NONE:
+                if self_trade in (SelfTrade.EXPIRE_MAKER, SelfTrade.EXPIRE_BOTH):
+                    said.append(("prevented", order.order_id, order.left))
+                    order.left = 0
+                if self_trade in (SelfTrade.EXPIRE_TAKER, SelfTrade.EXPIRE_BOTH):
+                    said.append(("prevented", order_id, left))
+                    left = 0
+                continue
             traded = min(left, order.left)
             left -= traded
             order.left -= traded
             said.append(("fill", order_id, order.order_id, order.price, traded, left, order.left))
         self.orders = [order for order in self.orders if order.left]
-        rests = order_type == OrderType.LIMIT and time_in_force in (TimeInForce.GTC, TimeInForce.GTX)
         if left and rests:
             self.orders.append(Resting(order_id, owner, side, price, left))
         elif left:
             said.append(("expired", order_id, left))
         return said
+
+    def amend(self, owner, order_id, price, size, post_only=False, self_trade=SelfTrade.NONE) -> list[tuple]:
+        mine = [order for order in self.orders if order.order_id == order_id and order.owner == owner]
+        if not mine:
+            return [("rejected", Refusal.UNKNOWN_ORDER)]
+        (order,) = mine
+        facing = self._candidates(order.side, price)
+        if post_only and facing:
+            self.orders.remove(order)
+            return [("cancelled", order_id, order.left)]
+        said: list[tuple] = [("amended", order_id, price, size)]
+        if price == order.price and size <= order.left:
+            order.left = size
+            return said
+        self.orders.remove(order)
+        return said + self._enter(order_id, owner, order.side, price, size, facing, True, self_trade)
 
     def cancel(self, owner, order_id) -> list[tuple]:
         for order in self.orders:
@@ -134,7 +168,10 @@ def said_by(events: np.ndarray) -> list[tuple]:
                 int(event["remaining"]), int(event["maker_remaining"]),
             ))
         elif kind == EventKind.EXPIRED:
-            words.append(("expired", order_id, int(event["remaining"])))
+            word = "prevented" if event["reason"] == Refusal.SELF_TRADE else "expired"
+            words.append((word, order_id, int(event["remaining"])))
+        elif kind == EventKind.AMENDED:
+            words.append(("amended", order_id, int(event["price"]), int(event["size"])))
         elif kind == EventKind.CANCELLED:
             words.append(("cancelled", order_id, int(event["remaining"])))
         elif kind == EventKind.REJECTED:
@@ -150,10 +187,16 @@ NEW = st.tuples(
     st.sampled_from([TimeInForce.GTC, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTX]),
     st.one_of(st.integers(95, 105), st.sampled_from([1, 10**6, 10**12])),
     st.integers(1, 9),
+    st.sampled_from(SelfTrade),
 )
-CANCEL = st.tuples(st.just("cancel"), st.integers(1, 3), st.integers(1, 60).map(ORDER_ID_STEP.__mul__))
+IDS = st.integers(1, 60).map(ORDER_ID_STEP.__mul__)
+AMEND = st.tuples(
+    st.just("amend"), st.integers(1, 3), IDS, st.integers(95, 105), st.integers(1, 9), st.booleans(),
+    st.sampled_from(SelfTrade),
+)
+CANCEL = st.tuples(st.just("cancel"), st.integers(1, 3), IDS)
 CANCEL_ALL = st.tuples(st.just("cancel_all"), st.integers(1, 3))
-COMMANDS = st.lists(st.one_of(NEW, NEW, NEW, CANCEL, CANCEL_ALL), max_size=60)
+COMMANDS = st.lists(st.one_of(NEW, NEW, NEW, AMEND, AMEND, CANCEL, CANCEL_ALL), max_size=60)
 
 
 @settings(max_examples=300, deadline=None)
@@ -165,12 +208,8 @@ def test_kernel_equals_list_exchange(commands):
     touch = (0, 0, 0, 0)
     last_id = 0
     for name, *arguments in commands:
-        if name == "new":
-            events, expected = kernel.submit(*arguments), oracle.submit(*arguments)
-        elif name == "cancel":
-            events, expected = kernel.cancel(*arguments), oracle.cancel(*arguments)
-        else:
-            events, expected = kernel.cancel_all(*arguments), oracle.cancel_all(*arguments)
+        method = "submit" if name == "new" else name
+        events, expected = getattr(kernel, method)(*arguments), getattr(oracle, method)(*arguments)
         said = said_by(events)
         assert (sorted(said) if name == "cancel_all" else said) == expected
         for side in (Side.BUY, Side.SELL):
@@ -197,14 +236,20 @@ def test_kernel_equals_list_exchange(commands):
 @settings(max_examples=50, deadline=None)
 @given(COMMANDS)
 def test_nothing_is_made_or_lost(commands):
-    """What was accepted = twice what traded + what was cancelled or expired + what still rests."""
+    """What was accepted and added by amendments = twice what traded + what was cancelled or expired + what rests."""
     kernel = Kernel()
     accepted = traded = gone = 0
     for name, *arguments in commands:
+        open_before = {
+            int(kernel.book["order_id"][0][slot]): int(kernel.book["order_remaining"][0][slot])
+            for slot in kernel.book["live"][0][: int(kernel.book["live_count"][0])]
+        }
         events = getattr(kernel, "submit" if name == "new" else name)(*arguments)
         sizes = {kind: int(events["size"][events["kind"] == kind].sum()) for kind in EventKind}
         left = {kind: int(events["remaining"][events["kind"] == kind].sum()) for kind in EventKind}
         accepted += sizes[EventKind.ACCEPTED]
+        for event in events[events["kind"] == EventKind.AMENDED]:
+            accepted += int(event["size"]) - open_before[int(event["order_id"])]
         traded += sizes[EventKind.FILL]
         gone += left[EventKind.CANCELLED] + left[EventKind.EXPIRED]
     resting = sum(size for side in (Side.BUY, Side.SELL) for _, size in levels(kernel.book, side, 1000))
@@ -265,3 +310,50 @@ def test_an_order_of_somebody_else_cannot_be_cancelled():
     order_id = int(kernel.submit(1, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 100, 5)[0]["order_id"])
     assert said_by(kernel.cancel(2, order_id)) == [("rejected", Refusal.UNKNOWN_ORDER)]
     assert said_by(kernel.cancel(1, order_id)) == [("cancelled", order_id, 5)]
+
+
+@pytest.mark.parametrize(
+    ("price", "size", "first"),
+    [(100, 3, True), (100, 5, True), (100, 6, False), (101, 5, False), (99, 5, None)],
+)
+def test_an_amendment_keeps_its_place_only_for_the_same_price_and_no_more_size(price, size, first):
+    """first: whether the amended order is served before the one behind it; None: it waits at a worse price."""
+    kernel = Kernel()
+    amended, other = (
+        int(kernel.submit(owner, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 100, 5)[0]["order_id"])
+        for owner in (1, 2)
+    )
+    kernel.amend(1, amended, price, size)
+    if price == 101:  # alone at the better price, so the other one must be made to compete
+        kernel.amend(2, other, 101, 5)
+        kernel.amend(1, amended, 101, 6)
+    events = kernel.submit(3, Side.SELL, OrderType.MARKET, TimeInForce.GTC, 0, 1)
+    served = int(events["maker_order_id"][events["kind"] == EventKind.FILL][0])
+    assert served == (amended if first else other)
+
+
+def test_an_amendment_may_trade():
+    kernel = Kernel()
+    kernel.submit(2, Side.SELL, OrderType.LIMIT, TimeInForce.GTC, 105, 4)
+    order_id = int(kernel.submit(1, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 100, 5)[0]["order_id"])
+    words = said_by(kernel.amend(1, order_id, 105, 6))
+    assert [word[0] for word in words] == ["amended", "fill"]
+    assert levels(kernel.book, Side.BUY, 9) == [(105, 2)]
+    assert said_by(kernel.amend(1, order_id, 105, 0)) == [("rejected", Refusal.BAD_SIZE)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        (SelfTrade.NONE, ["accepted", "fill", "fill"]),
+        (SelfTrade.EXPIRE_TAKER, ["accepted", "prevented"]),
+        (SelfTrade.EXPIRE_MAKER, ["accepted", "prevented", "fill"]),
+        (SelfTrade.EXPIRE_BOTH, ["accepted", "prevented", "prevented"]),
+    ],
+)
+def test_self_trade_prevention(mode, expected):
+    kernel = Kernel()
+    kernel.submit(1, Side.SELL, OrderType.LIMIT, TimeInForce.GTC, 100, 5)
+    kernel.submit(2, Side.SELL, OrderType.LIMIT, TimeInForce.GTC, 100, 20)
+    events = kernel.submit(1, Side.BUY, OrderType.LIMIT, TimeInForce.GTC, 100, 8, mode)
+    assert [word[0] for word in said_by(events)] == expected

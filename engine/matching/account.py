@@ -4,7 +4,8 @@ This is the venue's own ledger and shares no code with the engine's. Money is in
 are in size units of the contract. Rounding, stated once: closing q of a position of Q with entry cost C removes
 trunc(C * q / Q) of the cost; the fee of a fill is trunc(notional * rate); a notional is exact as long as price and
 size together have at most eight decimals.
-Invariant: wallet = starting balance + realised - fees. Cost is the sum of the entry notionals and never negative.
+Invariant: wallet = starting balance + realised - fees + funding + insurance. Cost is the sum of the entry notionals
+and never negative.
 Cost: some tens of ns a fill.
 """
 
@@ -19,12 +20,15 @@ from engine.stage import BYTES
 from engine.units import mul_div, notional
 
 RATE_ONE = 100_000_000  # a fee rate of 1 in 1e-8
+TAKER, MAKER, FREE = 0, 1, 2  # which fee a fill costs
 
 ACCOUNT = np.dtype(
     [
         ("wallet", "<i8"),  # 1e-8 quote
         ("realised", "<i8"),  # 1e-8, sum over all closes, without fees
         ("fees", "<i8"),  # 1e-8 paid
+        ("funding", "<i8"),  # 1e-8 received less paid
+        ("insurance", "<i8"),  # 1e-8 received from the insurance fund less paid to it
         ("maker_rate", "<i8"),  # 1e-8
         ("taker_rate", "<i8"),
         ("last_realised", "<i8"),  # of the last fill
@@ -53,9 +57,10 @@ def new_account(balance: int, maker_rate: int, taker_rate: int, leverage: int) -
 
 
 @kernel(types.int64(BYTES, types.int64, types.int64, types.int64, types.int64, types.int64))
-def apply_fill(account_bytes: np.ndarray, symbol: int, side: int, price: int, size: int, maker: int) -> int:
+def apply_fill(account_bytes: np.ndarray, symbol: int, side: int, price: int, size: int, fee_kind: int) -> int:
     """Book one fill; returns the realised profit in 1e-8 (also in last_realised; the fee is in last_fee).
 
+    fee_kind: TAKER, MAKER or FREE.
     A fill against the position closes first and opens the other way with what is left.
     Raises OverflowError beyond int64.
     """
@@ -73,7 +78,9 @@ def apply_fill(account_bytes: np.ndarray, symbol: int, side: int, price: int, si
     if size > closing:
         account.cost[symbol] += notional(price, size - closing, unit_exp)
     account.position[symbol] = position + side * size
-    rate = account.maker_rate if maker != 0 else account.taker_rate
+    rate = 0
+    if fee_kind != FREE:
+        rate = account.maker_rate if fee_kind == MAKER else account.taker_rate
     fee = mul_div(notional(price, size, unit_exp), rate, RATE_ONE)
     account.wallet += realised - fee
     account.realised += realised

@@ -1,4 +1,4 @@
-"""Order book with price-time priority: matching as a kernel.
+"""The order book: price levels, queues and the order pool, with what the commands (commands.py) build upon.
 
 Layout: one BOOK record holds everything. Each side is a sorted array of price levels with the best level last, so
 that work near the touch moves little memory and far orders are as good as near ones. A level is a FIFO of orders,
@@ -7,21 +7,20 @@ Invariants: levels of a side ascend in side * price; no level is empty; bid < as
 size is the sum of what its orders have left; order and trade ids rise; each LEVEL event has an update id of its own
 and ids between commands have holes, as on the real venue.
 A command is given its time; it writes what happened to `events`, in order. Callers provide room: a command needs at
-most `events_needed` records. Orders of one owner may match each other (the venue's self-trade mode NONE).
-Cost: binary search of a level plus the memory move behind it; finding an order by id scans the live list (cancels of
-clients only; the flow knows the place). Capacity is fixed: a resting order beyond it is refused with BOOK_FULL.
+most `events_needed` records.
+Cost: binary search of a level plus the memory move behind it; finding an order by id scans the live list (cancels and
+amendments of clients only; the flow knows the place).
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import types
 
 from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
-from engine.matching.events import EVENT, EventKind, Refusal
-from engine.records import OrderType, Side, TimeInForce
-from engine.stage import BYTES, as_bytes
+from engine.matching.events import EVENT, EventKind
+from engine.records import Side
+from engine.stage import as_bytes
 
 MAX_ORDERS = 8192  # of one book
 MAX_LEVELS = 2048  # of one side
@@ -61,26 +60,10 @@ BOOK = np.dtype(
     align=True,
 )
 
-_NONE = -1
-_NO_LIMIT = 2**62  # beyond every price
+NO_SLOT = -1
 _BUY = int(Side.BUY)
-_SELL = int(Side.SELL)
-_MARKET = int(OrderType.MARKET)
-_GTC = int(TimeInForce.GTC)
-_FOK = int(TimeInForce.FOK)
-_GTX = int(TimeInForce.GTX)
-_ACCEPTED = int(EventKind.ACCEPTED)
-_FILL = int(EventKind.FILL)
-_CANCELLED = int(EventKind.CANCELLED)
-_EXPIRED = int(EventKind.EXPIRED)
-_REJECTED = int(EventKind.REJECTED)
 _LEVEL = int(EventKind.LEVEL)
 _TOUCH = int(EventKind.TOUCH)
-_WOULD_TAKE = int(Refusal.WOULD_TAKE)
-_CANNOT_FILL = int(Refusal.CANNOT_FILL)
-_BOOK_FULL = int(Refusal.BOOK_FULL)
-_UNKNOWN_ORDER = int(Refusal.UNKNOWN_ORDER)
-_BAD_SIZE = int(Refusal.BAD_SIZE)
 
 
 def new_book(symbol: int, first_id: int = 1) -> np.ndarray:
@@ -203,8 +186,8 @@ def insert_level(book: np.ndarray, side: int, place: int, price: int) -> None:
         book[0].level_tail[index] = book[0].level_tail[index - 1]
     book[0].level_price[offset + place] = price
     book[0].level_size[offset + place] = 0
-    book[0].level_head[offset + place] = _NONE
-    book[0].level_tail[offset + place] = _NONE
+    book[0].level_head[offset + place] = NO_SLOT
+    book[0].level_tail[offset + place] = NO_SLOT
     book[0].level_count[side_index(side)] = last + 1
 
 
@@ -236,9 +219,54 @@ def free_slot(book: np.ndarray, slot: int) -> None:
 
 
 @kernel()
-def rest(
-    book: np.ndarray, order_id: int, owner: int, side: int, price: int, size: int
-) -> int:
+def drop_head(book: np.ndarray, level: int) -> None:
+    """Take the oldest order of a level out of its queue and the pool; the level's size is the caller's affair."""
+    slot = book[0].level_head[level]
+    following = book[0].order_next[slot]
+    book[0].level_head[level] = following
+    if following == NO_SLOT:
+        book[0].level_tail[level] = NO_SLOT
+    else:
+        book[0].order_previous[following] = NO_SLOT
+    free_slot(book, slot)
+
+
+@kernel()
+def take_out(book: np.ndarray, slot: int) -> int:
+    """Remove the order at a place of the pool from the book; returns what its level has left."""
+    side = book[0].order_side[slot]
+    place = find_level(book, side, book[0].order_price[slot])
+    level = side_offset(side) + place
+    before = book[0].order_previous[slot]
+    after = book[0].order_next[slot]
+    if before == NO_SLOT:
+        book[0].level_head[level] = after
+    else:
+        book[0].order_next[before] = after
+    if after == NO_SLOT:
+        book[0].level_tail[level] = before
+    else:
+        book[0].order_previous[after] = before
+    book[0].level_size[level] -= book[0].order_remaining[slot]
+    left = book[0].level_size[level]
+    if left == 0:
+        remove_level(book, side, place)
+    free_slot(book, slot)
+    return left
+
+
+@kernel()
+def find_slot(book: np.ndarray, owner: int, order_id: int) -> int:
+    """Place in the pool of an owner's live order, or NO_SLOT."""
+    for index in range(book[0].live_count):
+        slot = book[0].live[index]
+        if book[0].order_id[slot] == order_id and book[0].order_owner[slot] == owner:
+            return slot
+    return NO_SLOT
+
+
+@kernel()
+def rest(book: np.ndarray, order_id: int, owner: int, side: int, price: int, size: int) -> int:
     """Add an order at the end of its level's queue; returns the level's new size. There is room."""
     slot = book[0].live[book[0].live_count]
     book[0].order_live_index[slot] = book[0].live_count
@@ -249,195 +277,20 @@ def rest(
     book[0].order_remaining[slot] = size
     book[0].order_owner[slot] = owner
     book[0].order_side[slot] = side
-    book[0].order_next[slot] = _NONE
+    book[0].order_next[slot] = NO_SLOT
     place = find_level(book, side, price)
     level = side_offset(side) + place
     if place == book[0].level_count[side_index(side)] or book[0].level_price[level] != price:
         insert_level(book, side, place, price)
     tail = book[0].level_tail[level]
     book[0].order_previous[slot] = tail
-    if tail == _NONE:
+    if tail == NO_SLOT:
         book[0].level_head[level] = slot
     else:
         book[0].order_next[tail] = slot
     book[0].level_tail[level] = slot
     book[0].level_size[level] += size
     return book[0].level_size[level]
-
-
-@kernel()
-def crossing_size(book: np.ndarray, side: int, price: int, enough: int) -> int:
-    """How much an order of this side and limit could take at once, counted up to `enough`."""
-    offset = side_offset(-side)
-    total = 0
-    place = book[0].level_count[side_index(-side)] - 1
-    while place >= 0 and total < enough and side * book[0].level_price[offset + place] <= side * price:
-        total += book[0].level_size[offset + place]
-        place -= 1
-    return total
-
-
-@kernel()
-def match(
-    book: np.ndarray, order_id: int, owner: int, side: int, price: int, size: int, time_ns: int,
-    events: np.ndarray, count: int,
-) -> tuple[int, int]:
-    """Take from the opposite side up to a limit price; returns (count of events, size left)."""
-    opposite = side_index(-side)
-    offset = side_offset(-side)
-    remaining = size
-    while remaining > 0 and book[0].level_count[opposite] > 0:
-        place = book[0].level_count[opposite] - 1
-        level = offset + place
-        level_price = book[0].level_price[level]
-        if side * level_price > side * price:
-            break
-        while remaining > 0 and book[0].level_head[level] != _NONE:
-            slot = book[0].level_head[level]
-            traded = min(remaining, book[0].order_remaining[slot])
-            remaining -= traded
-            book[0].order_remaining[slot] -= traded
-            book[0].level_size[level] -= traded
-            written = count
-            count = put_event(
-                book, events, count, _FILL, time_ns, order_id, owner, side, level_price, traded, remaining, 0
-            )
-            events[written].trade_id = book[0].next_trade_id
-            events[written].maker_order_id = book[0].order_id[slot]
-            events[written].maker_owner = book[0].order_owner[slot]
-            events[written].maker_remaining = book[0].order_remaining[slot]
-            book[0].next_trade_id += 1
-            if book[0].order_remaining[slot] == 0:
-                following = book[0].order_next[slot]
-                book[0].level_head[level] = following
-                if following == _NONE:
-                    book[0].level_tail[level] = _NONE
-                else:
-                    book[0].order_previous[following] = _NONE
-                free_slot(book, slot)
-        left = book[0].level_size[level]
-        if left == 0:
-            remove_level(book, -side, place)
-        count = put_level(book, events, count, time_ns, -side, level_price, left)
-    return count, remaining
-
-
-@kernel()
-def submit_order(
-    book: np.ndarray, owner: int, side: int, order_type: int, time_in_force: int, price: int, size: int,
-    time_ns: int, events: np.ndarray, count: int,
-) -> int:
-    """Take one new order; returns the new count of events. Lifecycle events are written for owners >= 1 only."""
-    market = order_type == _MARKET
-    may_rest = not market and (time_in_force == _GTC or time_in_force == _GTX)
-    limit = side * _NO_LIMIT if market else price
-    refusal = 0
-    if size <= 0 or (not market and price <= 0):
-        refusal = _BAD_SIZE
-    elif may_rest and (
-        book[0].live_count >= MAX_ORDERS or book[0].level_count[side_index(side)] >= MAX_LEVELS
-    ):
-        refusal = _BOOK_FULL
-    elif not market and time_in_force == _GTX and crossing_size(book, side, limit, 1) > 0:
-        refusal = _WOULD_TAKE
-    elif not market and time_in_force == _FOK and crossing_size(book, side, limit, size) < size:
-        refusal = _CANNOT_FILL
-    if refusal != 0:
-        return put_event(book, events, count, _REJECTED, time_ns, 0, owner, side, price, size, size, refusal)
-    order_id = book[0].next_order_id
-    book[0].next_order_id += ORDER_ID_STEP
-    book[0].next_update_id += 1
-    if owner != 0:
-        count = put_event(book, events, count, _ACCEPTED, time_ns, order_id, owner, side, price, size, size, 0)
-    count, remaining = match(book, order_id, owner, side, limit, size, time_ns, events, count)
-    if remaining > 0:
-        if may_rest:
-            total = rest(book, order_id, owner, side, price, remaining)
-            count = put_level(book, events, count, time_ns, side, price, total)
-        elif owner != 0:
-            count = put_event(
-                book, events, count, _EXPIRED, time_ns, order_id, owner, side, price, size, remaining, 0
-            )
-    return put_touch(book, events, count, time_ns)
-
-
-@kernel()
-def cancel_slot(book: np.ndarray, slot: int, time_ns: int, events: np.ndarray, count: int) -> int:
-    """Take the order at a place of the pool off the book; returns the new count of events."""
-    side = book[0].order_side[slot]
-    price = book[0].order_price[slot]
-    remaining = book[0].order_remaining[slot]
-    owner = book[0].order_owner[slot]
-    order_id = book[0].order_id[slot]
-    place = find_level(book, side, price)
-    level = side_offset(side) + place
-    before = book[0].order_previous[slot]
-    after = book[0].order_next[slot]
-    if before == _NONE:
-        book[0].level_head[level] = after
-    else:
-        book[0].order_next[before] = after
-    if after == _NONE:
-        book[0].level_tail[level] = before
-    else:
-        book[0].order_previous[after] = before
-    book[0].level_size[level] -= remaining
-    left = book[0].level_size[level]
-    if left == 0:
-        remove_level(book, side, place)
-    free_slot(book, slot)
-    if owner != 0:
-        count = put_event(
-            book, events, count, _CANCELLED, time_ns, order_id, owner, side, price, remaining, remaining, 0
-        )
-    return put_level(book, events, count, time_ns, side, price, left)
-
-
-@kernel(types.int64(BYTES, types.int64, types.int64, types.int64, types.int64, types.int64, types.int64,
-                    types.int64, BYTES))
-def submit(
-    book_bytes: np.ndarray, owner: int, side: int, order_type: int, time_in_force: int, price: int, size: int,
-    time_ns: int, event_bytes: np.ndarray,
-) -> int:
-    """One new order on a book; returns how many events were written from the start of the event array.
-
-    book_bytes: uint8 view of BOOK; event_bytes: uint8 view of EVENT with room for `events_needed`.
-    """
-    return submit_order(
-        book_bytes.view(BOOK), owner, side, order_type, time_in_force, price, size, time_ns,
-        event_bytes.view(EVENT), 0,
-    )
-
-
-@kernel(types.int64(BYTES, types.int64, types.int64, types.int64, BYTES))
-def cancel(book_bytes: np.ndarray, owner: int, order_id: int, time_ns: int, event_bytes: np.ndarray) -> int:
-    """Cancel one live order of an owner; an unknown one gives a REJECTED event. Returns the event count."""
-    book = book_bytes.view(BOOK)
-    events = event_bytes.view(EVENT)
-    for index in range(book[0].live_count):
-        slot = book[0].live[index]
-        if book[0].order_id[slot] == order_id and book[0].order_owner[slot] == owner:
-            book[0].next_update_id += 1
-            count = cancel_slot(book, slot, time_ns, events, 0)
-            return put_touch(book, events, count, time_ns)
-    return put_event(book, events, 0, _REJECTED, time_ns, order_id, owner, 0, 0, 0, 0, _UNKNOWN_ORDER)
-
-
-@kernel(types.int64(BYTES, types.int64, types.int64, BYTES))
-def cancel_all(book_bytes: np.ndarray, owner: int, time_ns: int, event_bytes: np.ndarray) -> int:
-    """Cancel every live order of an owner; returns the event count."""
-    book = book_bytes.view(BOOK)
-    events = event_bytes.view(EVENT)
-    count = 0
-    index = 0
-    book[0].next_update_id += 1
-    while index < book[0].live_count:
-        slot = book[0].live[index]
-        if book[0].order_owner[slot] == owner:
-            count = cancel_slot(book, slot, time_ns, events, count)
-        else:
-            index += 1
-    return put_touch(book, events, count, time_ns)
 
 
 def levels(book: np.ndarray, side: Side, limit: int) -> list[tuple[int, int]]:

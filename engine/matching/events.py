@@ -14,10 +14,11 @@ class EventKind(IntEnum):
     ACCEPTED = 1  # order_id, owner, side, price, size
     FILL = 2  # taker: order_id, owner, side, remaining; maker_*: the resting order; price, size, trade_id
     CANCELLED = 3  # order_id, owner, side, price, remaining = what was taken off the book
-    EXPIRED = 4  # the rest of an order that may not rest: order_id, owner, side, remaining
+    EXPIRED = 4  # an order ends unfilled: order_id, owner, side, remaining; reason SELF_TRADE: prevented a self-trade
     REJECTED = 5  # order_id (0 where none was given), owner, side, reason
     LEVEL = 6  # side, price, size = the level's new total, update_id
     TOUCH = 7  # price, size = best bid; ask_price, ask_size = best ask (0 where empty); update_id
+    AMENDED = 8  # order_id, owner, side, price, size = remaining = what is open under the new terms
 
 
 class Refusal(IntEnum):
@@ -34,6 +35,21 @@ class Refusal(IntEnum):
     TOO_MANY_ORDERS = 8  # open orders of the account
     DUPLICATE_CLIENT_ID = 9  # client id of an open order
     MIN_NOTIONAL = 10
+    SELF_TRADE = 11  # expired rather than matched with an order of the same owner
+    NO_CHANGE = 12  # amendment that changes nothing
+    TOO_MANY_AMENDMENTS = 13
+    WRONG_SIDE = 14  # amendment of a sell order as a buy, or the other way round
+    BEYOND_LEVERAGE = 15  # the position would exceed what its leverage allows
+    HALTED = 16  # the contract does not trade now
+
+
+class SelfTrade(IntEnum):
+    """What happens when an order meets one of the same owner; the mode of the taking order decides."""
+
+    NONE = 0  # they trade
+    EXPIRE_TAKER = 1
+    EXPIRE_MAKER = 2
+    EXPIRE_BOTH = 3
 
 
 EVENT = np.dtype(

@@ -1,10 +1,11 @@
 """The exchange behind the wire: one client account trading against the simulated market, in given time.
 
 Everything that a client may ask for is kept here, in integers; the server only translates. What happens is reported
-in order: `on_market` gets the book's events, `on_notice` what concerns the client's orders.
+in order: `on_market` gets the book's events, `on_notice` what concerns the client's orders, `on_wallet` what concerns
+the wallet alone. Clearing (clearing.py) keeps the accounts; liquidation.py closes what has no margin left.
 Choices where the real venue is not explicit: a market or IOC reduce-only order larger than the position trades the
-position and the rest expires; resting reduce-only orders may together not exceed the position and expire when it
-shrinks below them; orders of the account may trade with each other.
+position and the rest expires; resting reduce-only orders may together not exceed the position, and where it shrinks
+the ones that would trade first stay, the one that no longer fits whole is reduced and those behind it expire.
 """
 
 from __future__ import annotations
@@ -12,112 +13,36 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
-from engine.matching.account import (
-    apply_fill,
-    available,
-    can_afford,
-    initial_margin,
-    new_account,
-    unrealised,
-)
-from engine.matching.events import EventKind, Refusal
+from engine.matching import liquidation
+from engine.matching.account import MAKER, TAKER, available, can_afford, initial_margin
+from engine.matching.clearing import CLIENT, INSURANCE, Clearing
+from engine.matching.events import EventKind, Refusal, SelfTrade
+from engine.matching.margin import largest_notional
 from engine.matching.market import SimulatedMarket
+from engine.matching.orders import (
+    ClientFill,
+    ClientOrder,
+    Execution,
+    Income,
+    Notice,
+    OrderRefused,
+    OrderStatus,
+    WalletChange,
+)
 from engine.matching.settings import VenueSettings
 from engine.records import OrderType, Side, TimeInForce
-from engine.stage import as_bytes
-from engine.units import MONEY_EXP, notional, parse_units
+from engine.units import notional
 
-CLIENT = 1  # owner id of the account in the books
 KEPT_ORDERS = 50_000  # finished orders that can still be asked for
 KEPT_FILLS = 100_000
+MOST_AMENDMENTS = 10_000  # of one order
 
 
-class OrderStatus(StrEnum):
-    """Life of a client order, in the venue's words."""
-
-    NEW = "NEW"
-    PARTIALLY_FILLED = "PARTIALLY_FILLED"
-    FILLED = "FILLED"
-    CANCELED = "CANCELED"
-    EXPIRED = "EXPIRED"
-
-
-class OrderRefused(Exception):
-    """The exchange does not take an order or a cancel; reason is a Refusal."""
-
-    def __init__(self, reason: Refusal):
-        super().__init__(reason.name)
-        self.reason = reason
-
-
-@dataclass(slots=True)
-class ClientOrder:
-    """One order of the account. Prices, sizes in the contract's units, money in 1e-8."""
-
-    order_id: int
-    client_id: str
-    symbol: int
-    side: Side
-    order_type: OrderType
-    time_in_force: TimeInForce
-    price: int
-    size: int
-    reduce_only: bool
-    time_ns: int
-    update_ns: int
-    executed: int = 0
-    quote: int = 0  # sum of the notionals of its fills
-    status: OrderStatus = OrderStatus.NEW
-
-    @property
-    def remaining(self) -> int:
-        """Size that has not traded, size units."""
-        return self.size - self.executed
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it rests in the book."""
-        return self.status in (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED)
-
-
-@dataclass(frozen=True, slots=True)
-class ClientFill:
-    """One execution of a client order."""
-
-    trade_id: int
-    order_id: int
-    client_id: str
-    symbol: int
-    side: Side
-    price: int
-    size: int
-    quote: int  # notional, 1e-8
-    fee: int  # 1e-8, paid
-    realised: int  # 1e-8, without the fee
-    maker: bool
-    time_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """One change of a client order, with the account as it was right after."""
-
-    execution: str  # NEW, TRADE, CANCELED, EXPIRED
-    order: ClientOrder  # a copy
-    fill: ClientFill | None
-    wallet: int
-    position: int
-    cost: int
-    unrealised: int
-    realised: int  # of this contract and account, accumulated
-    bid_value: int  # notional of the open buy orders in this contract
-    ask_value: int
-    time_ns: int
+def _ignore(_: WalletChange) -> None:
+    """Nobody wants to know."""
 
 
 class Exchange:
@@ -129,23 +54,20 @@ class Exchange:
         start_ns: int,
         on_market: Callable[[int, np.ndarray], None],
         on_notice: Callable[[Notice], None],
+        on_wallet: Callable[[WalletChange], None] = _ignore,
     ):
         self.settings = settings
         self.market = SimulatedMarket(settings, start_ns=start_ns)
         self.instruments = self.market.instruments
-        self.account = new_account(
-            parse_units(settings.starting_balance, MONEY_EXP),
-            parse_units(settings.maker_fee, MONEY_EXP),
-            parse_units(settings.taker_fee, MONEY_EXP),
-            settings.leverage,
-        )
-        self.account_bytes = as_bytes(self.account)
-        for item in self.instruments:
-            self.account["unit_exp"][0, item.index] = item.price_exp + item.size_exp
+        self.clearing = Clearing(settings, self.instruments, start_ns)
+        self.account = self.clearing.client  # ACCOUNT of the client
         self.open: dict[int, ClientOrder] = {}  # by order id
         self.finished: OrderedDict[int, ClientOrder] = OrderedDict()
         self.fills: deque[ClientFill] = deque(maxlen=KEPT_FILLS)
         self.now_ns = start_ns
+        self.on_wallet = on_wallet
+        self.warned = False  # a margin call is out
+        self._halted_ns = 0  # since when nobody trades; 0: the market is open
         self._by_client_id: dict[tuple[int, str], int] = {}
         self._contract_realised = [0] * len(self.instruments)
         self._on_market = on_market
@@ -155,47 +77,84 @@ class Exchange:
     # time
 
     def advance(self, now_ns: int) -> None:
-        """Let the flow run to a time and book what it did to the client's orders."""
-        self.now_ns = max(self.now_ns, now_ns)
-        for symbol in range(len(self.instruments)):
-            reached = False
-            while not reached:
-                events, reached = self.market.step(symbol, self.now_ns)
-                self._absorb(symbol, events)
+        """Let the flow run to a time, book what it did to the client's orders, settle and liquidate what is due."""
+        now_ns = max(self.now_ns, now_ns)
+        while self.clearing.funding_due_ns <= now_ns:
+            self._run(max(self.now_ns, self.clearing.funding_due_ns))
+            for symbol, change in self.clearing.settle_funding():
+                self.on_wallet(WalletChange(Income.FUNDING_FEE, symbol, change, self.wallet(), self.now_ns))
+        self._run(now_ns)
+
+    def _run(self, now_ns: int) -> None:
+        self.now_ns = now_ns
+        if not self._halted_ns:
+            for symbol in range(len(self.instruments)):
+                reached = False
+                while not reached:
+                    events, reached = self.market.step(symbol, now_ns)
+                    self._absorb(symbol, events)
         self._update_marks()
+        if not self._halted_ns:
+            liquidation.protect(self)
+            self._unwind_insurance()
 
     def _update_marks(self) -> None:
         for symbol in range(len(self.instruments)):
-            bid, _, ask, _ = self.market.touch(symbol)
-            if bid and ask:
-                self.account["mark"][0, symbol] = (bid + ask) // 2
+            self.clearing.set_mark(symbol, self.market.mark_price(symbol))
+
+    def halt(self, now_ns: int) -> None:
+        """Stop trading: no flow, no new orders, no amendments; cancels go on."""
+        self.advance(now_ns)
+        self._halted_ns = self._halted_ns or self.now_ns
+
+    def resume(self, now_ns: int) -> None:
+        """Open the market again; the flow goes on where it stopped."""
+        if self._halted_ns:
+            self.now_ns = max(self.now_ns, now_ns)
+            self.market.pause(self.now_ns - self._halted_ns)
+            self._halted_ns = 0
+
+    @property
+    def halted(self) -> bool:
+        return self._halted_ns != 0
 
     # orders
 
     def submit(
         self, symbol: int, client_id: str, side: Side, order_type: OrderType, time_in_force: TimeInForce, price: int,
-        size: int, reduce_only: bool, time_ns: int,
+        size: int, reduce_only: bool, time_ns: int, self_trade: SelfTrade = SelfTrade.NONE,
     ) -> ClientOrder:
         """Take a new order. Raises OrderRefused; then it never existed."""
         self.advance(time_ns)
+        if self.halted:
+            raise OrderRefused(Refusal.HALTED)
         takes_only = order_type == OrderType.MARKET or time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
         matched = self._checked_size(symbol, client_id, side, price, size, reduce_only, takes_only)
+        return self.enter(
+            symbol, client_id, side, order_type, time_in_force, price, size, matched, reduce_only, self_trade
+        )
+
+    def enter(
+        self, symbol: int, client_id: str, side: Side, order_type: OrderType, time_in_force: TimeInForce, price: int,
+        size: int, matched: int, reduce_only: bool, self_trade: SelfTrade = SelfTrade.NONE, forced: bool = False,
+    ) -> ClientOrder:
+        """Give an order that the account allows to the book, `matched` of its size. Raises OrderRefused."""
         events = self.market.submit(
-            symbol, CLIENT, side, order_type, time_in_force, price, matched, self.now_ns
+            symbol, CLIENT, side, order_type, time_in_force, price, matched, self.now_ns, self_trade
         ).copy()
         if events[0]["kind"] == EventKind.REJECTED:
             raise OrderRefused(Refusal(int(events[0]["reason"])))
         order = ClientOrder(
             int(events[0]["order_id"]), client_id, symbol, side, order_type, time_in_force, price, size, reduce_only,
-            self.now_ns, self.now_ns,
+            self.now_ns, self.now_ns, self_trade, forced,
         )
         self.open[order.order_id] = order
         self._by_client_id[symbol, client_id] = order.order_id
-        if not takes_only:
+        if order.may_rest:
             self._reserve(order, matched)
-        self._notify("NEW", order, None)
+        self._notify(Execution.NEW, order, None)
         self._absorb(symbol, events)
-        if order.is_open and takes_only:
+        if order.is_open and not order.may_rest and not forced:  # reduce-only, larger than the position
             self._finish(order, OrderStatus.EXPIRED)
         self._update_marks()
         return order
@@ -209,20 +168,91 @@ class Exchange:
             raise OrderRefused(Refusal.DUPLICATE_CLIENT_ID)
         if len(mine) >= self.settings.max_open_orders:
             raise OrderRefused(Refusal.TOO_MANY_ORDERS)
-        instrument = self.instruments[symbol]
-        reference = price or int(self.account["mark"][0, symbol])
-        value = notional(reference, size, instrument.price_exp + instrument.size_exp)
         if reduce_only:
-            reducible = max(0, -int(side) * int(self.account["position"][0, symbol]))
-            resting = sum(order.remaining for order in mine if order.reduce_only and order.side == side)
-            if reducible == 0 or (not takes_only and resting + size > reducible):
+            reducible = max(0, -int(side) * self.position(symbol))
+            if reducible == 0 or (not takes_only and self._reducing(symbol, side) + size > reducible):
                 raise OrderRefused(Refusal.REDUCE_ONLY)
             return min(size, reducible)
+        self._check_value(symbol, side, price or self.clearing.mark(symbol), size)
+        return size
+
+    def _reducing(self, symbol: int, side: Side) -> int:
+        """Size of the resting reduce-only orders of a side."""
+        return sum(
+            order.remaining for order in self.open.values()
+            if order.symbol == symbol and order.reduce_only and order.side == side
+        )
+
+    def _check_value(self, symbol: int, side: Side, price: int, size: int) -> None:
+        """Raises OrderRefused where an order that may open a position is too small or too large."""
+        instrument = self.instruments[symbol]
+        value = int(notional(price, size, instrument.price_exp + instrument.size_exp))
         if value < instrument.min_notional:
             raise OrderRefused(Refusal.MIN_NOTIONAL)
-        if not can_afford(self.account_bytes, symbol, int(side), reference, size):
+        held = int(side) * self.clearing.value(symbol) * (1 if self.position(symbol) >= 0 else -1)
+        waiting = int(self.account["open_buy" if side == Side.BUY else "open_sell"][0, symbol])
+        if held + waiting + value > max(largest_notional(int(self.account["leverage"][0, symbol])), -held):
+            raise OrderRefused(Refusal.BEYOND_LEVERAGE)
+        if not can_afford(self.clearing.client_bytes, symbol, int(side), price, size):
             raise OrderRefused(Refusal.INSUFFICIENT_MARGIN)
-        return size
+
+    def amend(
+        self, symbol: int, order_id: int, side: Side, price: int, size: int, time_ns: int
+    ) -> ClientOrder:
+        """Give an open order a new price and a new whole size; it keeps its ids.
+
+        A size that is traded already cancels the order, as does a price at which a post-only order would take. Raises
+        OrderRefused; then the order stays as it was.
+        """
+        self.advance(time_ns)
+        order = self.open.get(order_id)
+        if order is None or order.symbol != symbol:
+            raise OrderRefused(Refusal.UNKNOWN_ORDER)
+        if self.halted:
+            raise OrderRefused(Refusal.HALTED)
+        if order.side != side:
+            raise OrderRefused(Refusal.WRONG_SIDE)
+        if (price, size) == (order.price, order.size):
+            raise OrderRefused(Refusal.NO_CHANGE)
+        if order.amendments >= MOST_AMENDMENTS:
+            raise OrderRefused(Refusal.TOO_MANY_AMENDMENTS)
+        if size <= order.executed:
+            self._take_off(order, OrderStatus.CANCELED)
+            return order
+        left = size - order.executed
+        if order.reduce_only and self._reducing(symbol, side) - order.remaining + left > -int(side) * self.position(
+            symbol
+        ):
+            raise OrderRefused(Refusal.REDUCE_ONLY)
+        self._reserve(order, -order.remaining)
+        try:
+            if not order.reduce_only:
+                self._check_value(symbol, side, price, left)
+            post_only = order.time_in_force == TimeInForce.GTX
+            events = self.market.amend(
+                symbol, CLIENT, order_id, price, left, post_only, self.now_ns, order.self_trade
+            ).copy()
+            if events[0]["kind"] == EventKind.REJECTED:
+                raise OrderRefused(Refusal(int(events[0]["reason"])))
+        except OrderRefused:
+            self._reserve(order, order.remaining)
+            raise
+        if events[0]["kind"] == EventKind.CANCELLED:
+            self._on_market(symbol, events)
+            self._finish(order, OrderStatus.CANCELED)
+        else:
+            self._amended(order, price, size, events)
+        self._update_marks()
+        return order
+
+    def _amended(self, order: ClientOrder, price: int, size: int, events: np.ndarray) -> None:
+        """Note new terms, whose margin is not reserved yet, and what the book did with them."""
+        order.price, order.size = price, size
+        order.amendments += 1
+        order.update_ns = self.now_ns
+        self._reserve(order, order.remaining)
+        self._notify(Execution.AMENDMENT, order, None)
+        self._absorb(order.symbol, events)
 
     def cancel(self, symbol: int, order_id: int, time_ns: int) -> ClientOrder:
         """Cancel one open order. Raises OrderRefused(UNKNOWN_ORDER), also where it was filled just now."""
@@ -236,6 +266,10 @@ class Exchange:
     def cancel_all(self, symbol: int, time_ns: int) -> list[ClientOrder]:
         """Cancel all open orders of one contract, oldest first."""
         self.advance(time_ns)
+        return self.clear_orders(symbol)
+
+    def clear_orders(self, symbol: int) -> list[ClientOrder]:
+        """The same at the time that the exchange has."""
         mine = sorted((order for order in self.open.values() if order.symbol == symbol), key=lambda o: o.order_id)
         for order in mine:
             self._take_off(order, OrderStatus.CANCELED)
@@ -253,32 +287,29 @@ class Exchange:
     # the account
 
     def set_leverage(self, symbol: int, leverage: int) -> None:
-        """Leverage of a contract from now on."""
+        """Raises OrderRefused(BEYOND_LEVERAGE) where the position is larger than the new leverage allows."""
+        if self.clearing.value(symbol) > largest_notional(leverage):
+            raise OrderRefused(Refusal.BEYOND_LEVERAGE)
         self.account["leverage"][0, symbol] = leverage
 
     def wallet(self) -> int:
-        """Wallet balance, 1e-8 quote."""
         return int(self.account["wallet"][0])
 
     def available(self) -> int:
         """Margin that is free, 1e-8."""
-        return int(available(self.account_bytes))
+        return int(available(self.clearing.client_bytes))
 
     def position(self, symbol: int) -> int:
-        """Signed position, size units."""
-        return int(self.account["position"][0, symbol])
+        return self.clearing.position(symbol)
 
     def cost(self, symbol: int) -> int:
-        """What the position was opened for, 1e-8 quote."""
         return int(self.account["cost"][0, symbol])
 
     def unrealised(self, symbol: int) -> int:
-        """Unrealised profit at mark price, 1e-8 quote."""
-        return int(unrealised(self.account_bytes, symbol))
+        return self.clearing.unrealised(symbol)
 
     def initial_margin(self, symbol: int) -> int:
-        """Initial margin of position and open orders, 1e-8 quote."""
-        return int(initial_margin(self.account_bytes, symbol))
+        return int(initial_margin(self.clearing.client_bytes, symbol))
 
     def contract_realised(self, symbol: int) -> int:
         """Realised profit of one contract without fees, 1e-8."""
@@ -291,57 +322,104 @@ class Exchange:
     # what the book says
 
     def _absorb(self, symbol: int, events: np.ndarray) -> None:
-        """Pass events of a book on, then book the client's fills among them."""
+        """Pass events of a book on, then book the fills of accounts among them and what expired of the client's."""
         if len(events) == 0:
             return
         self._on_market(symbol, events)
-        client = (events["kind"] == EventKind.FILL) & ((events["owner"] != 0) | (events["maker_owner"] != 0))
-        if not client.any():
+        kinds, owners = events["kind"], events["owner"]
+        ours = ((kinds == EventKind.FILL) & ((owners != 0) | (events["maker_owner"] != 0))) | (
+            (kinds == EventKind.EXPIRED) & (owners == CLIENT)
+        )
+        if not ours.any():
             return
-        for event in events[client].copy():
-            for owner, order_id, maker in (
-                (event["owner"], event["order_id"], False), (event["maker_owner"], event["maker_order_id"], True)
-            ):
-                if owner == CLIENT:
-                    side = Side(int(event["side"])) if not maker else Side(-int(event["side"]))
-                    self._book_fill(
-                        self.open[int(order_id)], side, int(event["price"]), int(event["size"]),
-                        int(event["trade_id"]), maker, int(event["time_ns"]),
-                    )
+        for event in events[ours].copy():
+            if event["kind"] == EventKind.FILL:
+                self._book_both(symbol, event)
+            else:
+                self._expire(self.open[int(event["order_id"])], int(event["reason"]))
         self._trim_reduce_only(symbol)
 
-    def _book_fill(
-        self, order: ClientOrder, side: Side, price: int, size: int, trade_id: int, maker: bool, time_ns: int
+    def _book_both(self, symbol: int, event: np.void) -> None:
+        """One fill for its taker and for its maker."""
+        price, size, side = int(event["price"]), int(event["size"]), int(event["side"])
+        trade_id, time_ns = int(event["trade_id"]), int(event["time_ns"])
+        for owner, order_id, own_side, fee_kind in (
+            (int(event["owner"]), int(event["order_id"]), side, TAKER),
+            (int(event["maker_owner"]), int(event["maker_order_id"]), -side, MAKER),
+        ):
+            if owner == CLIENT:
+                self.book_fill(self.open[order_id], price, size, trade_id, fee_kind, time_ns)
+            else:
+                self.clearing.fill(owner, symbol, own_side, price, size, fee_kind)
+
+    def book_fill(
+        self, order: ClientOrder, price: int, size: int, trade_id: int, fee_kind: int, time_ns: int
     ) -> None:
-        """One execution: account, order, record, notice."""
+        """One execution of the client: account, order, record, notice."""
         symbol = order.symbol
         instrument = self.instruments[symbol]
-        realised = int(apply_fill(self.account_bytes, symbol, int(side), price, size, int(maker)))
+        realised, fee = self.clearing.fill(CLIENT, symbol, int(order.side), price, size, fee_kind)
         self._contract_realised[symbol] += realised
+        self.clearing.note_income(Income.REALIZED_PNL, symbol, realised, time_ns, trade_id)
+        self.clearing.note_income(Income.COMMISSION, symbol, -fee, time_ns, trade_id)
         value = int(notional(price, size, instrument.price_exp + instrument.size_exp))
         order.executed += size
         order.quote += value
         order.update_ns = time_ns
         order.status = OrderStatus.FILLED if order.remaining == 0 else OrderStatus.PARTIALLY_FILLED
-        if order.order_type == OrderType.LIMIT and order.time_in_force in (TimeInForce.GTC, TimeInForce.GTX):
+        if order.may_rest:
             self._reserve(order, -size)
         fill = ClientFill(
-            trade_id, order.order_id, order.client_id, symbol, side, price, size, value,
-            int(self.account["last_fee"][0]), realised, maker, time_ns,
+            trade_id, order.order_id, order.client_id, symbol, order.side, price, size, value, fee, realised,
+            fee_kind == MAKER, time_ns,
         )
         self.fills.append(fill)
         if not order.is_open:
             self._retire(order)
-        self._notify("TRADE", order, fill)
+        self._notify(Execution.CALCULATED if order.forced else Execution.TRADE, order, fill)
+
+    def _expire(self, order: ClientOrder, reason: int) -> None:
+        """The book has ended an order. A liquidation order lives on: the insurance fund takes what is left."""
+        if order.forced:
+            return
+        if order.may_rest:
+            self._reserve(order, -order.remaining)
+        prevented = reason == Refusal.SELF_TRADE
+        self._finish(order, OrderStatus.EXPIRED_IN_MATCH if prevented else OrderStatus.EXPIRED)
 
     def _trim_reduce_only(self, symbol: int) -> None:
-        """Expire resting reduce-only orders that are larger than the position they would reduce."""
-        for order in [item for item in self.open.values() if item.symbol == symbol and item.reduce_only]:
-            resting = order.order_type == OrderType.LIMIT and order.time_in_force in (
-                TimeInForce.GTC, TimeInForce.GTX
-            )
-            if resting and order.remaining > max(0, -int(order.side) * self.position(symbol)):
-                self._take_off(order, OrderStatus.EXPIRED)
+        """Cut resting reduce-only orders down to the position that they would reduce, best price and oldest first."""
+        position = self.position(symbol)
+        mine = [
+            order for order in self.open.values()
+            if order.symbol == symbol and order.reduce_only and order.may_rest
+        ]
+        for side in (Side.BUY, Side.SELL):
+            room = max(0, -int(side) * position)
+            for order in sorted(
+                (order for order in mine if order.side == side),
+                key=lambda order: (-int(order.side) * order.price, order.order_id),
+            ):
+                if room == 0:
+                    self._take_off(order, OrderStatus.EXPIRED)
+                elif order.remaining > room:
+                    events = self.market.amend(
+                        symbol, CLIENT, order.order_id, order.price, room, False, self.now_ns
+                    ).copy()
+                    self._amended(order, order.price, order.executed + room, events)
+                room = max(0, room - order.remaining) if order.is_open else room
+
+    def _unwind_insurance(self) -> None:
+        """Let the insurance fund sell what it took over, as much as the book takes."""
+        for symbol in range(len(self.instruments)):
+            position = self.clearing.position(symbol, INSURANCE)
+            if position:
+                side = Side.SELL if position > 0 else Side.BUY
+                events = self.market.submit(
+                    symbol, INSURANCE, side, OrderType.MARKET, TimeInForce.IOC, 0, abs(position), self.now_ns
+                ).copy()
+                self._absorb(symbol, events)
+                self._update_marks()
 
     def _take_off(self, order: ClientOrder, status: OrderStatus) -> None:
         """Remove a resting order from its book and end it."""
@@ -362,7 +440,7 @@ class Exchange:
         order.status = status
         order.update_ns = self.now_ns
         self._retire(order)
-        self._notify(status.value, order, None)
+        self._notify(Execution.CANCELED if status == OrderStatus.CANCELED else Execution.EXPIRED, order, None)
 
     def _retire(self, order: ClientOrder) -> None:
         """Move an order from the open to the finished ones, and forget the oldest of those."""
@@ -374,7 +452,7 @@ class Exchange:
             if self._by_client_id.get(key) == oldest.order_id:
                 del self._by_client_id[key]
 
-    def _notify(self, execution: str, order: ClientOrder, fill: ClientFill | None) -> None:
+    def _notify(self, execution: Execution, order: ClientOrder, fill: ClientFill | None) -> None:
         symbol = order.symbol
         self._on_notice(Notice(
             execution, dataclasses.replace(order), fill, self.wallet(), self.position(symbol), self.cost(symbol),

@@ -6,6 +6,7 @@ between hidden price and mid tilts the side of each: with the hidden price above
 and cancelled asks. The book leans before the mid moves, so queue imbalance and trade imbalance predict it. Limit
 orders are placed at a geometric distance from the opposite touch, in the manner of Cont, Stoikov and Talreja, "A
 stochastic model for order book dynamics" (2010), with a share of them far out. Sizes are Pareto.
+Basis: the mid minus the hidden price, smoothed exponentially over time; the venue's mark price is made of it.
 Invariants: driven by given time only; the same seed, times and foreign orders give the same events, bit for bit.
 `flow_until` returns early after an arrival that filled somebody's order and when the event array is nearly full:
 call it until it says that the time is reached. Cost: about 1 us an arrival.
@@ -17,16 +18,10 @@ import numpy as np
 from numba import types
 
 from engine.kernel import kernel
-from engine.matching.book import (
-    BOOK,
-    MAX_LEVELS,
-    MAX_ORDERS,
-    cancel_slot,
-    put_touch,
-    submit_order,
-)
+from engine.matching.book import BOOK, MAX_LEVELS, MAX_ORDERS, put_touch
+from engine.matching.commands import cancel_slot, submit_order
 from engine.matching.events import EVENT, EventKind
-from engine.matching.generator import natural_log, next_counter, uniform_at
+from engine.matching.generator import natural_log, next_counter, scattered, uniform_at
 from engine.matching.settings import SymbolSettings
 from engine.records import OrderType, Side, TimeInForce
 from engine.stage import BYTES
@@ -51,6 +46,8 @@ FLOW = np.dtype(
         ("near_ticks", "<f8"),
         ("far_ticks", "<f8"),
         ("far_share", "<f8"),
+        ("basis", "<f8"),  # smoothed mid minus hidden price, price units
+        ("basis_seconds", "<f8"),  # time constant of the smoothing
     ],
     align=True,
 )
@@ -77,7 +74,8 @@ def new_flow(settings: SymbolSettings, index: int, seed: int, start_ns: int) -> 
     """The state of a flow, FLOW of shape (1,), its clock at start_ns."""
     instrument = settings.instrument(index)
     flow = np.zeros(1, FLOW)
-    flow["counter"] = np.uint64((seed * 0x9E3779B97F4A7C15 + (index + 1) * 0xD1B54A32D192ED03) % 2**64)
+    # Seed and contract are hashed one after the other: streams of neighbouring seeds have nothing in common.
+    flow["counter"] = np.uint64(scattered(scattered(seed) + index + 1))
     flow["clock_ns"] = flow["next_ns"] = start_ns
     flow["tick"] = instrument.tick_size
     flow["lot"] = instrument.lot_size
@@ -91,6 +89,7 @@ def new_flow(settings: SymbolSettings, index: int, seed: int, start_ns: int) -> 
     flow["near_ticks"] = settings.near_ticks
     flow["far_ticks"] = settings.far_ticks
     flow["far_share"] = settings.far_share
+    flow["basis_seconds"] = settings.mark_smoothing_s
     return flow
 
 
@@ -152,6 +151,14 @@ def gap_ticks(flow: np.ndarray, book: np.ndarray) -> float:
 
 
 @kernel()
+def follow_basis(flow: np.ndarray, book: np.ndarray, seconds: float) -> None:
+    """Let the smoothed basis follow the book as it has stood for some seconds."""
+    if seconds > 0.0:
+        seen = -gap_ticks(flow, book) * flow[0].tick
+        flow[0].basis += (seen - flow[0].basis) * seconds / (seconds + flow[0].basis_seconds)
+
+
+@kernel()
 def draw_side(flow: np.ndarray, tilt: float) -> int:
     """BUY with probability (1 + tilt) / 2."""
     return _BUY if draw(flow) < 0.5 + 0.5 * tilt else _SELL
@@ -171,7 +178,7 @@ def arrive_limit(
         reference = np.int64(hidden_price(flow) / tick) * tick + side * tick
     price = reference - side * tick * draw_distance(flow)
     size = round_to_lot(flow, flow[0].limit_size * min(1.0 / np.sqrt(draw(flow)), _LARGEST))
-    return submit_order(book, 0, side, _LIMIT, _GTC, price, size, time_ns, events, count)
+    return submit_order(book, 0, side, _LIMIT, _GTC, price, size, 0, time_ns, events, count)
 
 
 @kernel()
@@ -190,7 +197,7 @@ def arrive_market(
     best = book[0].level_price[first + count_levels - 1]
     deepest = book[0].level_price[first + count_levels // 2]
     limit = side * min(side * best + flow[0].tick * (2 + np.int64(reach)), side * deepest)
-    return submit_order(book, 0, side, _LIMIT, _IOC, limit, size, time_ns, events, count)
+    return submit_order(book, 0, side, _LIMIT, _IOC, limit, size, 0, time_ns, events, count)
 
 
 @kernel()
@@ -246,7 +253,9 @@ def flow_until(flow_bytes: np.ndarray, book_bytes: np.ndarray, time_ns: int, eve
     count = 0
     while flow[0].next_ns <= time_ns and count + 2 * book[0].live_count + _ROOM < events.size:
         now = flow[0].next_ns
-        move_hidden_price(flow, (now - flow[0].clock_ns) / _NS)
+        elapsed = (now - flow[0].clock_ns) / _NS
+        move_hidden_price(flow, elapsed)
+        follow_basis(flow, book, elapsed)
         flow[0].clock_ns = now
         before = count
         count = arrive(flow, book, now, events, count)

@@ -14,6 +14,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
+_WORD = 2**64 - 1
 _LN2 = 0.6931471805599453
 _INVERSE_2_53 = 1.0 / 9007199254740992.0
 
@@ -52,3 +53,14 @@ def natural_log(x: float) -> float:
     for k in range(21, 0, -2):
         term = term * square + 1.0 / k
     return 2.0 * z * term + exponent * _LN2
+
+
+def scattered(value: int) -> int:
+    """A 64-bit hash of a whole number, one to one modulo 2^64: the output function of splitmix64 after one step.
+
+    For seeds: a counter that starts at the seed itself would give neighbours one stream, shifted by a draw.
+    """
+    z = (value + int(_GOLDEN)) & _WORD
+    z = ((z ^ (z >> 30)) * int(_MIX1)) & _WORD
+    z = ((z ^ (z >> 27)) * int(_MIX2)) & _WORD
+    return z ^ (z >> 31)

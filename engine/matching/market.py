@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from engine.matching import book as book_kernel
-from engine.matching.events import EVENT
+from engine.matching import commands
+from engine.matching.events import EVENT, SelfTrade
 from engine.matching.flow import flow_until, new_flow
 from engine.matching.settings import VenueSettings
 from engine.records import OrderType, Side, TimeInForce
@@ -63,23 +64,34 @@ class SimulatedMarket:
 
     def submit(
         self, symbol: int, owner: int, side: Side, order_type: OrderType, time_in_force: TimeInForce, price: int,
-        size: int, time_ns: int,
+        size: int, time_ns: int, self_trade: SelfTrade = SelfTrade.NONE,
     ) -> np.ndarray:
         """One order on a book; its events (a view that the next call overwrites)."""
-        count = book_kernel.submit(
-            self._book_bytes[symbol], owner, int(side), int(order_type), int(time_in_force), price, size, time_ns,
+        count = commands.submit(
+            self._book_bytes[symbol], owner, int(side), int(order_type), int(time_in_force), price, size,
+            int(self_trade), time_ns, self._event_bytes,
+        )
+        return self._events[:count]
+
+    def amend(
+        self, symbol: int, owner: int, order_id: int, price: int, size: int, post_only: bool, time_ns: int,
+        self_trade: SelfTrade = SelfTrade.NONE,
+    ) -> np.ndarray:
+        """New terms for one order, size = what is to be open; its events (a view that the next call overwrites)."""
+        count = commands.amend(
+            self._book_bytes[symbol], owner, order_id, price, size, post_only, int(self_trade), time_ns,
             self._event_bytes,
         )
         return self._events[:count]
 
     def cancel(self, symbol: int, owner: int, order_id: int, time_ns: int) -> np.ndarray:
         """Cancel one order; its events (a view that the next call overwrites)."""
-        count = book_kernel.cancel(self._book_bytes[symbol], owner, order_id, time_ns, self._event_bytes)
+        count = commands.cancel(self._book_bytes[symbol], owner, order_id, time_ns, self._event_bytes)
         return self._events[:count]
 
     def cancel_all(self, symbol: int, owner: int, time_ns: int) -> np.ndarray:
         """Cancel all orders of an owner in one contract; their events (a view that the next call overwrites)."""
-        count = book_kernel.cancel_all(self._book_bytes[symbol], owner, time_ns, self._event_bytes)
+        count = commands.cancel_all(self._book_bytes[symbol], owner, time_ns, self._event_bytes)
         return self._events[:count]
 
     def touch(self, symbol: int) -> tuple[int, int, int, int]:
@@ -90,3 +102,20 @@ class SimulatedMarket:
     def hidden_price(self, symbol: int) -> float:
         """The price that the flow gathers around, price units. No client of a venue sees it."""
         return float(self.flows[symbol]["walk"][0] + self.flows[symbol]["noise"][0])
+
+    def mark_price(self, symbol: int) -> int:
+        """Mark price, price units: median of index, index plus smoothed basis, and mid (where both sides have one).
+
+        As the venue makes it, with the hidden price as its index. Source: Binance, "Mark Price and Price Index".
+        """
+        index = self.hidden_price(symbol)
+        smoothed = index + float(self.flows[symbol]["basis"][0])
+        bid, _, ask, _ = self.touch(symbol)
+        middle = (bid + ask) / 2 if bid and ask else smoothed
+        return round(sorted((index, smoothed, middle))[1])
+
+    def pause(self, duration_ns: int) -> None:
+        """Move all that is to come later by a time in which nobody traded."""
+        for flow in self.flows:
+            flow["clock_ns"] += duration_ns
+            flow["next_ns"] += duration_ns

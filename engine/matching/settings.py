@@ -33,6 +33,8 @@ class SymbolSettings:
     far_share: float = setting(0.25, "Share of limit orders placed far out.", minimum=0.0, maximum=1.0)
     limit_size: str = setting("0.010", "Smallest limit order of the flow; sizes are Pareto with exponent 2.")
     market_size: str = setting("0.002", "Smallest market order of the flow; sizes are Pareto with exponent 1.")
+    mark_smoothing_s: float = setting(30.0, "Time over which the mark price smooths the mid's distance from the index.",
+                                      minimum=0.0)
 
     def instrument(self, index: int) -> Instrument:
         """The contract as an Instrument. Raises ValueError where a number has more digits than its unit."""
@@ -81,11 +83,19 @@ class VenueSettings:
     maker_fee: str = setting("0.0002", "Fee of a resting order that trades, as a share of the notional.")
     taker_fee: str = setting("0.0005", "Fee of an order that takes, as a share of the notional.")
     leverage: int = setting(20, "Leverage of every contract at the start.", minimum=1, maximum=125)
-    funding_rate: str = setting("0", "Funding rate shown with the mark price; this venue settles no funding.")
+    funding_rate: str = setting("0", "Funding rate: what longs pay shorts at each settlement, as a share of the value.")
+    funding_interval_s: int = setting(28_800, "Seconds between funding settlements, on a grid from the epoch.",
+                                      minimum=1)
+    insurance_fund: str = setting("1000000", "What the insurance fund holds at the start.")
+    liquidation_fee: str = setting("0.0125", "Clearance fee of a liquidation, as a share of the notional.")
+    matching_delay_ms: int = setting(0, "Orders, amendments and cancels reach the book this much later.", minimum=0,
+                                     maximum=1_000)
     loop_interval_ms: int = setting(10, "The flow moves and depth@0ms is published this often.", minimum=1,
                                     maximum=1_000)
     max_open_orders: int = setting(200, "Open orders of an account in one contract.", minimum=1, maximum=1_000)
     weight_limit_1m: int = setting(2_400, "Request weight a minute before HTTP 429.", minimum=1)
+    ban_after: int = setting(20, "Requests over the weight limit in a minute before HTTP 418.", minimum=1)
+    ban_s: int = setting(120, "Seconds that HTTP 418 lasts.", minimum=1)
     order_limit_10s: int = setting(300, "Orders in 10 s before error -1015.", minimum=1)
     order_limit_1m: int = setting(1_200, "Orders a minute before error -1015.", minimum=1)
     send_queue: int = setting(4_096, "Frames that may wait for a slow WebSocket client before it is cut off.",

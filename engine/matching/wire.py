@@ -26,7 +26,6 @@ DEPTH_INTERVALS_MS = {"depth@0ms": 0, "depth@100ms": 100, "depth": 250, "depth@5
 MARK_INTERVALS_MS = {"markPrice@1s": 1_000, "markPrice": 3_000}
 IMMEDIATE = ("trade", "aggTrade", "bookTicker")
 STREAM_KINDS = (*DEPTH_INTERVALS_MS, *MARK_INTERVALS_MS, *IMMEDIATE)
-FUNDING_PERIOD_MS = 8 * 3_600_000
 SNAPSHOT_DELAY_MS = 600  # of a rendered session, longer than any depth interval
 
 Frame = tuple[str, bytes]  # stream name, JSON of the bare event
@@ -172,18 +171,14 @@ class ContractFeed:
         self.depth[kind] = DepthStream(stream.last_id)
         return (self.streams[kind], payload) if payload else None
 
-    def mark_price(self) -> int:
-        """Mark price in price units: the mid, or the hidden price where a side is empty."""
-        bid, _, ask, _ = self.market.touch(self.symbol)
-        return (bid + ask) // 2 if bid and ask else int(self.market.hidden_price(self.symbol))
-
     def mark(self, now_ms: int) -> bytes:
         """A markPriceUpdate event."""
         text = decimal_text(8)
         scale = int(10 ** (8 - self.instrument.price_exp))
-        mark = text(self.mark_price() * scale)
+        mark = text(self.market.mark_price(self.symbol) * scale)
         index = text(int(self.market.hidden_price(self.symbol)) * scale)
-        funding_ms = (now_ms // FUNDING_PERIOD_MS + 1) * FUNDING_PERIOD_MS
+        period_ms = self.market.settings.funding_interval_s * 1_000
+        funding_ms = (now_ms // period_ms + 1) * period_ms
         rate = f"{float(self.market.settings.funding_rate):.8f}"
         return (
             f'{{"e":"markPriceUpdate","E":{now_ms},"s":"{self.name}","p":"{mark}","P":"{mark}","i":"{index}",'

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from engine.instruments import Instrument
-from engine.matching.exchange import ClientFill, ClientOrder, Exchange, Notice
+from engine.matching.exchange import Exchange
+from engine.matching.orders import ClientFill, ClientOrder, Notice
 from engine.matching.settings import SymbolSettings, VenueSettings
 from engine.records import OrderType, Side, TimeInForce
 from engine.units import MONEY_EXP, format_units, notional

@@ -15,7 +15,8 @@ from typing import Any
 
 import orjson
 
-from engine.matching.exchange import ClientOrder, Exchange, OrderRefused
+from engine.matching.exchange import Exchange
+from engine.matching.orders import ClientOrder, OrderRefused
 from engine.matching.wire import ContractFeed, MarketFeed
 from engine.records import Side
 from engine.units import format_units

@@ -21,7 +21,8 @@ import numpy as np
 import orjson
 from aiohttp import web
 
-from engine.matching.exchange import Exchange, Notice
+from engine.matching.exchange import Exchange
+from engine.matching.orders import Notice
 from engine.matching.settings import VenueSettings
 from engine.matching.wire import MarketFeed
 from engine.units import format_units
