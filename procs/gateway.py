@@ -34,7 +34,7 @@ KEEP_ALIVE = "keep alive"
 _TIMEOUT_MS = 5000
 _RECV_WINDOW_MS = 1000
 _KEEP_ALIVE_NS = 25 * 60 * 1_000_000_000
-_RETRY_S = 0.5
+_RETRY_NS = 500_000_000
 _TERMINAL = (ReportKind.CANCELLED, ReportKind.EXPIRED, ReportKind.REJECTED)
 
 
@@ -110,9 +110,19 @@ class Gateway:
         ring_own_bell(self._context)
 
     def _send_loop(self) -> None:
-        while (job := self._work.get()) is not None:
+        again: list[str] = []  # housekeeping that did not work, until it does: fills may be at stake
+        retry_ns = 0
+        while True:
+            job = self._next_job(again, retry_ns)
+            if job is None:
+                return
             if isinstance(job, str):
-                self._arrivals.put(self._housekeeping(job))
+                answer = self._housekeeping(job)
+                if answer is None:
+                    again.append(job)
+                    retry_ns = python_monotonic_ns() + _RETRY_NS
+                    continue
+                self._arrivals.put(answer)
             else:
                 order = job[0]
                 self._current_cause = int(order["ingest_id"])
@@ -121,16 +131,28 @@ class Gateway:
                 self._arrivals.put(Answer(job, reports, self._client.last_answer))
             ring_own_bell(self._context)
 
-    def _housekeeping(self, job: str) -> Answer:
-        """Catch up or keep alive, again and again until it worked: fills or the stream itself may be at stake."""
-        while self._context.stop != Stop.NOW:
+    def _next_job(self, again: list[str], retry_ns: int) -> np.ndarray | str | None:
+        """What to do next. Orders go on while housekeeping waits for its next try: a cancel must not stand behind."""
+        if not again:
+            return self._work.get()
+        left_s = (retry_ns - python_monotonic_ns()) / 1e9
+        if left_s > 0:
             try:
-                if job == CATCH_UP:
-                    return Answer(None, self._client.catch_up(), b"")
-                listen_key(self._context.plan.endpoints.rest_url, self._credentials, prolong=True)
-                break
-            except (ccxt.BaseError, VenueUnreachable):
-                sleep(_RETRY_S)
+                return self._work.get(timeout=left_s)
+            except queue.Empty:
+                pass
+        return again.pop(0)
+
+    def _housekeeping(self, job: str) -> Answer | None:
+        """Catch up or keep alive; None when it must be tried again."""
+        try:
+            if job == CATCH_UP:
+                return Answer(None, self._client.catch_up(), b"")
+            listen_key(self._context.plan.endpoints.rest_url, self._credentials, prolong=True)
+        except ccxt.BaseError:
+            return None
+        except VenueUnreachable:
+            self._stream.reconnect()  # the key may be dead; a new connection asks for a new one
         return Answer(None, [], b"")
 
     # --- main loop ------------------------------------------------------------------------------------------------
@@ -150,6 +172,8 @@ class Gateway:
                 next_keep_alive += _KEEP_ALIVE_NS
                 self._hand_over(KEEP_ALIVE)
             self._follow_gate()
+            if not (self._sender.is_alive() and self._stream.is_alive()):
+                raise RuntimeError("a thread of the gateway has ended; its last words are above")
             if not moved and self._arrivals.empty():
                 self._inlet.wait(10_000_000)
         self._work.put(None)
@@ -214,6 +238,7 @@ class Gateway:
             return
         if item.event == StreamEvent.LOST:
             self._state["stream_losses"] += 1
+            self._client.stream_lost()
             return
         self._state["private_frames"] += 1
         self._journal.write(Entry.PRIVATE, item.data, self._context.now_ns())
@@ -221,7 +246,7 @@ class Gateway:
             frame = orjson.loads(item.data)
             event = frame.get("data", frame)
             if event.get("e") == "listenKeyExpired":
-                self._state["stream_losses"] += 1
+                self._stream.reconnect()  # the socket stays open and would say nothing any more
                 return
             if event.get("e") != "ORDER_TRADE_UPDATE":
                 return

@@ -7,6 +7,8 @@ trips, cancels, and goes.
 
 from __future__ import annotations
 
+import contextlib
+
 import orjson
 
 from procs.instance import ProcessContext
@@ -14,14 +16,17 @@ from procs.ports import Turns
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
 from procs.venues.binance_usdm.rest import SignedSession
-from shm.clock import sleep, wall_ns
+from shm.clock import python_monotonic_ns, sleep, wall_ns
 from shm.control import Stop, TripSource, gate_epoch, trip_count, tripped_sources
 
 _POLL_S = 0.005
 _BACK_OFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 _WARM_EVERY_S = 20.0
-# Sweeps after the venue has once said that nothing rests: a request that was under way may still arrive.
+# Sweeps after the venue has once said that nothing rests, and how long they go on at the least: an order that passed
+# the gateway's gate just before the trip can take effect as long as its signature is valid (1,000 ms).
 _SWEEPS_AFTER_CLEAN = 2
+_SWEEP_AT_LEAST_NS = 1_500_000_000
+_SWEEP_PAUSE_S = 0.1
 
 
 class KillSwitch:
@@ -36,7 +41,8 @@ class KillSwitch:
 
     def _note(self, event: str, **fields: object) -> None:
         """One line of what it did. Writing never stands between a trip and its cancels: it comes after them."""
-        self._log.write(orjson.dumps({"wall_ns": wall_ns(), "event": event, **fields}) + b"\n")
+        with contextlib.suppress(OSError):  # a full disk is one of the reasons to trip: the cancels go on
+            self._log.write(orjson.dumps({"wall_ns": wall_ns(), "event": event, **fields}) + b"\n")
 
     def run(self) -> None:
         """Watch until stopped; on the way out nothing is left undone."""
@@ -67,7 +73,8 @@ class KillSwitch:
         failures = 0
         clean = 0
         cancelled = False
-        while clean <= _SWEEPS_AFTER_CLEAN:
+        started = python_monotonic_ns()
+        while clean <= _SWEEPS_AFTER_CLEAN or python_monotonic_ns() - started < _SWEEP_AT_LEAST_NS:
             resting, error = self._cancel_everything(dry=False)
             if not cancelled:
                 cancelled = True
@@ -81,7 +88,7 @@ class KillSwitch:
                 clean = 0
             else:
                 clean += 1
-                sleep(0.05)
+                sleep(_SWEEP_PAUSE_S)
             if self._turns.turn(1) >= Stop.NOW:
                 self._note("stopped before the venue was clean")
                 return word
@@ -100,7 +107,10 @@ class KillSwitch:
             try:
                 if not dry:
                     self._session.call("DELETE", "/fapi/v1/allOpenOrders", symbol=symbol)
-                resting += len(self._session.call("GET", "/fapi/v1/openOrders", symbol=symbol))
+                orders = self._session.call("GET", "/fapi/v1/openOrders", symbol=symbol)
+                if not isinstance(orders, list):
+                    raise VenueUnreachable("GET /fapi/v1/openOrders: the answer is no list")
+                resting += len(orders)
             except VenueUnreachable as error:
                 failed = failed or str(error)
         return resting, failed

@@ -5,6 +5,8 @@ It knows three events: CONNECTED (catch up by REST, something may have been miss
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 from collections.abc import Callable
 from enum import Enum
@@ -70,6 +72,13 @@ class PrivateStream(threading.Thread):
                 self._deliver(StreamEvent.FRAME, data)
             elif opcode == websocket.ABNF.OPCODE_CLOSE:
                 raise websocket.WebSocketConnectionClosedException("closed by the venue")
+
+    def reconnect(self) -> None:
+        """Break the socket; the thread says LOST and makes a new one, with a new key. From any thread."""
+        connection = self._socket
+        if connection is not None and connection.sock is not None:
+            with contextlib.suppress(OSError):  # it is broken already
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> None:
         """Close the socket and end the thread."""

@@ -52,7 +52,9 @@ class ClientIds:
     def number(self, text: str) -> int:
         """The order number of a client order id, or 0 when it is not of this session."""
         tail = text[len(self._prefix) :]
-        return int(tail) if text.startswith(self._prefix) and tail.isdigit() else 0
+        if not text.startswith(self._prefix) or not (tail.isascii() and tail.isdigit()) or tail[0] == "0":
+            return 0
+        return int(tail)
 
 
 def report(
@@ -64,6 +66,14 @@ def report(
     for name, value in fields.items():
         record[name] = value
     return record
+
+
+def _fee(text: str, asset: str, instrument: Instrument) -> int:
+    """A fee in 1e-8 quote units. Raises ValueError for one that is paid in another asset: the ledger has no price."""
+    fee = parse_units(text, MONEY_EXP)
+    if fee and asset != instrument.quote:
+        raise ValueError(f"{instrument.symbol}: a fee in {asset} is not one in {instrument.quote}")
+    return fee
 
 
 def from_order_update(
@@ -91,7 +101,7 @@ def from_order_update(
             "price": parse_units(order["L"], instrument.price_exp),
             "size": parse_units(order["l"], instrument.size_exp),
             "trade_id": int(order["t"]),
-            "fee": parse_units(order.get("n", "0"), MONEY_EXP),
+            "fee": _fee(order.get("n", "0"), order.get("N", ""), instrument),
             "flags": Flag.MAKER if order["m"] else 0,
         }
     reason = Reason.WOULD_TAKE if kind == ReportKind.EXPIRED and order["f"] == "GTX" else Reason.NONE
@@ -124,7 +134,7 @@ def from_user_trade(trade: Mapping[str, Any], instrument: Instrument, order_id: 
         exch_ts_ns=int(trade["time"]) * 1_000_000,
         price=parse_units(trade["price"], instrument.price_exp),
         size=parse_units(trade["qty"], instrument.size_exp),
-        fee=parse_units(trade["commission"], MONEY_EXP),
+        fee=_fee(trade["commission"], trade["commissionAsset"], instrument),
         side=Side.BUY if trade["side"] == "BUY" else Side.SELL,
         flags=Flag.FROM_REST | (Flag.MAKER if trade["maker"] else 0),
     )

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import orjson
 import requests
@@ -67,7 +67,10 @@ def listen_key(rest_url: str, credentials: Credentials, prolong: bool = False) -
         answer = requests.request(method, url, headers={"X-MBX-APIKEY": credentials.api_key}, timeout=_TIMEOUT_S)
         if answer.status_code != 200:
             raise VenueUnreachable(f"{method} {url}: HTTP {answer.status_code}")
-        return str(orjson.loads(answer.content).get("listenKey", ""))
+        key = str(orjson.loads(answer.content).get("listenKey", ""))
+        if not key and not prolong:
+            raise VenueUnreachable(f"{method} {url}: an answer without a listen key")
+        return key
     except (requests.RequestException, orjson.JSONDecodeError, AttributeError) as error:
         raise VenueUnreachable(f"{url}: {type(error).__name__}") from None
 
@@ -84,7 +87,7 @@ class SignedSession:
 
     def query(self, params: Mapping[str, Any], timestamp_ms: int) -> str:
         """The signed query string of a request."""
-        text = urlencode({**params, "recvWindow": self._recv_window_ms, "timestamp": timestamp_ms})
+        text = urlencode({**params, "recvWindow": self._recv_window_ms, "timestamp": timestamp_ms}, quote_via=quote)
         return f"{text}&signature={hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()}"
 
     def call(self, method: str, path: str, **params: Any) -> Any:

@@ -7,7 +7,10 @@ definite answer becomes an UNKNOWN report: a network error never means that an o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -24,6 +27,9 @@ from engine.units import MONEY_EXP, format_units, parse_units
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
 from procs.venues.binance_usdm.reports import ClientIds, from_order, from_user_trade, reason_of_code, report
 
+# At DEBUG the library writes the headers of every request, the API key among them.
+logging.getLogger("ccxt").setLevel(logging.INFO)
+
 _HOSTS = (
     "https://fapi.binance.com", "https://dapi.binance.com", "https://eapi.binance.com", "https://api.binance.com",
     "https://papi.binance.com",
@@ -31,6 +37,16 @@ _HOSTS = (
 # Codes by which the venue says that it does not know whether the order took effect.
 _UNKNOWN_CODES = (-1000, -1001, -1006, -1007)
 _TRADES_PAGE = 1000
+_NOT_OPENED = -1
+
+
+@contextlib.contextmanager
+def _understanding() -> Iterator[None]:
+    """An answer without what it must hold is one of ccxt's errors too: BadResponse."""
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ccxt.BadResponse(f"an answer of the venue cannot be read: {type(error).__name__}: {error}") from error
 
 
 class GateShut(Exception):
@@ -50,7 +66,8 @@ class LastGate(HTTPAdapter):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send, after `before_order` allowed it when the request enters an order. Raises GateShut."""
-        if request.method == "POST" and request.path_url.startswith("/fapi/v1/order"):
+        # Wherever the venue's root may lie: behind a proxy its path has a prefix.
+        if request.method == "POST" and "/fapi/v1/order" in request.path_url.partition("?")[0]:
             self._before_order()
         return super().send(request, *args, **kwargs)
 
@@ -78,7 +95,10 @@ def make_exchange(
 
 
 class TradingClient:
-    """What a gateway asks of the venue. One thread at a time; every method returns REPORT records."""
+    """What a gateway asks of the venue, as REPORT records.
+
+    One thread asks; another may tell meanwhile what the private stream said: `learn`, `forget`, `stream_lost`.
+    """
 
     def __init__(
         self,
@@ -97,7 +117,12 @@ class TradingClient:
         self.ids = ClientIds(session)
         self._order_by_venue_id: dict[int, int] = {}
         self._open: dict[int, int] = {}  # order id -> instrument index, of orders that may rest at the venue
-        self._last_trade = {item.index: 0 for item in instruments}
+        # By instrument: the last trade before the session, the last one known, and, since the private stream broke,
+        # the last one that is surely known with all before it.
+        self._opened_after = {item.index: _NOT_OPENED for item in instruments}
+        self._last_trade = dict(self._opened_after)
+        self._missed_after: dict[int, int] = {}
+        self._lock = threading.Lock()
 
     @property
     def last_answer(self) -> bytes:
@@ -113,14 +138,15 @@ class TradingClient:
         self._exchange.last_http_response = None
         action, order_id, index = int(order["kind"]), int(order["order_id"]), int(order["instrument"])
         try:
-            if action == OrderAction.NEW:
-                return [self._new(order)]
-            if action == OrderAction.CANCEL:
-                return [self._cancel(order_id, index)]
-            if action == OrderAction.QUERY:
-                return self.query(order_id, index)
-            if action == OrderAction.RECONCILE:
-                return self.reconcile(bool(order["aux"]))
+            with _understanding():
+                if action == OrderAction.NEW:
+                    return [self._new(order)]
+                if action == OrderAction.CANCEL:
+                    return [self._cancel(order_id, index)]
+                if action == OrderAction.QUERY:
+                    return self.query(order_id, index)
+                if action == OrderAction.RECONCILE:
+                    return self.reconcile(bool(order["aux"]))
         except GateShut as gate:
             self._open.pop(order_id, None)
             return [report(ReportKind.DENIED, order_id, index, gate.reason)]
@@ -164,7 +190,7 @@ class TradingClient:
     def _from_order(self, answer: Mapping[str, Any], instrument: Instrument, order_id: int) -> np.ndarray:
         self._order_by_venue_id[int(answer["orderId"])] = order_id
         record = from_order(answer, instrument, order_id)
-        if record["kind"][0] != ReportKind.ACCEPTED:
+        if record["kind"][0] != ReportKind.ACCEPTED or answer["status"] == "FILLED":
             self._open.pop(order_id, None)
         return record
 
@@ -175,8 +201,14 @@ class TradingClient:
     def learn(self, venue_order_id: int, order_id: int, index: int, trade_id: int) -> None:
         """What the private stream says of an order: its venue id and its last trade."""
         self._order_by_venue_id[venue_order_id] = order_id
-        if trade_id > self._last_trade[index]:
-            self._last_trade[index] = trade_id
+        with self._lock:
+            self._last_trade[index] = max(self._last_trade[index], trade_id)
+
+    def stream_lost(self) -> None:
+        """The private stream broke: what it says from now on does not prove that nothing was missed before."""
+        with self._lock:
+            for index, last in self._last_trade.items():
+                self._missed_after.setdefault(index, last)
 
     def _failure(self, action: int, order_id: int, index: int, error: ccxt.BaseError) -> np.ndarray:
         code = _code_of(self._exchange.last_http_response)
@@ -205,55 +237,74 @@ class TradingClient:
         except ccxt.OrderNotFound:
             return [report(ReportKind.NOT_FOUND, order_id, index, Reason.UNKNOWN_ORDER)]
         self._order_by_venue_id[int(answer["orderId"])] = order_id
-        trades = self._exchange.fapiPrivateGetUserTrades({"symbol": symbol, "orderId": answer["orderId"]})
+        trades = self._exchange.fapiPrivateGetUserTrades(
+            {"symbol": symbol, "orderId": answer["orderId"], "limit": _TRADES_PAGE}
+        )
         fills = [from_user_trade(trade, self._instruments[index], order_id) for trade in trades]
         return [*fills, self._from_order(answer, self._instruments[index], order_id)]
 
-    def _trades_since_last(self, instrument: Instrument) -> list[np.ndarray]:
-        """Fill reports of every own trade after the last one known, oldest first."""
-        reports: list[np.ndarray] = []
+    def _trades_after(self, instrument: Instrument, last: int) -> Iterator[Mapping[str, Any]]:
+        """Own trades of an instrument with a larger id, oldest first."""
         while True:
-            params: dict[str, Any] = {"symbol": instrument.symbol, "limit": _TRADES_PAGE}
-            params["fromId"] = self._last_trade[instrument.index] + 1
-            page = self._exchange.fapiPrivateGetUserTrades(params)
+            page = self._exchange.fapiPrivateGetUserTrades(
+                {"symbol": instrument.symbol, "limit": _TRADES_PAGE, "fromId": last + 1}
+            )
             for trade in page:
-                self._last_trade[instrument.index] = max(self._last_trade[instrument.index], int(trade["id"]))
-                order_id = self._order_by_venue_id.get(int(trade["orderId"]), 0)
-                if order_id:
-                    reports.append(from_user_trade(trade, instrument, order_id))
+                last = max(last, int(trade["id"]))
+                yield trade
             if len(page) < _TRADES_PAGE:
-                return reports
+                return
 
     def catch_up(self) -> list[np.ndarray]:
         """Everything that a broken private stream may have kept from us: fills, then orders that are no more.
 
         Raises ccxt errors; asking again later is safe, since fills are idempotent by trade id.
         """
+        with self._lock:
+            missed, self._missed_after = self._missed_after, {}
+            begin = self._last_trade | missed
+        try:
+            with _understanding():
+                return self._missed_reports(begin)
+        except BaseException:
+            with self._lock:
+                for index, last in missed.items():
+                    self._missed_after[index] = min(last, self._missed_after.get(index, last))
+            raise
+
+    def _missed_reports(self, begin: Mapping[int, int]) -> list[np.ndarray]:
         reports: list[np.ndarray] = []
-        for instrument in self._instruments.values():
-            reports += self._trades_since_last(instrument)
+        told: set[tuple[int, int]] = set()
+        for index, instrument in self._instruments.items():
+            if begin[index] == _NOT_OPENED:
+                continue  # before the opening no order is ours
+            for trade in self._trades_after(instrument, begin[index]):
+                order_id = self._order_by_venue_id.get(int(trade["orderId"]), 0)
+                if order_id:
+                    reports.append(from_user_trade(trade, instrument, order_id))
+                    told.add((index, int(trade["id"])))
+                    self.learn(int(trade["orderId"]), order_id, index, int(trade["id"]))
         for order_id, index in list(self._open.items()):
-            reports += self.query(order_id, index)
+            answers = self.query(order_id, index)
+            reports += [one for one in answers if (index, int(one["trade_id"][0])) not in told]
         return reports
 
-    def _own_fees(self, opening: bool) -> int:
+    def _own_fees(self) -> int:
         """Sum of the fees of this session's fills as the venue counts them, 1e-8 quote."""
-        total = 0
-        for instrument in self._instruments.values():
-            from_id = 0
-            while True:
-                page = self._exchange.fapiPrivateGetUserTrades(
-                    {"symbol": instrument.symbol, "limit": _TRADES_PAGE, "fromId": from_id}
-                )
-                for trade in page:
-                    from_id = int(trade["id"]) + 1
-                    if opening:
-                        self._last_trade[instrument.index] = int(trade["id"])
-                    elif int(trade["orderId"]) in self._order_by_venue_id:
-                        total += parse_units(trade["commission"], MONEY_EXP)
-                if len(page) < _TRADES_PAGE:
-                    break
-        return total
+        return sum(
+            parse_units(trade["commission"], MONEY_EXP)
+            for index, instrument in self._instruments.items()
+            for trade in self._trades_after(instrument, max(self._opened_after[index], 0))
+            if int(trade["orderId"]) in self._order_by_venue_id
+        )
+
+    def _open_trades(self) -> None:
+        """Begin to count: trades up to now are not of this session."""
+        for index, instrument in self._instruments.items():
+            newest = self._exchange.fapiPrivateGetUserTrades({"symbol": instrument.symbol, "limit": 1})
+            self._opened_after[index] = max((int(trade["id"]) for trade in newest), default=0)
+            with self._lock:
+                self._last_trade[index] = max(self._last_trade[index], self._opened_after[index])
 
     def reconcile(self, opening: bool) -> list[np.ndarray]:
         """Balance, positions, open orders and fees as the venue has them. Raises ccxt errors.
@@ -272,7 +323,9 @@ class TradingClient:
                 reports.append(_position(entry, instrument, flags))
             resting += len(self._exchange.fapiPrivateGetOpenOrders({"symbol": instrument.symbol}))
         reports.append(report(ReportKind.OPEN_ORDERS, 0, flags=flags, aux=resting))
-        reports.append(report(ReportKind.FEES, 0, flags=flags, aux=self._own_fees(opening)))
+        if opening:
+            self._open_trades()
+        reports.append(report(ReportKind.FEES, 0, flags=flags, aux=0 if opening else self._own_fees()))
         reports.append(report(ReportKind.RECONCILE_END, 0, flags=flags, aux=1))
         return reports
 

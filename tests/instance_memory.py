@@ -1,0 +1,38 @@
+"""The shared memory of a small instance, without its processes, for tests of what works on it."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.config import Settings
+from engine.instruments import Instrument
+from engine.matching.settings import VenueSettings
+from procs.instance import Plan, create_memory
+from procs.states import initial_states
+from procs.table import RINGS
+from procs.venues.binance_usdm.endpoints import Endpoints
+from shm.segment import unlink_all
+
+
+def listed_instruments() -> tuple[Instrument, ...]:
+    """The contracts of the embedded venue."""
+    return tuple(item.instrument(index) for index, item in enumerate(VenueSettings().listed()))
+
+
+@contextlib.contextmanager
+def small_instance(folder: Path, endpoints: Endpoints | None = None, capacity: int = 64) -> Iterator[Plan]:
+    """Memory of an instance whose rings all have one capacity; gone at the end."""
+    instruments = listed_instruments()
+    plan = Plan(
+        name=f"test-{uuid.uuid4().hex[:8]}", session=uuid.uuid4().hex[:8], folder=str(folder), kernel_digest="0" * 64,
+        settings=Settings(), instruments=instruments, endpoints=endpoints or Endpoints("", ""),
+        capacities={spec.name: capacity for spec in RINGS}, cores={}, spin=False,
+    )
+    try:
+        create_memory(plan, initial_states(plan.settings, instruments)).close()
+        yield plan
+    finally:
+        unlink_all(plan.name)
