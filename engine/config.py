@@ -33,6 +33,13 @@ class EngineSettings:
     placement: str = setting("auto", "Which process sits on which core.", choices=("auto", "pinned"))
     memory_budget_mib: int = setting(192, "Shared memory for all rings and states.", minimum=8, maximum=1 << 20)
     data_folder: str = setting("var", "Where sessions (journals, summaries, logs) are kept.")
+    deaths_to_stop: int = setting(
+        3, "So many deaths of one process within ten minutes stop the engine; 1 stops it at the first.", minimum=1,
+        maximum=1000,
+    )
+    stall_s: float = setting(
+        3.0, "A process whose loop has not turned for so long is killed and replaced.", minimum=0.2, maximum=60.0
+    )
     status_every_s: float = setting(5.0, "Seconds between two status lines of `run`.", minimum=0.5, maximum=3600.0)
 
 

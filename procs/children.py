@@ -71,7 +71,9 @@ def settle(context: ProcessContext) -> None:
     context.control.set_pid(context.role, os.getpid())
 
 
-def fork_child(plan: Plan, role: Role, body: Callable[[ProcessContext], None]) -> Child:
+def fork_child(
+    plan: Plan, role: Role, body: Callable[[ProcessContext], None], successor: bool = False
+) -> Child:
     """Fork a process that runs `body`; its kernels are those that this process has loaded."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -89,7 +91,7 @@ def fork_child(plan: Plan, role: Role, body: Callable[[ProcessContext], None]) -
         if os.getppid() != parent:
             os._exit(1)
         _redirect_output(plan.path, role)
-        context = ProcessContext(plan, role)
+        context = ProcessContext(plan, role, successor)
         settle(context)
         body(context)
         code = 0
@@ -102,11 +104,11 @@ def fork_child(plan: Plan, role: Role, body: Callable[[ProcessContext], None]) -
         os._exit(code)
 
 
-def spawn_child(plan: Plan, role: Role, secrets_json: bytes) -> Child:
+def spawn_child(plan: Plan, role: Role, secrets_json: bytes, successor: bool = False) -> Child:
     """Start a clean process (see procs/spawned.py); the plan and the credentials reach it through a pipe."""
     with (plan.path / f"{role.label}.log").open("ab") as log:
         popen = subprocess.Popen(
-            [sys.executable, "-m", "procs.spawned", role.label],
+            [sys.executable, "-m", "procs.spawned", role.label, "successor" if successor else "first"],
             stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
             cwd=Path(__file__).resolve().parent.parent,
         )

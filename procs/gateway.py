@@ -15,12 +15,15 @@ import ccxt
 import numpy as np
 import orjson
 
+from engine.execution.order_states import FIRST_TERMINAL
 from engine.reasons import Reason
 from engine.records import ORDER, REPORT, OrderAction, ReportKind
 from engine.stage import as_bytes
 from procs.instance import ProcessContext
 from procs.journal.layout import Entry
+from procs.journal.reader import read_stream
 from procs.ports import EdgeJournal, Inlet, Outlet, Turns, record_latency, ring_own_bell
+from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
 from procs.venues.binance_usdm.private_stream import PrivateStream, StreamEvent
 from procs.venues.binance_usdm.reports import from_order_update, report
@@ -160,6 +163,8 @@ class Gateway:
     def run(self) -> None:
         """Serve until stopped."""
         self._client.warm_up()
+        if self._context.successor:
+            self._take_up()
         self._sender.start()
         self._stream.start()
         next_keep_alive = python_monotonic_ns() + _KEEP_ALIVE_NS
@@ -182,6 +187,33 @@ class Gateway:
         self._take_arrivals()
         self._client.close()
         self._journal.close()
+
+    def _take_up(self) -> None:
+        """Stand where the predecessor's effects end. Whatever it had not finished is UNKNOWN and will be asked for;
+        nothing is sent again: an order that has a REQUEST in the journal was perhaps sent."""
+        taken, last_order = 0, 0
+        for entry in read_stream(self._context.plan.path, self._context.role.label):
+            if entry.kind == Entry.REQUEST:
+                taken += 1
+                order = np.frombuffer(entry.payload, ORDER)[0]
+                if order["kind"] == OrderAction.NEW:
+                    last_order = max(last_order, int(order["order_id"]))
+        self._inlet.seek(taken)
+        self._state["records_in"] = taken
+        self._state["processed"] = taken - int(self._state["dropped"].sum())
+        self._state["out"] = self._outlet.published
+        execution = self._context.state(Role.EXECUTION)[0]
+        # Every trade that the ledger can still tell from a repeat is reported again: it takes each once.
+        self._client.recall({index: int(log["floor"]) for index, log in enumerate(execution["ledger"]["logs"])})
+        slots = execution["orders"]["slots"]
+        unfinished = slots[(slots["order_id"] > 0) & (slots["order_id"] <= last_order)]
+        unfinished = unfinished[unfinished["status"] < FIRST_TERMINAL]
+        self._publish(
+            [
+                report(ReportKind.UNKNOWN, int(slot["order_id"]), int(slot["instrument"]), Reason.VENUE_UNREACHABLE)
+                for slot in unfinished
+            ]
+        )
 
     def _follow_gate(self) -> None:
         """Show for which emergency word the gate is shut, also when no order comes to meet it."""

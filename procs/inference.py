@@ -20,6 +20,14 @@ def model_path(setting: str) -> Path:
     return Path(setting) if setting else DEFAULT_MODEL
 
 
+def _take_up(context: ProcessContext, inlet: Inlet, outlet: Outlet) -> None:
+    """Stand where the predecessor's effects end: one prediction a feature record, so the output ring tells it."""
+    published = outlet.published
+    inlet.seek(published)
+    state = context.state(context.role)
+    state["records_in"] = state["processed"] = state["out"] = published
+
+
 def run_inference(context: ProcessContext) -> None:
     """Body of the ml process; returns when it is asked to stop and its input is empty."""
     settings = context.plan.settings
@@ -28,6 +36,8 @@ def run_inference(context: ProcessContext) -> None:
     inlet, outlet, turns = Inlet(context, "features", _BATCH), Outlet(context, "predictions"), Turns(context)
     hop, origin = context.histogram(context.role, "hop"), context.histogram(context.role, "origin")
     stamps = context.stamps()
+    if context.successor:
+        _take_up(context, inlet, outlet)
     inbox = as_bytes(inlet.records)
     context.ready()
     moved = 0

@@ -11,19 +11,31 @@ import asyncio
 import gc
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import picows
 import requests
 
 from engine.ingest.kernel import CLOCK_GRID_NS
-from procs.decoding import ALL_INSTRUMENTS, Decoder
+from engine.stage import as_bytes
+from procs.checkpoint import (
+    EXTRA,
+    HEADER_WORDS,
+    JOURNAL_ORDINAL,
+    OUTPUT_CURSOR,
+    checkpoint_now,
+    load_checkpoint,
+)
+from procs.decoding import ALL_INSTRUMENTS, Decoder, replay_inputs
 from procs.instance import ProcessContext
 from procs.journal.layout import Entry
+from procs.journal.reader import read_stream
 from procs.ports import EdgeJournal, Outlet, Turns, record_latency
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.market_streams import market_socket_urls
 from procs.venues.binance_usdm.rest import fetch_depth
 from shm.control import TripSource
+from shm.clock import sleep
 
 _TIMER_S = 0.01
 _BACK_OFF_S = (0.05, 0.25, 0.5, 1.0, 2.0, 5.0)
@@ -31,6 +43,8 @@ _BACK_OFF_S = (0.05, 0.25, 0.5, 1.0, 2.0, 5.0)
 _SILENCE_NS = 5_000_000_000
 # Slots of the market ring that only GAP records may use.
 _GAP_RESERVE = 64
+_CHECKPOINT_EVERY_NS = 1_000_000_000
+_ROOM_RETRY_S = 0.001
 
 
 class _Listener(picows.WSListener):
@@ -71,7 +85,10 @@ class Ingestion:
         self._resync_counters = (
             validation["instruments"]["resync_wanted"][0], features["flows"]["resync_wanted"][0]
         )
-        self._resyncs_seen = [0] * len(self._symbols)
+        self._resyncs_seen = [self._resyncs_asked(index) for index in range(len(self._symbols))]
+        self._arena = context.arena(context.role)
+        self._checkpoint = np.zeros(HEADER_WORDS, np.int64)
+        self._checkpoint_due_ns = 0
 
     # --- one input: journal, decode, publish ------------------------------------------------------------------------
 
@@ -114,9 +131,12 @@ class Ingestion:
         if passed and self._journal.write(Entry.TIMER, b"", now):
             self._publish(self._decoder.timer(now), now)
 
+    def _resyncs_asked(self, index: int) -> int:
+        return sum(int(counter[index]) for counter in self._resync_counters)
+
     def _take_resync_requests(self) -> None:
         for index in range(len(self._symbols)):
-            asked = sum(int(counter[index]) for counter in self._resync_counters)
+            asked = self._resyncs_asked(index)
             if asked > self._resyncs_seen[index]:
                 self._resyncs_seen[index] = asked
                 self._on_lost(index)
@@ -178,6 +198,7 @@ class Ingestion:
                 while not self._turns.turn(self._take_inputs()):
                     self._on_timer()
                     self._take_resync_requests()
+                    self._take_checkpoint()
                     wanted = self._decoder.state["snapshot_wanted"][0]
                     for index in range(len(self._symbols)):
                         if wanted[index] and index not in self._fetching:
@@ -195,6 +216,37 @@ class Ingestion:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _take_up(self) -> None:
+        """Stand where the predecessor's effects end: decode what it journaled after its last checkpoint again, publish
+        what is not in the ring yet, and count everything since as lost."""
+        if not load_checkpoint(self._arena, as_bytes(self._decoder.state), self._checkpoint):
+            raise ValueError("ingestion: no whole checkpoint to start from")
+        self._decoder.ingest_id = int(self._checkpoint[EXTRA])
+        published = int(self._outlet.published - self._checkpoint[OUTPUT_CURSOR])
+        after = (
+            entry
+            for entry in read_stream(self.context.plan.path, self.context.role.label)
+            if entry.ordinal > self._checkpoint[JOURNAL_ORDINAL]
+        )
+        for count in replay_inputs(self._decoder, after):
+            again = min(count, published)
+            published -= again
+            while again < count:
+                again += self._outlet.give(self._decoder.outbox, count - again, again)
+                if again < count:
+                    sleep(_ROOM_RETRY_S)
+        self._on_lost(ALL_INSTRUMENTS)
+
+    def _take_checkpoint(self) -> None:
+        """Once a second: the state, what of the journal it has seen, what of it is published."""
+        now = self.context.now_ns()
+        if now >= self._checkpoint_due_ns:
+            self._checkpoint_due_ns = now + _CHECKPOINT_EVERY_NS
+            self._checkpoint[OUTPUT_CURSOR] = self._outlet.published
+            self._checkpoint[JOURNAL_ORDINAL] = self._journal.ordinal
+            self._checkpoint[EXTRA] = self._decoder.ingest_id
+            checkpoint_now(self._arena, as_bytes(self._decoder.state), self._checkpoint)
+
     def _take_inputs(self) -> int:
         taken, self._inputs = self._inputs, 0
         return taken
@@ -202,8 +254,11 @@ class Ingestion:
     def run(self) -> None:
         """Serve until stopped."""
         gc.enable()  # sockets and tasks make cycles; what was there before the fork is frozen and is not visited
-        now = self.context.now_ns()
-        self._journal.write(Entry.START, b"", now)
-        self._publish(self._decoder.start(now), now)
+        if self.context.successor:
+            self._take_up()
+        else:
+            now = self.context.now_ns()
+            self._journal.write(Entry.START, b"", now)
+            self._publish(self._decoder.start(now), now)
         asyncio.run(self._serve())
         self._journal.close()

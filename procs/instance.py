@@ -17,8 +17,10 @@ import orjson
 from engine.config import Settings
 from engine.instruments import Instrument
 from engine.settings import as_plain, build
+from engine.stage import as_bytes
+from procs.checkpoint import HEADER_WORDS, SLOTS, checkpoint_now, slot_words
 from procs.states import state_dtype
-from procs.table import PROCESS_BY_ROLE, RING_BY_NAME, Role
+from procs.table import CHECKPOINTED, PROCESS_BY_ROLE, RING_BY_NAME, Role
 from procs.venues.binance_usdm.endpoints import Endpoints
 from shm.clock import python_session_ns
 from shm.control import ControlBlock, Readiness, Stop
@@ -30,7 +32,7 @@ from shm.segment import Segment, layout_hash
 # Session time at which the frame of an ingest id was in hand, for latency only; 2^16 frames are kept.
 STAMPS = 1 << 16
 # Latency histograms: one of the time in the stage and one of the time since the frame was in hand, a role.
-HISTOGRAM_KINDS = ("hop", "origin")
+HISTOGRAM_KINDS = ("hop", "origin", "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,14 @@ def state_segment(plan: Plan, role: Role, dtype: np.dtype, create: bool, read_on
     return Segment.attach(name, read_only=read_only, **shared)
 
 
+def create_arena(plan: Plan, role: Role, state: np.ndarray) -> None:
+    """Make the checkpoint slots of a role; the first checkpoint is the state that it begins with."""
+    words = SLOTS * slot_words(state.nbytes)
+    segment = _words_segment(plan, f"arena.{role.label}", words, create=True)
+    checkpoint_now(segment.array(np.int64, 0, words), as_bytes(state).copy(), np.zeros(HEADER_WORDS, np.int64))
+    segment.close()
+
+
 def _words_segment(plan: Plan, name: str, words: int, create: bool, read_only: bool = False) -> Segment:
     shared: dict[str, Any] = {
         "layout_hash": layout_hash(np.dtype(np.int64), words), "record_size": 8, "capacity": words,
@@ -110,6 +120,8 @@ def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
         segment = state_segment(plan, role, state.dtype, create=True)
         segment.array(state.dtype, 0, 1)[:] = state
         segment.close()
+        if role in CHECKPOINTED:
+            create_arena(plan, role, state)
     _words_segment(plan, "stamps", STAMPS, create=True).close()
     _words_segment(plan, "latency", _histogram_words(), create=True).close()
     return control
@@ -118,7 +130,8 @@ def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
 def memory_beside_rings(states: dict[Role, np.ndarray]) -> int:
     """Bytes that an instance needs beside its rings."""
     pages = 4096 * (len(states) + len(RING_BY_NAME) + 3)
-    return sum(state.nbytes for state in states.values()) + 8 * (STAMPS + _histogram_words()) + pages + 65536
+    arenas = sum(8 * SLOTS * slot_words(state.nbytes) for role, state in states.items() if role in CHECKPOINTED)
+    return arenas + sum(state.nbytes for state in states.values()) + 8 * (STAMPS + _histogram_words()) + pages + 65536
 
 
 class Mapping:
@@ -160,6 +173,13 @@ class Mapping:
         """The doorbell of whoever reads a ring."""
         return self.control.doorbell(RING_BY_NAME[ring_name].consumer)
 
+    def arena(self, role: Role) -> np.ndarray:
+        """The checkpoint slots of a role, int64 (procs/checkpoint.py)."""
+        words = SLOTS * slot_words(state_dtype(role, self.plan.instruments).itemsize)
+        segment = _words_segment(self.plan, f"arena.{role.label}", words, create=False, read_only=self._read_only)
+        self._segments.append(segment)
+        return segment.array(np.int64, 0, words)
+
     def stamps(self) -> np.ndarray:
         """int64[STAMPS]: session time at which a frame was in hand, at its ingest id modulo STAMPS."""
         segment = _words_segment(self.plan, "stamps", STAMPS, create=False, read_only=self._read_only)
@@ -189,9 +209,11 @@ class Mapping:
 class ProcessContext(Mapping):
     """What a process of the engine works with: its mapping, its role, its doorbell, the order to stop."""
 
-    def __init__(self, plan: Plan, role: Role) -> None:
+    def __init__(self, plan: Plan, role: Role, successor: bool = False) -> None:
+        """successor: this process takes the place of one that died."""
         super().__init__(plan)
         self.role = role
+        self.successor = successor
         self.spec = PROCESS_BY_ROLE[role]
         self.bell = self.control.doorbell(role)
 

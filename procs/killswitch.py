@@ -22,6 +22,7 @@ from shm.control import Stop, TripSource, gate_epoch, trip_count, tripped_source
 _POLL_S = 0.005
 _BACK_OFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 _WARM_EVERY_S = 20.0
+_SILENCE_NS = 1_000_000_000
 # Sweeps after the venue has once said that nothing rests, and how long they go on at the least: an order that passed
 # the gateway's gate just before the trip can take effect as long as its signature is valid (1,000 ms).
 _SWEEPS_AFTER_CLEAN = 2
@@ -37,6 +38,8 @@ class KillSwitch:
         self._turns = Turns(context)
         self._session = SignedSession(context.plan.endpoints.rest_url, credentials)
         self._symbols = [item.symbol for item in context.plan.instruments]
+        # Last sign of life of those who look after resting orders; 0 before the first, -1 once it was acted upon.
+        self._silent_since = {Role.EXECUTION: 0, Role.GATEWAY: 0}
         self._log = (context.plan.path / "killswitch.jsonl").open("ab", buffering=0)
 
     def _note(self, event: str, **fields: object) -> None:
@@ -51,6 +54,7 @@ class KillSwitch:
         handled = 0
         idle_s = 0.0
         while True:
+            self._cover_for_the_dead()
             word = self._context.control.word
             if word and word != handled:
                 handled = self._act(word)
@@ -67,6 +71,18 @@ class KillSwitch:
                 self._cancel_everything(dry=True)
         self._session.close()
         self._log.close()
+
+    def _cover_for_the_dead(self) -> None:
+        """Cancel what rests once execution or the gateway has been silent for a second: nobody looks after it."""
+        control, now = self._context.control, self._context.now_ns()
+        for role, since in self._silent_since.items():
+            heartbeat = control.heartbeat(role)
+            if heartbeat and now - heartbeat < _SILENCE_NS:
+                self._silent_since[role] = heartbeat
+            elif since > 0 and now - since >= _SILENCE_NS and control.stop_requested(role) == Stop.RUN:
+                self._silent_since[role] = -1  # once for each silence
+                resting, error = self._cancel_everything(dry=False)
+                self._note("covered", silent=role.label, resting=resting, error=error)
 
     def _act(self, word: int) -> int:
         """Cancel until the venue says that nothing rests, and say so. Returns the word that was handled."""

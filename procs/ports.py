@@ -21,6 +21,7 @@ from shm.control import TripSource, add_progress, beat, stop_requested
 from shm.doorbell import cancel_wait, commit_wait, prepare_wait, ring_bell
 from shm.histogram import record
 from shm.ring_kernels import (
+    CURSOR,
     consumer_advance,
     consumer_read,
     consumer_ready,
@@ -117,6 +118,15 @@ class Inlet:
         """Copy the next records into `records`; returns how many."""
         return int(_take(*self._arguments, self._slots, self._inbox, len(self.records)))
 
+    def seek(self, cursor: int) -> None:
+        """Stand at a record that is still in the ring; a successor does so once, before its first `take`."""
+        self._arguments[1][CURSOR] = cursor
+
+    @property
+    def cursor(self) -> int:
+        """Records taken so far, those of predecessors included."""
+        return int(self._arguments[1][CURSOR])
+
     def release(self) -> None:
         """Give the slots of everything taken back to the producer."""
         _release(*self._arguments)
@@ -141,6 +151,11 @@ class Outlet:
         consumer; returns how many."""
         return int(_give(*self._cursors, self._slots, outbox, first, count, *self._bell))
 
+    @property
+    def published(self) -> int:
+        """Records published so far, those of predecessors included."""
+        return int(self._cursors[1][CURSOR])
+
     def drop(self, count: int) -> None:
         """Count records that found no room."""
         self._ring.drop(count)
@@ -151,7 +166,9 @@ class EdgeJournal:
 
     def __init__(self, context: ProcessContext) -> None:
         self._context = context
-        self._writer = JournalWriter(context.plan.path, context.role.label, context.plan.session)
+        self._writer = JournalWriter(
+            context.plan.path, context.role.label, context.plan.session, resume=context.successor
+        )
         self._full = False
 
     @property

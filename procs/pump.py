@@ -22,6 +22,13 @@ from numba import types
 from engine.kernel import kernel
 from engine.records import MARKET, Kind
 from engine.stage import BYTES, STEP
+from procs.checkpoint import (
+    INPUT_CURSOR,
+    JOURNAL_ORDINAL,
+    OUTPUT_CURSOR,
+    WORD_SEEN,
+    write_checkpoint,
+)
 from procs.journal.kernel import journal_append, journal_room
 from procs.journal.layout import Entry
 from shm.atomics import cpu_pause
@@ -31,6 +38,7 @@ from shm.doorbell import cancel_wait, commit_wait, prepare_wait, ring_bell
 from shm.histogram import record
 from shm.memory import copy_bytes
 from shm.ring_kernels import (
+    CURSOR,
     RECORD_SIZE,
     consumer_advance,
     consumer_ready,
@@ -67,7 +75,11 @@ P_IN_SLICE = 12  # ..14 by source: first byte of a record that is journaled
 P_IN_LENGTH = 15  # ..17 by source: bytes of a record that are journaled
 P_OUT_BELL = 18  # ..19 by route: doorbell of the consumer
 P_WORD_SEEN = 20  # emergency word of the last TRIP inserted
-PARAM_COUNT = 24
+P_SUPPRESS = 21  # ..22 by route: records that a predecessor has already published
+P_CHECKPOINT = 23  # 1: input slots are freed by checkpoints only
+P_CHECKPOINT_RECORDS = 24  # most records between two checkpoints
+P_CHECKPOINT_NS = 25  # most time between two checkpoints while there is something new
+PARAM_COUNT = 32
 
 Arrays = tuple[np.ndarray, ...]
 INT64S = types.Array(types.int64, 1, "C")
@@ -100,7 +112,13 @@ def _publish(
         else:
             while end < produced and np.int64(routes[end]) == route:
                 end += 1
+        # What a predecessor published before it died comes out the same again, and is not published twice.
+        skipped = min(end - first, params[P_SUPPRESS + route])
+        params[P_SUPPRESS + route] -= skipped
+        first += skipped
         count = end - first
+        if count == 0:
+            continue
         producer_claim(controls[route], locals_[route], count)
         producer_write(locals_[route], slots[route], 0, outbox, first, count)
         producer_publish(controls[route], locals_[route], count)
@@ -125,16 +143,46 @@ def _journal_batch(
 
 
 @kernel(
+    types.void(BYTES, BYTES, types.int64, types.int64, _OUTPUT_WORDS, _OUTPUT_WORDS, _OUTPUT_BYTES, INT32S, INT64S)
+)
+def publish_again(
+    outbox: np.ndarray, routes: np.ndarray, produced: int, outputs: int, controls: Arrays, locals_: Arrays,
+    slots: Arrays, bells: np.ndarray, params: np.ndarray,
+) -> None:
+    """Publish, from Python, what a successor's step wrote; what its predecessor published is left out."""
+    if produced > 0 and outputs > 0:
+        _publish(outbox, routes, produced, outputs, controls, locals_, slots, bells, params)
+
+
+@kernel()
+def _checkpoint(
+    state: np.ndarray, arena: np.ndarray, header: np.ndarray, inputs: int, outputs: int, in_controls: Arrays,
+    in_locals: Arrays, out_locals: Arrays, journal_cursor: np.ndarray, params: np.ndarray,
+) -> None:
+    """Copy the state with the cursors at which it stands, then free the input slots that it covers."""
+    for source in range(inputs):
+        header[INPUT_CURSOR + source] = in_locals[source][CURSOR]
+    for route in range(outputs):
+        header[OUTPUT_CURSOR + route] = out_locals[route][CURSOR] - params[P_SUPPRESS + route]
+    header[JOURNAL_ORDINAL] = journal_cursor[1]
+    header[WORD_SEEN] = params[P_WORD_SEEN]
+    write_checkpoint(arena, state, header)
+    for source in range(inputs):
+        consumer_release(in_controls[source], in_locals[source])
+
+
+@kernel(
     types.int64(
         STEP, BYTES, _INPUT_WORDS, _INPUT_WORDS, _INPUT_BYTES, _OUTPUT_WORDS, _OUTPUT_WORDS, _OUTPUT_BYTES, BYTES,
-        BYTES, INT64S, INT32S, INT64S, INT64S, INT64S, BYTES, INT64S, BYTES, INT64S,
+        BYTES, INT64S, INT32S, INT64S, INT64S, INT64S, BYTES, INT64S, BYTES, INT64S, INT64S, INT64S, INT64S,
     )
 )
 def pump(
     step: Any, state: np.ndarray, in_controls: Arrays, in_locals: Arrays, in_slots: Arrays, out_controls: Arrays,
     out_locals: Arrays, out_slots: Arrays, outbox: np.ndarray, routes: np.ndarray, control: np.ndarray,
     bells: np.ndarray, hop: np.ndarray, origin: np.ndarray, stamps: np.ndarray, journal: np.ndarray,
-    journal_cursor: np.ndarray, scratch: np.ndarray, params: np.ndarray,
+    journal_cursor: np.ndarray, scratch: np.ndarray, params: np.ndarray, arena: np.ndarray, header: np.ndarray,
+    checkpoint_cost: np.ndarray,
 ) -> int:
     """Run a stage until it is asked to stop and its inputs are empty, or its journal segment is full.
 
@@ -143,6 +191,8 @@ def pump(
     hop, origin     latency histograms: of a batch in this stage, and since the frame was in hand
     stamps          int64[2^k]: session time at which the frame of an ingest id was in hand
     scratch         uint8 with room for a journaled batch
+    arena, header   the checkpoint slots and the words of the last one (procs/checkpoint.py)
+    checkpoint_cost histogram of what a checkpoint takes
     Returns STOPPED or JOURNAL_FULL.
     """
     inputs = params[P_INPUTS]
@@ -152,12 +202,24 @@ def pump(
     offset = params[P_CLOCK_OFFSET]
     stamp_mask = np.int64(stamps.size - 1)
     trip_inbox = np.zeros(_MARKET_SIZE, np.uint8)
+    fresh = 0  # records since the last checkpoint
+    due = session_ns(offset) + params[P_CHECKPOINT_NS]
     while True:
         # Read before the inputs are looked at: whoever asks to stop does so after the producers have gone, so inputs
         # found empty afterwards stay empty.
         stop = stop_requested(control, role)
         if stop >= _STOP_NOW:
             return STOPPED
+        if fresh > 0 and params[P_CHECKPOINT] != 0:
+            now = session_ns(offset)
+            if fresh >= params[P_CHECKPOINT_RECORDS] or now >= due:
+                _checkpoint(
+                    state, arena, header, inputs, outputs, in_controls, in_locals, out_locals, journal_cursor, params
+                )
+                fresh = 0
+                ended = session_ns(offset)
+                due = ended + params[P_CHECKPOINT_NS]
+                record(checkpoint_cost, ended - now)
         word = emergency_word(control)
         trip = params[P_WANTS_TRIP] != 0 and word != params[P_WORD_SEEN]
         moved = 0
@@ -209,13 +271,19 @@ def pump(
                     record(origin, ended - stamp)
             if place > 0:
                 consumer_advance(in_locals[source], count)
-                consumer_release(in_controls[source], in_locals[source])
+                if params[P_CHECKPOINT] == 0:
+                    consumer_release(in_controls[source], in_locals[source])
             moved += count
+            fresh += count
         if moved > 0:
             beat(control, role, session_ns(offset))
             add_progress(control, role, moved)
             continue
         if stop != 0 and not blocked:
+            if fresh > 0 and params[P_CHECKPOINT] != 0:
+                _checkpoint(
+                    state, arena, header, inputs, outputs, in_controls, in_locals, out_locals, journal_cursor, params
+                )
             return STOPPED
         beat(control, role, session_ns(offset))
         if params[P_SPIN] != 0:

@@ -1,4 +1,7 @@
-"""Entry of spawned processes: `python -m procs.spawned ROLE`, the plan and the credentials on standard input."""
+"""Entry of spawned processes: `python -m procs.spawned ROLE first|successor`.
+
+The plan and the credentials come on standard input, one JSON line each.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def main() -> int:
     role = Role[sys.argv[1].upper()]
     plan = Plan.from_json(sys.stdin.buffer.readline())
     credentials = Credentials(**orjson.loads(sys.stdin.buffer.readline()))
-    context = ProcessContext(plan, role)
+    context = ProcessContext(plan, role, successor=sys.argv[2] == "successor")
     settle(context)
     if role == Role.GATEWAY:
         from procs.gateway import Gateway

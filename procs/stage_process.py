@@ -1,18 +1,29 @@
-"""The process of a kernel stage: maps its memory, binds the pump, and goes back to it until told to stop."""
+"""The process of a kernel stage: maps its memory, binds the pump, and goes back to it until told to stop.
+
+A successor of a process that died loads the newest checkpoint, steps again what its predecessor took after it (from the
+input rings; execution from its journal, which has the order in which it merged them), publishes what the output rings
+do not hold yet, and goes on. Starting is the same: the first checkpoint is the initial state.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from engine.records import OUTPUT_COUNT, PREDICTION, SOURCE_COMMANDS, SOURCE_MAIN
+from engine.records import MARKET, OUTPUT_COUNT, PREDICTION, SOURCE_COMMANDS, SOURCE_MAIN, Kind
 from engine.stage import Stage, as_bytes
+from procs import checkpoint as c
 from procs import pump as p
 from procs.instance import ProcessContext
+from procs.journal.reader import read_stream
 from procs.journal.writer import JournalFull, JournalWriter
 from procs.table import Role
 from shm.control import Stop, TripSource
+from shm.ring import Ring
+from shm.ring_kernels import CURSOR, RECORD_SIZE, consumer_advance, consumer_read, consumer_ready
 
 _BATCH = 64
+_CHECKPOINT_NS = 100_000_000
+_CHECKPOINT_RECORDS = 1 << 16
 
 
 def pump_params(context: ProcessContext, stage: Stage, batch: int) -> np.ndarray:
@@ -31,6 +42,10 @@ def pump_params(context: ProcessContext, stage: Stage, batch: int) -> np.ndarray
     params[p.P_WANTS_TRIP] = execution
     params[p.P_STAMP_ALL] = not execution
     params[p.P_TRIP_SOURCE] = SOURCE_COMMANDS
+    params[p.P_CHECKPOINT] = 1
+    params[p.P_CHECKPOINT_NS] = _CHECKPOINT_NS
+    smallest = min(context.ring(name).capacity for name in context.spec.inputs)
+    params[p.P_CHECKPOINT_RECORDS] = min(_CHECKPOINT_RECORDS, smallest // 4)
     for route, name in enumerate(context.spec.outputs):
         params[p.P_OUT_BELL + route] = context.consumer_bell(name).at
     for source, dtype in enumerate(stage.in_dtypes):
@@ -50,53 +65,125 @@ def _prepare_next(context: ProcessContext, journal: JournalWriter) -> None:
         context.control.trip(TripSource.STORAGE)
 
 
+class StageProcess:
+    """Everything that one stage binds: rings, state, checkpoint slots, journal, buffers."""
+
+    def __init__(self, context: ProcessContext, stage: Stage, live: bool) -> None:
+        self.context = context
+        self.stage = stage
+        self.inputs = [context.ring(name) for name in context.spec.inputs]
+        self.outputs = [context.ring(name) for name in context.spec.outputs]
+        self.state = as_bytes(context.state(context.role))
+        self.arena = context.arena(context.role)
+        self.header = np.zeros(c.HEADER_WORDS, np.int64)
+        self.params = pump_params(context, stage, _BATCH)
+        if not live:
+            self.params[[p.P_JOURNAL, p.P_WANTS_TRIP, p.P_OUTPUTS]] = 0
+            self.outputs = []
+        self.outbox = np.zeros(_BATCH * stage.max_out * stage.out_dtype.itemsize, np.uint8)
+        self.routes = np.zeros(_BATCH * stage.max_out, np.uint8)
+        self.scratch = np.zeros(_BATCH * max(dtype.itemsize for dtype in stage.in_dtypes), np.uint8)
+        self.journal: JournalWriter | None = None
+        if self.params[p.P_JOURNAL]:
+            self.journal = JournalWriter(
+                context.plan.path, context.role.label, context.plan.session, resume=context.successor
+            )
+            _prepare_next(context, self.journal)
+
+    def take_up(self) -> None:
+        """Stand where the predecessor's effects end. Raises ValueError when no checkpoint is whole."""
+        if not c.load_checkpoint(self.arena, self.state, self.header):
+            raise ValueError(f"{self.context.role.label}: no whole checkpoint to start from")
+        for source, ring in enumerate(self.inputs):
+            ring.consumer[CURSOR] = self.header[c.INPUT_CURSOR + source]
+        for route, ring in enumerate(self.outputs):
+            self.params[p.P_SUPPRESS + route] = ring.producer[CURSOR] - self.header[c.OUTPUT_CURSOR + route]
+        self.params[p.P_WORD_SEEN] = self.header[c.WORD_SEEN]
+        if self.journal is not None and self.context.successor:
+            self._step_journaled_again()
+
+    def _step_journaled_again(self) -> None:
+        """Step what the predecessor had journaled after its last checkpoint, in its order."""
+        assert self.journal is not None
+        for entry in read_stream(self.context.plan.path, self.context.role.label):
+            if entry.ordinal <= self.header[c.JOURNAL_ORDINAL]:
+                continue
+            inbox = self._inbox_of(entry.source, entry.count, entry.payload)
+            produced = int(
+                self.stage.step(self.state, entry.source, inbox, entry.count, self.outbox, self.routes)
+            )
+            p.publish_again(
+                self.outbox, self.routes, produced, len(self.outputs), *self._padded_outputs(),
+                self.context.control.bells, self.params,
+            )
+
+    def _inbox_of(self, source: int, count: int, payload: bytes) -> np.ndarray:
+        """The records of a journaled batch: predictions are still in their ring, the rest is in the journal."""
+        if source == SOURCE_COMMANDS:
+            record = np.frombuffer(payload, MARKET)[0]
+            if record["kind"] == Kind.TRIP:  # inserted by the pump: it came from no ring
+                self.params[p.P_WORD_SEEN] = record["aux"]
+                return np.frombuffer(payload, np.uint8).copy()
+        ring = self.inputs[source]
+        inbox = np.zeros(count * int(ring.consumer[RECORD_SIZE]), np.uint8)
+        if consumer_ready(ring.control, ring.consumer, count) < count:
+            raise ValueError(f"{self.context.role.label}: its journal has more than the ring of input {source} holds")
+        consumer_read(ring.consumer, ring.slots, 0, inbox, 0, count)
+        consumer_advance(ring.consumer, count)
+        return inbox
+
+    def _padded_outputs(self) -> tuple[p.Arrays, p.Arrays, p.Arrays]:
+        # The pump is compiled for a fixed number of rings; what is beyond the count is never touched.
+        padded = ((self.outputs or self.inputs) * p.MAX_OUTPUTS)[: p.MAX_OUTPUTS]
+        return (
+            tuple(ring.control for ring in padded), tuple(self._producer(ring) for ring in padded),
+            tuple(ring.slots for ring in padded),
+        )
+
+    def _producer(self, ring: Ring) -> np.ndarray:
+        return ring.producer if ring in self.outputs else ring.consumer
+
+    def run(self) -> None:
+        """Serve until asked to stop with every input empty."""
+        context, journal = self.context, self.journal
+        padded = (self.inputs * p.MAX_INPUTS)[: p.MAX_INPUTS]
+        arguments = (
+            tuple(ring.control for ring in padded), tuple(ring.consumer for ring in padded),
+            tuple(ring.slots for ring in padded), *self._padded_outputs(),
+        )
+        hop, origin, cost = (context.histogram(context.role, kind) for kind in ("hop", "origin", "checkpoint"))
+        stamps = context.stamps()
+        buffer = journal.buffer() if journal else np.zeros(8, np.uint8)
+        cursor = np.array([journal.offset, journal.ordinal] if journal else [0, 0], np.int64)
+        context.ready()
+        while True:
+            outcome = p.pump(
+                self.stage.step, self.state, *arguments, self.outbox, self.routes, context.control.words,
+                context.control.bells, hop, origin, stamps, buffer, cursor, self.scratch, self.params, self.arena,
+                self.header, cost,
+            )
+            if journal is None or outcome == p.STOPPED:
+                break
+            journal.adopt(int(cursor[0]), int(cursor[1]))
+            if not journal.next_ready:
+                break  # tripped when there was no room for it; what cannot be journaled is not acted upon
+            journal.roll()
+            _prepare_next(context, journal)
+            buffer = journal.buffer()
+            cursor[:] = journal.offset, journal.ordinal
+        if journal is not None:
+            journal.adopt(int(cursor[0]), int(cursor[1]))
+            del buffer
+            journal.close()
+        if context.stop == Stop.RUN:
+            raise SystemExit(3)
+
+
 def run_stage(context: ProcessContext, stage: Stage, live: bool = True) -> None:
     """Body of the process of a kernel stage; returns when it is asked to stop and its inputs are empty.
 
     live: False for execution in an open-loop replay: nothing is journaled, no trip is inserted, nobody takes orders.
     """
-    spec = context.spec
-    inputs = [context.ring(name) for name in spec.inputs]
-    outputs = [context.ring(name) for name in spec.outputs]
-    state = as_bytes(context.state(context.role))
-    params = pump_params(context, stage, _BATCH)
-    if not live:
-        params[[p.P_JOURNAL, p.P_WANTS_TRIP, p.P_OUTPUTS]] = 0
-    padded_in = (inputs * p.MAX_INPUTS)[: p.MAX_INPUTS]
-    padded_out = (outputs * p.MAX_OUTPUTS)[: p.MAX_OUTPUTS]
-    outbox = np.zeros(_BATCH * stage.max_out * stage.out_dtype.itemsize, np.uint8)
-    routes = np.zeros(_BATCH * stage.max_out, np.uint8)
-    scratch = np.zeros(_BATCH * max(dtype.itemsize for dtype in stage.in_dtypes), np.uint8)
-    journal = JournalWriter(context.plan.path, spec.role.label, context.plan.session) if params[p.P_JOURNAL] else None
-    if journal is not None:
-        _prepare_next(context, journal)
-    buffer = journal.buffer() if journal else np.zeros(8, np.uint8)
-    cursor = np.array([journal.offset, journal.ordinal] if journal else [0, 0], np.int64)
-    arguments = (
-        tuple(ring.control for ring in padded_in), tuple(ring.consumer for ring in padded_in),
-        tuple(ring.slots for ring in padded_in), tuple(ring.control for ring in padded_out),
-        tuple(ring.producer for ring in padded_out), tuple(ring.slots for ring in padded_out),
-    )
-    hop, origin = context.histogram(spec.role, "hop"), context.histogram(spec.role, "origin")
-    stamps = context.stamps()
-    context.ready()
-    while True:
-        outcome = p.pump(
-            stage.step, state, *arguments, outbox, routes, context.control.words, context.control.bells, hop, origin,
-            stamps, buffer, cursor, scratch, params,
-        )
-        if journal is None or outcome == p.STOPPED:
-            break
-        journal.adopt(int(cursor[0]), int(cursor[1]))
-        if not journal.next_ready:
-            break  # tripped when there was no room for it; what cannot be journaled is not acted upon
-        journal.roll()
-        _prepare_next(context, journal)
-        buffer = journal.buffer()
-        cursor[:] = journal.offset, journal.ordinal
-    if journal is not None:
-        journal.adopt(int(cursor[0]), int(cursor[1]))
-        del buffer
-        journal.close()
-    if context.stop == Stop.RUN:
-        raise SystemExit(3)
+    process = StageProcess(context, stage, live)
+    process.take_up()
+    process.run()

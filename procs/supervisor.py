@@ -2,7 +2,8 @@
 
 Starting: embedded venue -> instruments -> memory -> stages (forked) -> gateway and kill switch (spawned) -> opening
 reconciliation -> trading. Stopping: no more entries, cancel all, wait for the final reports, compare with the venue,
-then drain the path from its head. A death trips the engine: the kill switch cancels, everything stops.
+then drain the path from its head. A process that dies gets a successor, which takes up where its effects end; too
+many deaths of one role trip the engine: the kill switch cancels, everything stops.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from procs.ports import Outlet
 from procs.stage_process import run_stage
 from procs.states import initial_states
 from procs.summary import machine_versions, summarise
-from procs.table import PROCESSES, Role, placement, ring_capacities
+from procs.table import PROCESS_BY_ROLE, PROCESSES, Role, placement, ring_capacities
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, load_credentials
 from procs.venues.binance_usdm.rest import fetch_instruments
 from shm.clock import python_monotonic_ns, sleep, wall_ns
@@ -52,7 +53,9 @@ _START_TIMEOUT_S = 60.0
 _QUIESCENCE_TIMEOUT_S = 15.0
 _STOP_TIMEOUT_S = 10.0
 _TICK_S = 0.05
+_DEATHS_WINDOW_NS = 600 * 1_000_000_000
 _KILL_SWITCH_TIME_S = 2.0
+_KILL_SWITCH_PATIENCE = 10
 # After the market data the gateway, so that every report is in its ring, then execution, which takes them.
 _STOP_ORDER = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.GATEWAY, Role.EXECUTION, Role.KILLSWITCH)
 
@@ -122,6 +125,9 @@ class Supervisor:
         self._stop_wanted = False
         self._failure = ""
         self._started_ns = 0
+        self._secret_line = b""
+        self._deaths: dict[Role, list[int]] = {}
+        self.restarts: dict[str, int] = {}
         self.summary: dict[str, Any] = {}
 
     # --- starting -------------------------------------------------------------------------------------------------
@@ -196,14 +202,15 @@ class Supervisor:
         (folder / "session.json").write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
     def _start_children(self, credentials: Credentials) -> None:
-        secret_line = orjson.dumps({"api_key": credentials.api_key, "secret": credentials.secret})
+        self._secret_line = orjson.dumps({"api_key": credentials.api_key, "secret": credentials.secret})
         # Forked first: this process must not have started a thread by then.
-        for process in PROCESSES:
-            if not process.spawned:
-                self._children.append(fork_child(self.plan, process.role, stage_body(process.role)))
-        for process in PROCESSES:
-            if process.spawned:
-                self._children.append(spawn_child(self.plan, process.role, secret_line))
+        for process in sorted(PROCESSES, key=lambda process: process.spawned):
+            self._children.append(self._start_child(process.role, successor=False))
+
+    def _start_child(self, role: Role, successor: bool) -> Child:
+        if PROCESS_BY_ROLE[role].spawned:
+            return spawn_child(self.plan, role, self._secret_line, successor)
+        return fork_child(self.plan, role, stage_body(role), successor)
 
     def _await_ready(self) -> None:
         assert self._mapping is not None
@@ -264,17 +271,46 @@ class Supervisor:
         self._stop_wanted = True
 
     def _watch(self, timeout_s: float) -> bool:
-        """Look after the children for a moment; False once one of them has died."""
+        """Look after the children for a moment: a dead one gets a successor. False when there were too many deaths."""
         living = [child for child in self._children if child.alive]
-        dead = wait_for_death(living, timeout_s) if living else []
-        for child in dead:
-            assert self._mapping is not None
-            self._failure = self._failure or f"{child.role.label} {child.died_in_words()}"
-            self._say(f"{child.role.label} {child.died_in_words()}: no more orders, cancelling everything")
-            # Without the kill switch a trip would leave nobody to cancel: the orderly stop cancels through the gateway.
-            if child.role != Role.KILLSWITCH:
-                self._mapping.control.trip(TripSource.SUPERVISOR)
-        return not dead
+        for child in wait_for_death(living, timeout_s) if living else []:
+            self._replace(child)
+        self._kill_the_stalled()
+        return not self._failure
+
+    def _kill_the_stalled(self) -> None:
+        """A process whose loop has stopped turning is killed: nothing is taken from one that may wake up."""
+        assert self._mapping is not None
+        now = self._mapping.now_ns()
+        limit = int(self.settings.engine.stall_s * 1e9)
+        for child in self._children:
+            heartbeat = self._mapping.control.heartbeat(child.role)
+            # The kill switch waits for the venue's answers in its own loop, each for seconds.
+            patience = _KILL_SWITCH_PATIENCE * limit if child.role == Role.KILLSWITCH else limit
+            if child.alive and heartbeat and now - heartbeat > patience:
+                self._say(f"{child.role.label} has not moved for {(now - heartbeat) / 1e9:.1f} s: killing it")
+                signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+                wait_all([child], _STOP_TIMEOUT_S)
+                self._replace(child)
+
+    def _replace(self, dead: Child) -> None:
+        """Start the successor of a process that is surely dead, or stop everything after too many deaths."""
+        assert self._mapping is not None
+        role, control, now = dead.role, self._mapping.control, python_monotonic_ns()
+        self._deaths[role] = [at for at in self._deaths.get(role, []) if now - at < _DEATHS_WINDOW_NS] + [now]
+        self.restarts[role.label] = self.restarts.get(role.label, 0) + 1
+        if len(self._deaths[role]) >= self.settings.engine.deaths_to_stop:
+            self._failure = self._failure or f"{role.label} {dead.died_in_words()}, too often to go on"
+            self._say(f"{self._failure}: no more orders, cancelling everything")
+            # Without the kill switch nobody would act on a trip: the orderly stop cancels through the gateway.
+            if role != Role.KILLSWITCH:
+                control.trip(TripSource.SUPERVISOR)
+            return
+        self._say(f"{role.label} {dead.died_in_words()}: starting its successor")
+        control.clear_role(role)
+        if role == Role.INGESTION:
+            self.command(Kind.STALE)  # until its successor has synchronised the books again
+        self._children[self._children.index(dead)] = self._start_child(role, successor=True)
 
     def run(self, duration_s: float | None, every_tick: Callable[[Supervisor], None]) -> None:
         """Trade until the time is over, somebody asks to stop, or a process dies."""
@@ -305,7 +341,7 @@ class Supervisor:
             names = ", ".join(source.name.lower() for source in tripped_sources(word))
             self._failure = f"emergency stop ({names})"
         self.summary = summarise(self._mapping, duration_s, memory, "paper" if self.settings.venue.embedded else "live")
-        self.summary["engine"]["failure"] = self._failure
+        self.summary["engine"] |= {"failure": self._failure, "restarts": self.restarts}
         return self.summary
 
     @property

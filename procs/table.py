@@ -77,6 +77,8 @@ PROCESSES = (
 )
 PROCESS_BY_ROLE = {process.role: process for process in PROCESSES}
 SMALLEST_RING = 1024
+# Roles whose state is checkpointed, so that a successor takes up where the dead process's effects end.
+CHECKPOINTED = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.EXECUTION)
 # Stages in the order of the data, the order in which they are drained and stopped.
 PATH = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.EXECUTION, Role.GATEWAY)
 

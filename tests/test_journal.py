@@ -14,8 +14,8 @@ from numba import njit
 
 from procs.journal.kernel import crc32, journal_append, journal_room
 from procs.journal.layout import Entry
-from procs.journal.reader import JournalError, read_segment, read_stream
-from procs.journal.writer import JournalFull, JournalWriter, segment_path
+from procs.journal.reader import JournalError, read_segment, read_stream, segment_path
+from procs.journal.writer import JournalFull, JournalWriter
 
 
 @njit
@@ -113,3 +113,27 @@ def test_not_a_journal(tmp_path: Path) -> None:
         list(read_stream(tmp_path, "a"))
     with pytest.raises(JournalError, match="no journal of 'b'"):
         list(read_stream(tmp_path, "b"))
+
+
+@pytest.mark.parametrize("torn", [0, 1, 30, 60, 200])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_successor_goes_on_after_the_last_whole_entry(tmp_path: Path, torn: int, ahead: bool) -> None:
+    """The writer died: never closed, perhaps in the middle of an entry, perhaps with a segment made ahead."""
+    dead = JournalWriter(tmp_path, "a", "s", segment_bytes=1024)
+    for number in range(30):
+        dead.append(Entry.FRAME, bytes([number]) * 40, number)
+    if ahead:
+        dead.prepare_next()
+    path = sorted(path for path in tmp_path.iterdir() if path.read_bytes()[:8] != bytes(8))[-1]
+    whole = path.read_bytes()
+    end = dead.offset
+    path.write_bytes(whole[: end - torn] + bytes(len(whole) - end + torn))
+    kept = [entry.ordinal for entry in read_stream(tmp_path, "a")]
+    successor = JournalWriter(tmp_path, "a", "s", segment_bytes=1024, resume=True)
+    assert successor.ordinal == kept[-1]
+    for number in range(30):
+        assert successor.append(Entry.TIMER, b"", 1000 + number) == kept[-1] + number + 1
+    successor.close()
+    entries = list(read_stream(tmp_path, "a"))
+    assert [entry.ordinal for entry in entries] == list(range(1, kept[-1] + 31))
+    assert [entry.ts_ns for entry in entries[len(kept) :]] == list(range(1000, 1030))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from procs.journal.layout import ENTRY_HEADER, FILE_HEADER, MAGIC, padded
-from procs.journal.writer import segment_path
 
 
 class JournalError(ValueError):
@@ -26,16 +25,21 @@ class JournalEntry(NamedTuple):
     payload: bytes
 
 
-def read_segment(path: Path) -> Iterator[JournalEntry]:
-    """The whole entries of one segment, in order; ends at the first that is torn.
+def segment_path(folder: Path, stream: str, number: int) -> Path:
+    """File of one segment of a stream."""
+    return folder / f"{stream}-{number:06d}.journal"
 
-    Raises JournalError when the file is no journal segment.
-    """
-    data = path.read_bytes()
-    if data[:8] == bytes(8):
-        return  # made ahead of need by a writer that died before it came to use it
-    if len(data) < FILE_HEADER.size or data[:8] != MAGIC:
-        raise JournalError(f"{path} is no journal segment")
+
+def begun(path: Path) -> bool:
+    """Whether a segment exists and has been written to; one made ahead of need has no header yet."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, JournalEntry]]:
+    """(offset behind it, entry) of every whole entry of a segment's bytes; ends at the first that is torn."""
     expected = FILE_HEADER.unpack_from(data, 0)[4]
     offset = FILE_HEADER.size
     while offset + ENTRY_HEADER.size <= len(data):
@@ -46,9 +50,38 @@ def read_segment(path: Path) -> Iterator[JournalEntry]:
         payload = data[body : body + length]
         if zlib.crc32(payload, zlib.crc32(data[offset + 8 : body])) != crc:
             return
-        yield JournalEntry(kind, ordinal, ts_ns, source, count, payload)
-        expected += 1
         offset = body + padded(length)
+        yield offset, JournalEntry(kind, ordinal, ts_ns, source, count, payload)
+        expected += 1
+
+
+def _segment_bytes(path: Path) -> bytes:
+    """Contents of a segment, empty for one made ahead of need. Raises JournalError when it is no segment."""
+    data = path.read_bytes()
+    if data[:8] == bytes(8):
+        return b""
+    if len(data) < FILE_HEADER.size or data[:8] != MAGIC:
+        raise JournalError(f"{path} is no journal segment")
+    return data
+
+
+def read_segment(path: Path) -> Iterator[JournalEntry]:
+    """The whole entries of one segment, in order; ends at the first that is torn.
+
+    Raises JournalError when the file is no journal segment.
+    """
+    if data := _segment_bytes(path):
+        for _, entry in _entries(data):
+            yield entry
+
+
+def end_of_segment(path: Path) -> tuple[int, int]:
+    """(offset behind the last whole entry, its ordinal) of a segment. Raises JournalError."""
+    data = _segment_bytes(path)
+    end, last = FILE_HEADER.size, FILE_HEADER.unpack_from(data, 0)[4] - 1
+    for offset, entry in _entries(data):
+        end, last = offset, entry.ordinal
+    return end, last
 
 
 def read_stream(folder: Path, stream: str) -> Iterator[JournalEntry]:

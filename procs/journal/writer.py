@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from procs.journal.layout import CRC_TAIL, ENTRY_HEADER, FILE_HEADER, MAGIC, Entry, padded
+from procs.journal.reader import begun, end_of_segment, segment_path
 
 DEFAULT_SEGMENT_BYTES = 16 << 20
 
@@ -22,15 +23,13 @@ class JournalFull(OSError):
     """No room on disk for another journal segment."""
 
 
-def segment_path(folder: Path, stream: str, number: int) -> Path:
-    """File of one segment of a stream."""
-    return folder / f"{stream}-{number:06d}.journal"
-
-
 class JournalWriter:
     """Appends entries of one stream to a session folder."""
 
-    def __init__(self, folder: Path, stream: str, session: str, segment_bytes: int = DEFAULT_SEGMENT_BYTES) -> None:
+    def __init__(
+        self, folder: Path, stream: str, session: str, segment_bytes: int = DEFAULT_SEGMENT_BYTES, resume: bool = False
+    ) -> None:
+        """resume: go on after the last whole entry of a writer that died. Raises JournalFull."""
         self._folder = folder
         self._stream = stream
         self._session = session
@@ -38,8 +37,27 @@ class JournalWriter:
         self._number = 0
         self.ordinal = 0  # of the last entry written
         self._next: tuple[mmap.mmap, int] | None = None
-        self._map, self._fd = self._make(0, segment_bytes)
-        self._start()
+        if resume and segment_path(folder, stream, 0).exists():
+            self._resume()
+        else:
+            self._map, self._fd = self._make(0, segment_bytes)
+            self._start()
+
+    def _resume(self) -> None:
+        """Map the last segment that was begun, cut what was torn, and forget one that was made ahead of need."""
+        while begun(segment_path(self._folder, self._stream, self._number + 1)):
+            self._number += 1
+        segment_path(self._folder, self._stream, self._number + 1).unlink(missing_ok=True)
+        path = segment_path(self._folder, self._stream, self._number)
+        self.offset, self.ordinal = end_of_segment(path)
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        size = max(self._segment_bytes, os.fstat(self._fd).st_size)
+        os.ftruncate(self._fd, self.offset)
+        try:
+            os.posix_fallocate(self._fd, 0, size)
+        except OSError as error:
+            raise JournalFull(error.errno, f"no room to go on in journal segment {path}") from None
+        self._map = mmap.mmap(self._fd, size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
 
     def _make(self, number: int, size: int) -> tuple[mmap.mmap, int]:
         path = segment_path(self._folder, self._stream, number)

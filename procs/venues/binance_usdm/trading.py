@@ -37,6 +37,7 @@ _HOSTS = (
 # Codes by which the venue says that it does not know whether the order took effect.
 _UNKNOWN_CODES = (-1000, -1001, -1006, -1007)
 _TRADES_PAGE = 1000
+_RESTING = ("NEW", "PARTIALLY_FILLED")
 _NOT_OPENED = -1
 
 
@@ -242,6 +243,27 @@ class TradingClient:
         )
         fills = [from_user_trade(trade, self._instruments[index], order_id) for trade in trades]
         return [*fills, self._from_order(answer, self._instruments[index], order_id)]
+
+    def recall(self, last_trades: Mapping[int, int]) -> None:
+        """What a successor must know of its session: the venue's ids of its orders, and the last trades booked.
+
+        last_trades: by instrument index the venue's trade id up to which nothing is missing. Raises ccxt errors.
+        """
+        for instrument in self._instruments.values():
+            self._last_trade[instrument.index] = last_trades.get(instrument.index, 0)
+            from_id = 0
+            while True:
+                params: dict[str, Any] = {"symbol": instrument.symbol, "limit": _TRADES_PAGE}
+                page = self._exchange.fapiPrivateGetAllOrders(params | ({"orderId": from_id} if from_id else {}))
+                for order in page:
+                    from_id = max(from_id, int(order["orderId"]) + 1)
+                    order_id = self.ids.number(order["clientOrderId"])
+                    if order_id:
+                        self._order_by_venue_id[int(order["orderId"])] = order_id
+                        if order["status"] in _RESTING:
+                            self._open[order_id] = instrument.index
+                if len(page) < _TRADES_PAGE:
+                    break
 
     def _trades_after(self, instrument: Instrument, last: int) -> Iterator[Mapping[str, Any]]:
         """Own trades of an instrument with a larger id, oldest first."""
