@@ -34,8 +34,8 @@ from procs.table import Role
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.market_streams import market_socket_urls
 from procs.venues.binance_usdm.rest import fetch_depth
-from shm.control import TripSource
 from shm.clock import sleep
+from shm.control import TripSource
 
 _TIMER_S = 0.01
 _BACK_OFF_S = (0.05, 0.25, 0.5, 1.0, 2.0, 5.0)
