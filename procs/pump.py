@@ -126,7 +126,7 @@ def _publish(
         first = end
 
 
-@kernel()
+@kernel(makes_arrays=True)
 def _journal_batch(
     journal: np.ndarray, cursor: np.ndarray, source: int, inbox: np.ndarray, count: int, record_size: int, now: int,
     scratch: np.ndarray, params: np.ndarray,
@@ -289,8 +289,9 @@ def pump(
         if params[P_SPIN] != 0:
             cpu_pause()
             continue
+        # From here on whoever publishes, trips or asks to stop rings; what came before is looked for once more.
         seen = prepare_wait(bells, params[P_OWN_BELL])
-        arrived = False
+        arrived = emergency_word(control) != word or stop_requested(control, role) != stop
         for source in range(inputs):
             if consumer_ready(in_controls[source], in_locals[source], 1) > 0:
                 arrived = True

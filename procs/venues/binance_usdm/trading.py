@@ -251,10 +251,11 @@ class TradingClient:
         """
         for instrument in self._instruments.values():
             self._last_trade[instrument.index] = last_trades.get(instrument.index, 0)
-            from_id = 0
+            from_id = 1  # without an id the venue would give the newest page only
             while True:
-                params: dict[str, Any] = {"symbol": instrument.symbol, "limit": _TRADES_PAGE}
-                page = self._exchange.fapiPrivateGetAllOrders(params | ({"orderId": from_id} if from_id else {}))
+                page = self._exchange.fapiPrivateGetAllOrders(
+                    {"symbol": instrument.symbol, "limit": _TRADES_PAGE, "orderId": from_id}
+                )
                 for order in page:
                     from_id = max(from_id, int(order["orderId"]) + 1)
                     order_id = self.ids.number(order["clientOrderId"])
