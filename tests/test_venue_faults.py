@@ -54,7 +54,7 @@ def test_dropped_diffs_leave_a_gap(venue):
     breaks = [(a, b) for a, b in pairwise(seen) if b["pu"] != a["u"]]
     assert len(breaks) == 1
     assert applied(venue, "drop_depth") == before + 2
-    assert venue.state()["pending_faults"] == {"frames": {}, "http": []}
+    assert venue.state()["pending_faults"] == {"frames": [], "http": [], "lasting": {}, "mix": None}
     socket.close()
 
 
@@ -139,7 +139,11 @@ def test_rate_limit_and_counting(venue, client):
     "request_body",
     [b"[]", b"{", b'{"fault":"dance"}', b'{"fault":"drop_depth"}', b'{"fault":"drop_depth","symbol":"A","count":0}',
      b'{"fault":"http","action":"explode"}', b'{"fault":"disconnect","streams":"some"}',
-     b'{"fault":"http","action":"error_before","status":200}'],
+     b'{"fault":"http","action":"error_before","status":200}', b'{"fault":"gone","duration_ms":0}',
+     b'{"fault":"half_open","streams":"some"}', b'{"fault":"maintenance","mode":"soon"}',
+     b'{"fault":"clock","skew_ms":"much"}', b'{"fault":"drop_user","only":"mine"}', b'{"rates":{}}',
+     b'{"seed":1,"rates":{"dance":0.1}}', b'{"seed":1,"rates":{"gone":-1}}', b'{"seed":1,"rates":{"gone":true}}',
+     b'{"seed":1,"rates":{"drop_user":0.6,"delay_user":0.6}}', b'{"seed":1,"rates":{},"delay_ms":0}'],
 )
 def test_senseless_fault_orders_are_refused(venue, request_body):
     answer = requests.post(venue.address.rest_url + "/bot4/faults", data=request_body, timeout=5)

@@ -202,7 +202,7 @@ def test_user_data_reports_maker_fills_of_a_resting_order(venue, client):
 
 
 def test_the_stock_streaming_client_works(venue):
-    """ccxt.pro.binanceusdm: book, trades, own orders and own trades."""
+    """ccxt.pro.binanceusdm: book, trades, own orders (amended too), own trades and positions."""
 
     async def session() -> None:
         pro = ccxt_client(venue.address, ccxt.pro.binanceusdm)
@@ -220,10 +220,19 @@ def test_the_stock_streaming_client_works(venue):
             await asyncio.sleep(0.5)
             placed = await within(pro.create_order(BTC, "limit", "buy", 0.01, 59_000))
             assert (await within(orders))[0]["id"] == placed["id"]
+            orders = asyncio.create_task(pro.watch_orders(BTC))
+            await asyncio.sleep(0.1)
+            await within(pro.edit_order(placed["id"], BTC, "limit", "buy", 0.02, 58_900))
+            changed = (await within(orders))[-1]
+            assert (changed["id"], changed["amount"], changed["price"]) == (placed["id"], 0.02, 58_900)
+            positions = asyncio.create_task(pro.watch_positions([BTC]))
+            await asyncio.sleep(0.5)
             trades = asyncio.create_task(pro.watch_my_trades(BTC))
             await asyncio.sleep(0.1)
             taken = await within(pro.create_order(BTC, "market", "buy", 0.01))
             assert (await within(trades))[0]["order"] == taken["id"]
+            (position,) = await within(positions)
+            assert (position["symbol"], position["side"]) == (BTC, "long") and position["contracts"] > 0
             await within(pro.cancel_all_orders(BTC))
         finally:
             await pro.close()

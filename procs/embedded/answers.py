@@ -1,8 +1,7 @@
 """What the embedded venue says about orders, fills, positions and the account, in Binance USD-M's field names.
 
-Numbers are decimal texts at the wire precision. The break-even price is given as the entry price and no liquidation
-price is computed: this venue does not liquidate.
-Source: Binance USD-M futures, "Trade" and "Account" endpoints, "User Data Streams".
+Numbers are decimal texts at the wire precision. The break-even price is given as the entry price.
+Source: Binance USD-M futures, "Trade" and "Account" endpoints.
 """
 
 from __future__ import annotations
@@ -11,15 +10,14 @@ from typing import Any
 
 from engine.instruments import Instrument
 from engine.matching.exchange import Exchange
-from engine.matching.orders import ClientFill, ClientOrder, Notice
+from engine.matching.margin import BRACKETS, largest_notional
+from engine.matching.orders import ClientFill, ClientOrder, FundingRate, IncomeEntry
 from engine.matching.settings import SymbolSettings, VenueSettings
 from engine.records import OrderType, Side, TimeInForce
 from engine.units import MONEY_EXP, format_units, notional
 from procs.embedded.orders import MAX_PRICE
 
 NS_PER_MS = 1_000_000
-MAINTENANCE_RATE = 400_000  # of the notional, in 1e-8
-_RATE_ONE = 100_000_000
 LIMITS = [
     {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1},
     {"rateLimitType": "ORDERS", "interval": "MINUTE", "intervalNum": 1},
@@ -40,7 +38,7 @@ def average_price(cost: int, size: int, instrument: Instrument) -> str:
     return money(cost * 10**instrument.size_exp // size)
 
 
-def exchange_information(settings: VenueSettings, now_ms: int) -> Json:
+def exchange_information(settings: VenueSettings, now_ms: int, halted: bool = False) -> Json:
     """Answer of exchangeInfo."""
     limits = [
         dict(entry, limit=limit)
@@ -53,11 +51,11 @@ def exchange_information(settings: VenueSettings, now_ms: int) -> Json:
         "rateLimits": limits,
         "exchangeFilters": [],
         "assets": [{"asset": "USDT", "marginAvailable": True, "autoAssetExchange": "0"}],
-        "symbols": [_contract(settings, entry) for entry in settings.listed()],
+        "symbols": [_contract(settings, entry, halted) for entry in settings.listed()],
     }
 
 
-def _contract(settings: VenueSettings, entry: SymbolSettings) -> Json:
+def _contract(settings: VenueSettings, entry: SymbolSettings, halted: bool) -> Json:
     tick, lot, largest = entry.tick_size, entry.lot_size, entry.max_size
     return {
         "symbol": entry.symbol,
@@ -65,7 +63,7 @@ def _contract(settings: VenueSettings, entry: SymbolSettings) -> Json:
         "contractType": "PERPETUAL",
         "deliveryDate": 4133404800000,
         "onboardDate": 1569398400000,
-        "status": "TRADING",
+        "status": "PENDING_TRADING" if halted else "TRADING",
         "maintMarginPercent": "2.5000",
         "requiredMarginPercent": "5.0000",
         "baseAsset": entry.base,
@@ -79,7 +77,7 @@ def _contract(settings: VenueSettings, entry: SymbolSettings) -> Json:
         "underlyingSubType": ["PoW"],
         "settlePlan": 0,
         "triggerProtect": "0.0500",
-        "liquidationFee": "0.012500",
+        "liquidationFee": f"{float(settings.liquidation_fee):.6f}",
         "marketTakeBound": "0.05",
         "maxMoveOrderLimit": 10000,
         "filters": [
@@ -123,7 +121,7 @@ def order_answer(order: ClientOrder, instrument: Instrument, acknowledged_only: 
         "priceProtect": False,
         "origType": kind,
         "priceMatch": "NONE",
-        "selfTradePreventionMode": "NONE",
+        "selfTradePreventionMode": order.self_trade.name,
         "goodTillDate": 0,
         "time": order.time_ns // NS_PER_MS,
         "updateTime": order.update_ns // NS_PER_MS,
@@ -150,6 +148,42 @@ def fill_answer(fill: ClientFill, instrument: Instrument) -> Json:
     }
 
 
+def income_answer(entry: IncomeEntry, instrument: Instrument) -> Json:
+    """One entry of income."""
+    return {
+        "symbol": instrument.symbol,
+        "incomeType": entry.income.value,
+        "income": money(entry.amount),
+        "asset": instrument.quote,
+        "info": str(entry.trade_id) if entry.trade_id else entry.income.value,
+        "time": entry.time_ns // NS_PER_MS,
+        "tranId": entry.transaction_id,
+        "tradeId": str(entry.trade_id) if entry.trade_id else "",
+    }
+
+
+def funding_answer(entry: FundingRate, instrument: Instrument) -> Json:
+    """One entry of fundingRate."""
+    return {
+        "symbol": instrument.symbol,
+        "fundingTime": entry.time_ns // NS_PER_MS,
+        "fundingRate": money(entry.rate),
+        "markPrice": money(entry.mark * 10 ** (MONEY_EXP - instrument.price_exp)),
+    }
+
+
+def bracket_answer(name: str) -> Json:
+    """One entry of leverageBracket."""
+    return {"symbol": name, "notionalCoef": 1.0, "brackets": [
+        {
+            "bracket": item.number, "initialLeverage": item.leverage, "notionalCap": item.cap // 10**MONEY_EXP,
+            "notionalFloor": item.floor // 10**MONEY_EXP, "maintMarginRatio": item.rate / 10**MONEY_EXP,
+            "cum": item.cum / 10**MONEY_EXP,
+        }
+        for item in BRACKETS
+    ]}
+
+
 class AccountAnswers:
     """Positions and balances of an exchange's account as REST shows them."""
 
@@ -158,7 +192,7 @@ class AccountAnswers:
 
     def mark(self, symbol: int) -> int:
         """Mark price, price units."""
-        return int(self.exchange.account["mark"][0, symbol])
+        return self.exchange.clearing.mark(symbol)
 
     def value(self, symbol: int) -> int:
         """Signed notional of a position at its mark price, 1e-8."""
@@ -168,7 +202,7 @@ class AccountAnswers:
 
     def maintenance(self, symbol: int) -> int:
         """Maintenance margin, 1e-8."""
-        return abs(self.value(symbol)) * MAINTENANCE_RATE // _RATE_ONE
+        return self.exchange.clearing.maintenance(symbol)
 
     def position_margin(self, symbol: int) -> int:
         """Initial margin of the position alone, 1e-8."""
@@ -195,9 +229,9 @@ class AccountAnswers:
             "breakEvenPrice": entry,
             "markPrice": money(self.mark(symbol) * 10 ** (MONEY_EXP - item.price_exp)),
             "unRealizedProfit": money(self.exchange.unrealised(symbol)),
-            "liquidationPrice": "0",
+            "liquidationPrice": format_units(self.exchange.clearing.liquidation_price(symbol), item.price_exp),
             "leverage": str(int(account["leverage"][0, symbol])),
-            "maxNotionalValue": "300000000",
+            "maxNotionalValue": str(largest_notional(int(account["leverage"][0, symbol])) // 10**MONEY_EXP),
             "marginType": "cross",
             "isolatedMargin": "0",
             "isAutoAddMargin": "false",
@@ -262,73 +296,3 @@ class AccountAnswers:
             "crossUnPnl": money(profit), "availableBalance": free, "maxWithdrawAmount": free,
             "marginAvailable": True, "updateTime": now_ms,
         }]
-
-
-def order_event(notice: Notice, instrument: Instrument, now_ms: int) -> Json:
-    """ORDER_TRADE_UPDATE of the user data stream."""
-    order, fill = notice.order, notice.fill
-    kind = OrderType(order.order_type).name
-    data: Json = {
-        "s": instrument.symbol,
-        "c": order.client_id,
-        "S": Side(order.side).name,
-        "o": kind,
-        "f": TimeInForce(order.time_in_force).name,
-        "q": format_units(order.size, instrument.size_exp),
-        "p": format_units(order.price, instrument.price_exp),
-        "ap": average_price(order.quote, order.executed, instrument),
-        "sp": "0",
-        "x": notice.execution,
-        "X": order.status.value,
-        "i": order.order_id,
-        "l": format_units(fill.size if fill else 0, instrument.size_exp),
-        "z": format_units(order.executed, instrument.size_exp),
-        "L": format_units(fill.price if fill else 0, instrument.price_exp),
-    }
-    if fill:
-        data |= {"N": instrument.quote, "n": money(fill.fee)}
-    data |= {
-        "T": notice.time_ns // NS_PER_MS,
-        "t": fill.trade_id if fill else 0,
-        "b": money(notice.bid_value),
-        "a": money(notice.ask_value),
-        "m": fill.maker if fill else False,
-        "R": order.reduce_only,
-        "wt": "CONTRACT_PRICE",
-        "ot": kind,
-        "ps": "BOTH",
-        "cp": False,
-        "rp": money(fill.realised if fill else 0),
-        "pP": False,
-        "si": 0,
-        "ss": 0,
-        "V": "NONE",
-        "pm": "NONE",
-        "gtd": 0,
-    }
-    return {"e": "ORDER_TRADE_UPDATE", "E": now_ms, "T": notice.time_ns // NS_PER_MS, "o": data}
-
-
-def account_event(notice: Notice, instrument: Instrument, now_ms: int) -> Json:
-    """ACCOUNT_UPDATE of the user data stream, after a fill."""
-    entry = average_price(notice.cost, abs(notice.position), instrument)
-    return {
-        "e": "ACCOUNT_UPDATE",
-        "E": now_ms,
-        "T": notice.time_ns // NS_PER_MS,
-        "a": {
-            "m": "ORDER",
-            "B": [{"a": instrument.quote, "wb": money(notice.wallet), "cw": money(notice.wallet), "bc": "0"}],
-            "P": [{
-                "s": instrument.symbol,
-                "pa": format_units(notice.position, instrument.size_exp),
-                "ep": entry,
-                "bep": entry,
-                "cr": money(notice.realised),
-                "up": money(notice.unrealised),
-                "mt": "cross",
-                "iw": "0",
-                "ps": "BOTH",
-            }],
-        },
-    }

@@ -17,13 +17,14 @@ class VenueError(RuntimeError):
 
 
 class ApiError(Exception):
-    """An error answer: HTTP status, the venue's code, its message."""
+    """An error answer: HTTP status, the venue's code, its message, and when to come back where the status says so."""
 
-    def __init__(self, code: int, message: str, status: int = 400):
+    def __init__(self, code: int, message: str, status: int = 400, retry_after_s: int = 0):
         super().__init__(f"{code} {message}")
         self.code = code
         self.message = message
         self.status = status
+        self.headers = {"Retry-After": str(retry_after_s)} if retry_after_s else {}
 
     def body(self) -> bytes:
         """The JSON that goes on the wire."""
@@ -49,6 +50,11 @@ _REFUSALS = {
     Refusal.REDUCE_ONLY: (-2022, "ReduceOnly Order is rejected."),
     Refusal.TOO_MANY_ORDERS: (-2025, "Reach max open order limit."),
     Refusal.DUPLICATE_CLIENT_ID: (-4116, "ClientOrderId is duplicated."),
+    Refusal.NO_CHANGE: (-5027, "No need to modify the order."),
+    Refusal.TOO_MANY_AMENDMENTS: (-5026, "Exceed maximum modify order limit."),
+    Refusal.WRONG_SIDE: (-1117, "Invalid side."),
+    Refusal.BEYOND_LEVERAGE: (-2027, "Exceeded the maximum allowable position at current leverage."),
+    Refusal.HALTED: (-4108, "Symbol is on delivering or delivered or settling or closed or pre-trading."),
     Refusal.MIN_NOTIONAL: (-4164, "Order's notional must be no smaller than {} (unless you choose reduce only)."),
 }
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from engine.instruments import Instrument
+from engine.matching.events import SelfTrade
 from engine.matching.settings import SymbolSettings
 from engine.records import OrderType, Side, TimeInForce
 from engine.units import INT64_MAX, parse_units
@@ -35,6 +36,7 @@ class OrderRequest:
     size: int
     reduce_only: bool
     acknowledge_only: bool
+    self_trade: SelfTrade
 
 
 def in_units(given: Mapping[str, str], name: str, exp: int) -> int:
@@ -85,6 +87,37 @@ def parse_order(
         for name in ("price", "timeInForce"):
             if given.get(name):
                 raise ApiError(-1106, f"Parameter '{name}' sent when not required.")
+    size = _checked_quantity(given, instrument, settings)
+    client_id = given.get("newClientOrderId") or next_client_id
+    if not _CLIENT_ID.match(client_id):
+        raise ApiError(-4015, "Client order id is not valid.")
+    reduce_only = given.get("reduceOnly", "false").lower()
+    if reduce_only not in ("true", "false"):
+        raise missing("reduceOnly")
+    mode = given.get("selfTradePreventionMode") or "NONE"
+    if mode not in SelfTrade.__members__:
+        raise ApiError(-1106, "Parameter 'selfTradePreventionMode' is not valid.")
+    return OrderRequest(
+        instrument.index, client_id, side, order_type, time_in_force, price, size, reduce_only == "true",
+        response_type == "ACK", SelfTrade[mode],
+    )
+
+
+def parse_amendment(
+    given: Mapping[str, str], instrument: Instrument, settings: SymbolSettings, mark: int
+) -> tuple[Side, int, int]:
+    """Parameters of PUT /fapi/v1/order as (side, price, whole size). Raises ApiError."""
+    if not given.get("side"):
+        raise missing("side")
+    if given["side"] not in ("BUY", "SELL"):
+        raise ApiError(-1117, "Invalid side.")
+    side = Side[given["side"]]
+    price = _checked_price(in_units(given, "price", instrument.price_exp), side, instrument, mark)
+    return side, price, _checked_quantity(given, instrument, settings)
+
+
+def _checked_quantity(given: Mapping[str, str], instrument: Instrument, settings: SymbolSettings) -> int:
+    """The size if the filters allow it."""
     size = in_units(given, "quantity", instrument.size_exp)
     if size <= 0:
         raise ApiError(-4003, "Quantity less than or equal to zero.")
@@ -94,16 +127,7 @@ def parse_order(
         raise ApiError(-4005, "Quantity greater than max quantity.")
     if size % instrument.lot_size:
         raise ApiError(-4023, "Qty not increased by step size.")
-    client_id = given.get("newClientOrderId") or next_client_id
-    if not _CLIENT_ID.match(client_id):
-        raise ApiError(-4015, "Client order id is not valid.")
-    reduce_only = given.get("reduceOnly", "false").lower()
-    if reduce_only not in ("true", "false"):
-        raise missing("reduceOnly")
-    return OrderRequest(
-        instrument.index, client_id, side, order_type, time_in_force, price, size, reduce_only == "true",
-        response_type == "ACK",
-    )
+    return size
 
 
 def _checked_price(price: int, side: Side, instrument: Instrument, mark: int) -> int:

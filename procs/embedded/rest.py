@@ -15,21 +15,26 @@ from typing import Any
 
 import orjson
 
+from engine.matching.events import Refusal
 from engine.matching.exchange import Exchange
+from engine.matching.margin import largest_notional
 from engine.matching.orders import ClientOrder, OrderRefused
 from engine.matching.wire import ContractFeed, MarketFeed
 from engine.records import Side
-from engine.units import format_units
+from engine.units import MONEY_EXP, format_units
 from procs.embedded.answers import (
     AccountAnswers,
+    bracket_answer,
     exchange_information,
     fill_answer,
+    funding_answer,
+    income_answer,
     money,
     order_answer,
 )
 from procs.embedded.errors import ApiError, missing, refused
 from procs.embedded.limits import Limits
-from procs.embedded.orders import parse_order
+from procs.embedded.orders import parse_amendment, parse_order
 from procs.embedded.signing import check_key, check_signature, parameters
 
 LISTEN_KEY_LIFE_MS = 3_600_000
@@ -49,10 +54,14 @@ class Endpoint:
 
 
 class RestApi:
-    """Answers requests from an exchange. clock_ms: the venue's clock, ms since the epoch."""
+    """Answers requests from an exchange.
+
+    clock_ms: the venue's clock, ms since the epoch; shown_ms: what it tells clients and holds their timestamps against.
+    """
 
     def __init__(
-        self, exchange: Exchange, feed: MarketFeed, key: str, secret: str, listen_key: str, clock_ms: Callable[[], int]
+        self, exchange: Exchange, feed: MarketFeed, key: str, secret: str, listen_key: str,
+        clock_ms: Callable[[], int], shown_ms: Callable[[], int],
     ):
         self.exchange = exchange
         self.feed = feed
@@ -64,6 +73,7 @@ class RestApi:
         self._secret = secret
         self.listen_key = listen_key
         self._clock_ms = clock_ms
+        self._shown_ms = shown_ms
         self._listed = exchange.settings.listed()
         self._index = {item.symbol: item.index for item in exchange.instruments}
         self._client_ids = itertools.count(1)
@@ -88,13 +98,10 @@ class RestApi:
             if endpoint.access != "public":
                 check_key(api_key, self._key)
             if endpoint.access == "signed":
-                check_signature(query, body, self._secret, now_ms)
+                check_signature(query, body, self._secret, self._shown_ms())
             result = endpoint.handler(given)
         except ApiError as error:
-            headers = self.limits.headers()
-            if error.status == 429:
-                headers["Retry-After"] = "1"
-            return error.status, error.body(), headers
+            return error.status, error.body(), self.limits.headers() | error.headers
         return 200, result if isinstance(result, bytes) else orjson.dumps(result), self.limits.headers()
 
     @staticmethod
@@ -108,7 +115,7 @@ class RestApi:
     def _table(self) -> dict[tuple[str, str], Endpoint]:
         table = {
             "GET /fapi/v1/ping": Endpoint(lambda given: {}, "public"),
-            "GET /fapi/v1/time": Endpoint(lambda given: {"serverTime": self._clock_ms()}, "public"),
+            "GET /fapi/v1/time": Endpoint(lambda given: {"serverTime": self._shown_ms()}, "public"),
             "GET /fapi/v1/exchangeInfo": Endpoint(self._exchange_info, "public"),
             "GET /fapi/v1/depth": Endpoint(self._depth, "public"),
             "GET /fapi/v1/trades": Endpoint(self._trades, "public", 5),
@@ -117,6 +124,7 @@ class RestApi:
             "GET /fapi/v1/premiumIndex": Endpoint(self._premium_index, "public"),
             "POST /fapi/v1/order": Endpoint(self._new_order, "signed", 0),
             "GET /fapi/v1/order": Endpoint(self._query_order, "signed"),
+            "PUT /fapi/v1/order": Endpoint(self._amend_order, "signed"),
             "DELETE /fapi/v1/order": Endpoint(self._cancel_order, "signed"),
             "DELETE /fapi/v1/allOpenOrders": Endpoint(self._cancel_all, "signed"),
             "POST /fapi/v1/countdownCancelAll": Endpoint(self._countdown, "signed", 10),
@@ -124,6 +132,9 @@ class RestApi:
             "GET /fapi/v1/openOrders": Endpoint(self._open_orders, "signed"),
             "GET /fapi/v1/allOrders": Endpoint(self._all_orders, "signed", 5),
             "GET /fapi/v1/userTrades": Endpoint(self._user_trades, "signed", 5),
+            "GET /fapi/v1/income": Endpoint(self._income, "signed", 30),
+            "GET /fapi/v1/fundingRate": Endpoint(self._funding_rates, "public"),
+            "GET /fapi/v1/fundingInfo": Endpoint(self._funding_info, "public", 0),
             "GET /fapi/v1/commissionRate": Endpoint(self._commission_rate, "signed", 20),
             "GET /fapi/v1/leverageBracket": Endpoint(self._leverage_bracket, "signed"),
             "POST /fapi/v1/leverage": Endpoint(self._leverage, "signed"),
@@ -166,7 +177,7 @@ class RestApi:
     # the market
 
     def _exchange_info(self, given: Parameters) -> Any:
-        return exchange_information(self.exchange.settings, self._clock_ms())
+        return exchange_information(self.exchange.settings, self._shown_ms(), self.exchange.halted)
 
     def _contracts(self, given: Parameters) -> list[ContractFeed]:
         return [self.feed.contracts[symbol] for symbol in self._symbols(given)]
@@ -246,7 +257,7 @@ class RestApi:
         try:
             order = self.exchange.submit(
                 symbol, wanted.client_id, wanted.side, wanted.order_type, wanted.time_in_force, wanted.price,
-                wanted.size, wanted.reduce_only, self._clock_ms() * 1_000_000,
+                wanted.size, wanted.reduce_only, self._clock_ms() * 1_000_000, wanted.self_trade,
             )
         except OrderRefused as refusal:
             raise refused(refusal.reason, self._listed[symbol].min_notional) from None
@@ -273,6 +284,25 @@ class RestApi:
         order = self._found(given)
         if order is None or not order.is_open:
             raise ApiError(-2013, "Order does not exist.")
+        return self._render(order)
+
+    def _amend_order(self, given: Parameters) -> Any:
+        self.limits.order(self._clock_ms())
+        order = self._found(given)
+        if order is None or not order.is_open:
+            raise ApiError(-2013, "Order does not exist.")
+        symbol = order.symbol
+        side, price, size = parse_amendment(
+            given, self.exchange.instruments[symbol], self._listed[symbol], self.account.mark(symbol)
+        )
+        try:
+            self.exchange.amend(symbol, order.order_id, side, price, size, self._clock_ms() * 1_000_000)
+        except OrderRefused as refusal:
+            if refusal.reason == Refusal.MIN_NOTIONAL:
+                raise ApiError(
+                    -5029, f"Order's notional must be no smaller than {self._listed[symbol].min_notional}"
+                ) from None
+            raise refused(refusal.reason) from None
         return self._render(order)
 
     def _cancel_order(self, given: Parameters) -> Any:
@@ -314,9 +344,7 @@ class RestApi:
     def _user_trades(self, given: Parameters) -> Any:
         symbol, limit = self._symbol(given), min(self._number(given, "limit", 500), 1000)
         first, order_id = self._number(given, "fromId", 0), self._number(given, "orderId", 0)
-        start_ms, end_ms = self._number(given, "startTime", 0), self._number(given, "endTime", 2**62)
-        if start_ms > end_ms:
-            raise ApiError(-1023, "Start time is greater than end time.")
+        start_ms, end_ms = self._between(given)
         chosen = [
             fill for fill in self.exchange.fills
             if fill.symbol == symbol and fill.trade_id >= first and order_id in (0, fill.order_id)
@@ -325,7 +353,45 @@ class RestApi:
         instrument = self.exchange.instruments[symbol]
         return [fill_answer(fill, instrument) for fill in (chosen[:limit] if first or start_ms else chosen[-limit:])]
 
+    def _between(self, given: Parameters) -> tuple[int, int]:
+        """startTime and endTime, ms."""
+        start_ms, end_ms = self._number(given, "startTime", 0), self._number(given, "endTime", 2**62)
+        if start_ms > end_ms:
+            raise ApiError(-1023, "Start time is greater than end time.")
+        return start_ms, end_ms
+
     # the account
+
+    def _income(self, given: Parameters) -> Any:
+        symbols, limit = self._symbols(given), min(self._number(given, "limit", 100), 1000)
+        start_ms, end_ms = self._between(given)
+        kind = given.get("incomeType")
+        chosen = [
+            entry for entry in self.exchange.clearing.income
+            if entry.symbol in symbols and kind in (None, "", entry.income)
+            and start_ms <= entry.time_ns // 1_000_000 <= end_ms
+        ]
+        page = self._number(given, "page", 1)
+        chosen = chosen[(page - 1) * limit : page * limit] if start_ms or "page" in given else chosen[-limit:]
+        return [income_answer(entry, self.exchange.instruments[entry.symbol]) for entry in chosen]
+
+    def _funding_rates(self, given: Parameters) -> Any:
+        symbols, limit = self._symbols(given), min(self._number(given, "limit", 100), 1000)
+        start_ms, end_ms = self._between(given)
+        chosen = [
+            entry for entry in self.exchange.clearing.rates
+            if entry.symbol in symbols and start_ms <= entry.time_ns // 1_000_000 <= end_ms
+        ]
+        chosen = chosen[:limit] if start_ms else chosen[-limit:]
+        return [funding_answer(entry, self.exchange.instruments[entry.symbol]) for entry in chosen]
+
+    def _funding_info(self, given: Parameters) -> Any:
+        hours = max(1, self.exchange.settings.funding_interval_s // 3_600)
+        return [
+            {"symbol": item.symbol, "adjustedFundingRateCap": "0.02000000",
+             "adjustedFundingRateFloor": "-0.02000000", "fundingIntervalHours": hours, "disclaimer": False}
+            for item in self._listed
+        ]
 
     def _account(self, every: bool, given: Parameters) -> Any:
         return self.account.account(self._clock_ms(), every)
@@ -346,18 +412,18 @@ class RestApi:
         }
 
     def _leverage_bracket(self, given: Parameters) -> Any:
-        brackets = [{
-            "bracket": 1, "initialLeverage": 125, "notionalCap": 300000000, "notionalFloor": 0,
-            "maintMarginRatio": 0.004, "cum": 0.0,
-        }]
-        return [{"symbol": self._listed[symbol].symbol, "brackets": brackets} for symbol in self._symbols(given)]
+        return [bracket_answer(self._listed[symbol].symbol) for symbol in self._symbols(given)]
 
     def _leverage(self, given: Parameters) -> Any:
         symbol, leverage = self._symbol(given), self._number(given, "leverage")
         if not 1 <= leverage <= 125:
             raise ApiError(-4028, f"Leverage {leverage} is not valid")
-        self.exchange.set_leverage(symbol, leverage)
-        return {"symbol": self._listed[symbol].symbol, "leverage": leverage, "maxNotionalValue": "300000000"}
+        try:
+            self.exchange.set_leverage(symbol, leverage)
+        except OrderRefused as refusal:
+            raise refused(refusal.reason) from None
+        largest = str(largest_notional(leverage) // 10**MONEY_EXP)
+        return {"symbol": self._listed[symbol].symbol, "leverage": leverage, "maxNotionalValue": largest}
 
     def _margin_type(self, given: Parameters) -> Any:
         self._symbol(given)

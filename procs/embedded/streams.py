@@ -2,7 +2,8 @@
 
 Paths: .../ws, .../ws/STREAM, .../ws/LISTENKEY, .../stream?streams=A/B and .../ws?listenKey=KEY&events=..., under any
 root (/public, /market, /private or none). Bare events on /ws, {"stream", "data"} on /stream. A client that lets more
-than `send_queue` frames wait is cut off and counted.
+than `send_queue` frames wait is cut off and counted. A silenced connection stays open, answers nothing, not even a
+ping, and sends nothing ever again: what a client sees of a host that has vanished.
 Source: Binance USD-M futures, "Connect" of the WebSocket market streams and of the user data streams.
 """
 
@@ -13,6 +14,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -23,6 +25,11 @@ from procs.embedded.faults import Faults
 
 PING_INTERVAL_S = 180.0
 _log = logging.getLogger("bot4.venue")
+
+
+def root_of(path: str) -> str:
+    """The root that a WebSocket path is under: public, market, private, or "" for the old one."""
+    return next((part for part in path.split("/") if part in ("public", "market", "private")), "")
 
 
 class Connection:
@@ -39,12 +46,15 @@ class Connection:
         self.streams: set[str] = set()
         self.events: frozenset[str] = frozenset()  # user events wanted; empty: all
         self.overflowed = False
+        self.silent = False
         self._limit = limit
         self._waiting: deque[bytes] = deque()
         self._wake = asyncio.Event()
 
     def send(self, frame: bytes) -> None:
         """Queue one text frame; a full queue marks the connection for cutting off."""
+        if self.silent:
+            return
         if len(self._waiting) >= self._limit:
             self.overflowed = True
         else:
@@ -72,8 +82,20 @@ class Connection:
             self._transport.abort()
 
 
+@dataclass(frozen=True)
+class Held:
+    """A frame that a fault holds back."""
+
+    due_ms: int
+    stream: str
+    event: str  # of the user stream; empty: market data
+    payload: bytes
+    is_fill: bool
+    reordered: bool  # goes out as soon as the next one of its stream and kind has
+
+
 class Hub:
-    """All connections, by stream."""
+    """All connections, by stream. `now_ms` is the venue's time as its last turn or request had it."""
 
     def __init__(self, send_queue: int, faults: Faults):
         self._send_queue = send_queue
@@ -81,6 +103,8 @@ class Hub:
         self._listeners: dict[str, set[Connection]] = {}
         self.connections: set[Connection] = set()
         self.listen_key = ""  # the live one; empty: none
+        self.now_ms = 0
+        self._held: list[Held] = []
         self.counters = {"connections": 0, "frames_sent": 0, "slow_clients": 0, "disconnected": 0}
 
     def wanted(self, stream: str) -> bool:
@@ -90,24 +114,46 @@ class Hub:
     def publish(self, frames: Iterable[Frame]) -> None:
         """Send market frames to whoever listens, as the faults in force let them through."""
         for stream, payload in frames:
-            listeners = self._listeners.get(stream)
-            if not listeners:
-                continue
-            copies = self._faults.copies(stream)
-            for _ in range(copies):
-                self._send(stream, payload, listeners)
+            if stream in self._listeners:
+                symbol, _, kind = stream.partition("@")
+                fault = self._faults.frame("depth", symbol.upper()) if kind.startswith("depth") else None
+                self._pass(stream, "", payload, False, fault)
 
     def publish_user(self, event: dict[str, Any]) -> None:
-        """Send a user data event to every connection that gave the live listen key."""
-        listeners = self._listeners.get(self.listen_key) if self.listen_key else None
-        if not listeners or not self._faults.copies("user"):
-            return
-        chosen = {item for item in listeners if not item.events or event["e"] in item.events}
-        self._send(self.listen_key, orjson.dumps(event), chosen)
+        """Send a user data event to every connection that gave the live listen key and wants the event."""
+        if self.listen_key in self._listeners:
+            is_fill = event["e"] == "ORDER_TRADE_UPDATE" and event["o"]["x"] in ("TRADE", "CALCULATED")
+            fault = self._faults.frame("user", is_fill=is_fill)
+            self._pass(self.listen_key, event["e"], orjson.dumps(event), is_fill, fault)
 
-    def _send(self, stream: str, payload: bytes, listeners: set[Connection]) -> None:
+    def release(self) -> None:
+        """Send what faults held back long enough."""
+        for held in [held for held in self._held if held.due_ms <= self.now_ms]:
+            self._held.remove(held)
+            self._send(held.stream, held.event, held.payload)
+
+    def _pass(
+        self, stream: str, event: str, payload: bytes, is_fill: bool, fault: tuple[str, int] | None
+    ) -> None:
+        fate, delay_ms = fault or ("", 0)
+        if fate == "drop":
+            return
+        if fate in ("delay", "reorder"):
+            self._held.append(Held(self.now_ms + delay_ms, stream, event, payload, is_fill, fate == "reorder"))
+            return
+        self._send(stream, event, payload)
+        if fate == "duplicate":
+            self._send(stream, event, payload)
+        for held in list(self._held):
+            if held.reordered and (held.stream, held.event, held.is_fill) == (stream, event, is_fill):
+                self._held.remove(held)
+                self._send(held.stream, held.event, held.payload)
+
+    def _send(self, stream: str, event: str, payload: bytes) -> None:
         wrapped = b""
-        for connection in listeners:
+        for connection in self._listeners.get(stream, ()):
+            if event and connection.events and event not in connection.events:
+                continue
             if connection.is_combined:
                 wrapped = wrapped or combined(stream, payload)
                 connection.send(wrapped)
@@ -131,16 +177,27 @@ class Hub:
                 if not listeners:
                     del self._listeners[stream]
 
-    def disconnect(self, root: str) -> int:
-        """Cut connections: "private" those with a listen key or under /private, "public", "market", or "all"."""
-        chosen = [
+    def chosen(self, place: str) -> list[Connection]:
+        """Connections of a place: "private" those with a listen key or under /private, "public", "market", "all"."""
+        return [
             item for item in self.connections
-            if root == "all" or item.root == root or (root == "private" and self.listen_key in item.streams)
-            or (root == "public" and item.root == "" and self.listen_key not in item.streams)
+            if place in ("all", item.root) or (place == "private" and self.listen_key in item.streams)
+            or (place == "public" and item.root == "" and self.listen_key not in item.streams)
         ]
+
+    def disconnect(self, place: str) -> int:
+        """Cut the connections of a place; returns how many."""
+        chosen = self.chosen(place)
         for connection in chosen:
             connection.cut()
         self.counters["disconnected"] += len(chosen)
+        return len(chosen)
+
+    def silence(self, place: str) -> int:
+        """Let the connections of a place fall silent for good; returns how many."""
+        chosen = self.chosen(place)
+        for connection in chosen:
+            connection.silent = True
         return len(chosen)
 
     async def close(self) -> None:
@@ -153,8 +210,10 @@ class Hub:
         """One connection from handshake to end."""
         parts = [part for part in request.path.split("/") if part]
         place = next(index for index, part in enumerate(parts) if part in ("ws", "stream"))
-        root = next((part for part in parts[:place] if part in ("public", "market", "private")), "")
-        socket = web.WebSocketResponse(heartbeat=PING_INTERVAL_S, compress=False, max_msg_size=1 << 20)
+        root = root_of(request.path)
+        socket = web.WebSocketResponse(
+            heartbeat=PING_INTERVAL_S, autoping=False, compress=False, max_msg_size=1 << 20
+        )
         await socket.prepare(request)
         connection = Connection(socket, request.transport, root, parts[place] == "stream", self._send_queue)
         streams = parts[place + 1 :] + [name for name in request.query.get("streams", "").split("/") if name]
@@ -167,7 +226,11 @@ class Hub:
         writer = asyncio.create_task(connection.write())
         try:
             async for message in socket:
-                if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                if connection.silent:
+                    continue
+                if message.type == WSMsgType.PING:
+                    await socket.pong(message.data)
+                elif message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                     connection.send(orjson.dumps(self._answer(connection, message.data)))
         finally:
             self.connections.discard(connection)
