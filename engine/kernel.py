@@ -148,20 +148,31 @@ if SourceClosureLocator not in CacheImpl._locator_classes:
     CacheImpl._locator_classes[:0] = [SourceClosureLocator, UserSourceClosureLocator]
 
 
-def kernel(signature: Any = None, *, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
+def kernel(
+    signature: Any = None, *, inline: bool = False, makes_arrays: bool = False
+) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a pure function over arrays and scalars as a compiled kernel.
 
     signature: one explicit numba signature for an entry point (compiled or loaded from the cache at import), or
-    None for a helper that is compiled into its callers. inline: ask LLVM to inline a small helper.
+    None for a helper that is compiled into its callers. inline: ask LLVM to inline a small helper. makes_arrays: the
+    helper makes or returns an array, or assigns to a slice; any other counts no references to the arrays that its
+    caller holds anyway (counting is two locked instructions an array and call: half of the time of a short helper),
+    and numba refuses to compile it where it would have to.
     """
     options = {"cache": True, "error_model": "numpy", "fastmath": False, "nogil": True}
+    if signature is None and not makes_arrays:
+        options["_nrt"] = False
     if inline:
         options["forceinline"] = True
 
     def decorate(function: Callable[..., Any]) -> Any:
         if signature is None:
             return numba.njit(**options)(function)
-        return numba.njit(signature, **options)(function)
+        try:
+            return numba.njit(signature, **options)(function)
+        except numba.core.errors.NumbaRuntimeError as error:
+            error.add_note("a helper that makes an array or assigns to a slice needs @kernel(makes_arrays=True)")
+            raise
 
     return decorate
 

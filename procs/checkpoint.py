@@ -68,7 +68,7 @@ def _checksum(words: np.ndarray, start: int, end: int) -> int:
     return np.int64(_mix(_mix(_mix(a, b), c), d))  # type: ignore[return-value]
 
 
-@kernel()
+@kernel(makes_arrays=True)
 def write_checkpoint(arena: np.ndarray, state: np.ndarray, header: np.ndarray) -> None:
     """Write a checkpoint over the older slot. arena: int64 of both slots; state: uint8; header: int64[HEADER_WORDS],
     whose GENERATION is the last one written and is raised."""

@@ -21,20 +21,16 @@ import orjson
 
 from engine.config import Settings
 from engine.execution.kernel import EXECUTION
-from engine.features.step import FEATURES
 from engine.instruments import Instrument, instruments_by_index
-from engine.records import FEATURE, MARKET, OUTPUT_COUNT, PREDICTION, SOURCE_MAIN
+from engine.records import OUTPUT_COUNT, PREDICTION, SOURCE_MAIN
 from engine.settings import SettingsError, build
-from engine.stage import Stage, as_bytes
-from engine.validation.step import VALIDATION
-from models.inference import InferenceStage, Model
+from engine.stage import as_bytes
 from procs.captures import capture_inputs, scan_instruments
-from procs.decoding import Decoder, replay_inputs
-from procs.inference import model_path
+from procs.decoding import replay_inputs
+from procs.fused import BATCH, FusedPath
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry, read_stream
 from procs.memory_use import pss_bytes
-from procs.states import initial_states
 from procs.summary import report
 from procs.table import Role
 from shm.clock import python_monotonic_ns, sleep
@@ -107,7 +103,7 @@ class Pacer:
             sleep(ahead / 1e9)
 
 
-class _Predictions:
+class _Waiting:
     """Prediction records waiting for execution's recorded merge order."""
 
     def __init__(self, batches: Iterator[np.ndarray]) -> None:
@@ -170,86 +166,50 @@ class MergeReplayer:
         EXECUTION.step(self._state, source, inbox, count, self._outbox, self._routes)
 
 
-class FusedPath:
-    """Ingestion to predictions in one process: the kernels one after the other, no ring between them."""
+def _paced(source: Source, speed: float | None, path: FusedPath) -> Iterator[tuple[int, int]]:
+    """Every input through the decoder: (when it was in hand, on the monotonic clock; records decoded)."""
+    pacer = Pacer(speed)
+    started = 0
 
-    def __init__(self, source: Source, speed: float | None) -> None:
-        self.states = initial_states(source.settings, source.instruments, open_loop=not source.is_session)
-        del self.states[Role.GATEWAY]
-        self._source = source
-        self._pacer = Pacer(speed)
-        self.decoder = Decoder(self.states[Role.INGESTION], source.instruments)
-        self._inference = InferenceStage(
-            Model(model_path(source.settings.model.path), source.settings.features), self.states[Role.ML], 1
-        )
-        self._valid = np.zeros(1, MARKET)
-        self._features = np.zeros(1, FEATURE)
-        self._routes = np.zeros(1, np.uint8)
-        self.started_ns = 0
+    def inputs() -> Iterator[JournalEntry]:
+        nonlocal started
+        for entry in source.inputs():
+            pacer.wait(entry.ts_ns)
+            started = python_monotonic_ns()
+            yield entry
 
-    def _kernel(
-        self, stage: Stage, role: Role, inbox: np.ndarray, count: int, room: np.ndarray
-    ) -> tuple[np.ndarray, int]:
-        """Step a stage; returns its output buffer, grown when it had to be, and the number of records."""
-        need = count * stage.max_out
-        if len(room) < need:
-            room = np.zeros(2 * need, stage.out_dtype)
-        if len(self._routes) < need:
-            self._routes = np.zeros(2 * need, np.uint8)
-        produced = stage.step(as_bytes(self.states[role]), SOURCE_MAIN, inbox, count, as_bytes(room), self._routes)
-        return room, int(produced)
+    for decoded in replay_inputs(path.decoder, inputs()):
+        yield started, decoded
 
-    def predictions(self) -> Iterator[np.ndarray]:
-        """PREDICTION records of one input after the other (a view that the next one overwrites)."""
 
-        def paced() -> Iterator[JournalEntry]:
-            for entry in self._source.inputs():
-                self._pacer.wait(entry.ts_ns)
-                self.started_ns = python_monotonic_ns()
-                yield entry
-
-        for decoded in replay_inputs(self.decoder, paced()):
-            if not decoded:
-                continue
-            self._valid, valid = self._kernel(
-                VALIDATION, Role.VALIDATION, self.decoder.outbox, decoded, self._valid
-            )
-            self._features, found = self._kernel(
-                FEATURES, Role.FEATURES, as_bytes(self._valid), valid, self._features
-            )
+def _predictions(source: Source, speed: float | None, path: FusedPath) -> Iterator[np.ndarray]:
+    """Copies of all PREDICTION records, batch by batch."""
+    for _, decoded in _paced(source, speed, path):
+        for first in range(0, decoded, BATCH):
+            found = path.predict(first, min(BATCH, decoded - first))
             if found:
-                self._inference.resize(found)
-                self._inference.step(as_bytes(self._features), found)
-                yield self._inference.records[:found]
+                yield path.predictions[:found].copy()
 
 
 def replay_fused(source: Source, speed: float | None) -> dict[str, Any]:
     """Replay in this process; returns the summary. Raises ReplayError, JournalError, CaptureError or ModelError."""
-    started = python_monotonic_ns()
-    path = FusedPath(source, speed)
-    execution = path.states[Role.EXECUTION]
+    began = python_monotonic_ns()
+    path = FusedPath(source.settings, source.instruments, open_loop=not source.is_session)
     decision = new_histogram()
     extra: dict[str, Any] = {}
     if source.is_session:
-        waiting = _Predictions(batch.copy() for batch in path.predictions())
-        merger = MergeReplayer(execution, source.merges(), waiting.take)
+        waiting = _Waiting(_predictions(source, speed, path))
+        merger = MergeReplayer(path.states[Role.EXECUTION], source.merges(), waiting.take)
         merger.run()
         while len(waiting.take(4096)):
             pass  # what execution never came to take still counts upstream
         extra["predictions"] = {"compared": merger.compared, "different": merger.different}
     else:
-        state = as_bytes(execution)
-        outbox = np.zeros(0, np.uint8)
-        routes = np.zeros(0, np.uint8)
-        for records in path.predictions():
-            need = len(records) * EXECUTION.max_out
-            if len(routes) < need:
-                outbox = np.zeros(2 * need * EXECUTION.out_dtype.itemsize, np.uint8)
-                routes = np.zeros(2 * need, np.uint8)
-            if EXECUTION.step(state, SOURCE_MAIN, as_bytes(records), len(records), outbox, routes):
-                record(decision, python_monotonic_ns() - path.started_ns)
+        for started, decoded in _paced(source, speed, path):
+            if path.decide(decoded):
+                record(decision, python_monotonic_ns() - started)
     return replay_summary(
-        source, path.states, "fused", (python_monotonic_ns() - started) / 1e9, {"decision": decision},
+        source, path.states, "fused", (python_monotonic_ns() - began) / 1e9, {"decision": decision},
         {"replay": pss_bytes(os.getpid())}, {}, extra,
     )
 

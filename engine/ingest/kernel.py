@@ -92,7 +92,7 @@ def is_snapshot_body(frame: bytes) -> bool:
     return frame.lstrip().startswith(b'{"lastUpdateId"')
 
 
-@kernel()
+@kernel(makes_arrays=True)
 def _open_outbox(outbox: np.ndarray) -> np.ndarray:
     """The outbox as records. Raises ValueError for one that is too small: writing past it would corrupt memory."""
     if len(outbox) < OUTBOX_BYTES:

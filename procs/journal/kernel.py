@@ -69,7 +69,7 @@ def journal_room(buffer: np.ndarray, cursor: np.ndarray, length: int) -> bool:
     return cursor[0] + _HEADER + ((length + 7) & ~7) <= buffer.size
 
 
-@kernel()
+@kernel(makes_arrays=True)
 def journal_append(
     buffer: np.ndarray, cursor: np.ndarray, kind: int, source: int, count: int, ts_ns: int, payload: np.ndarray,
     length: int,
