@@ -283,7 +283,7 @@ class Gateway:
             if event.get("e") != "ORDER_TRADE_UPDATE":
                 return
             record = from_order_update(event, self._instruments, self._client.ids)
-        except (orjson.JSONDecodeError, KeyError, ValueError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
             self._state["quarantined"][0, Reason.BAD_JSON] += 1
             self._context.control.trip(TripSource.GATEWAY)  # an event about our money that we cannot read
             return

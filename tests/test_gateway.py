@@ -1,0 +1,435 @@
+"""The gateway and the kill switch at work: real rings, a real venue, in threads of the test.
+
+What is tested here are the days on which something breaks: the private stream, REST, a deadline, the gate, the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from engine.reasons import Reason
+from engine.records import ORDER, REPORT, OrderAction, ReportKind, TimeInForce
+from engine.stage import as_bytes
+from procs.gateway import Gateway
+from procs.instance import Mapping, ProcessContext
+from procs.journal.layout import Entry
+from procs.journal.reader import read_stream
+from procs.killswitch import KillSwitch
+from procs.ports import Outlet
+from procs.table import Role
+from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
+from procs.venues.binance_usdm.private_stream import StreamEvent
+from procs.venues.binance_usdm.rest import SignedSession
+from shm.clock import python_monotonic_ns, sleep
+from shm.control import Readiness, Stop, TripSource, gate_epoch
+from tests.embedded_venue import RunningVenue, running_venue
+from tests.instance_memory import small_instance
+
+NO_DEADLINE = 2**63 - 1
+
+
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
+    """The first true value of a condition."""
+    deadline = python_monotonic_ns() + int(timeout_s * 1e9)
+    while not (value := condition()):
+        if python_monotonic_ns() > deadline:
+            raise TimeoutError(f"still no {what}")
+        sleep(0.005)
+    return value
+
+
+@pytest.fixture(scope="module")
+def venue() -> Iterator[RunningVenue]:
+    with running_venue() as running:
+        yield running
+
+
+class Desk:
+    """A gateway in a thread, and both ends of its rings."""
+
+    def __init__(self, venue: RunningVenue, plan: Any) -> None:
+        self.venue = venue
+        self.mapping = Mapping(plan)
+        self.context = ProcessContext(plan, Role.GATEWAY)
+        self.gateway = Gateway(self.context, Credentials(venue.address.api_key, venue.address.secret))
+        self.failure: BaseException | None = None
+        self._orders = Outlet(self.mapping, "orders")
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.reports: list[np.ndarray] = []
+        self._number = 0
+
+    def _run(self) -> None:
+        try:
+            self.gateway.run()
+        except BaseException as error:
+            self.failure = error
+
+    def start(self) -> None:
+        self._thread.start()
+        until(lambda: self.mapping.control.readiness(Role.GATEWAY) == Readiness.READY, "gateway that is ready")
+
+    def stop(self) -> None:
+        self.mapping.control.request_stop(Role.GATEWAY, Stop.DRAIN)
+        self._thread.join(15)
+        assert not self._thread.is_alive()
+        if self.failure is not None:  # it died as a process does, with its threads; here they must be ended
+            self.gateway._stream.stop()
+        self.context.close()
+        self.mapping.close()
+
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def send(self, action: OrderAction, order_id: int, **values: int) -> int:
+        record = np.zeros(1, ORDER)
+        record["kind"], record["order_id"], record["aux"] = action, order_id, order_id
+        record["deadline_ns"] = NO_DEADLINE
+        for name, value in values.items():
+            record[name] = value
+        assert self._orders.give(as_bytes(record), 1) == 1
+        return order_id
+
+    def new(self, taking: bool, **values: int) -> int:
+        """A buy of 0.003 BTC that is filled at once, or one that rests far below the market."""
+        ticker = self.venue.get("/fapi/v1/ticker/bookTicker?symbol=BTCUSDT").json()
+        key, share = ("askPrice", "1.003") if taking else ("bidPrice", "0.97")
+        price = int(Decimal(ticker[key]) * Decimal(share) * 10) * 10
+        self._number += 1
+        time_in_force = TimeInForce.IOC if taking else TimeInForce.GTX
+        values = {"side": 1, "price": price, "size": 3, "time_in_force": time_in_force} | values
+        return self.send(OrderAction.NEW, self._number, **values)
+
+    def heard(self, order_id: int) -> list[ReportKind]:
+        """Kinds of the reports on an order so far."""
+        ring = self.mapping.ring("fills")
+        while len(batch := ring.pop(64)):
+            self.reports += [np.array([one], REPORT) for one in batch]
+        return [ReportKind(int(one["kind"][0])) for one in self.reports if one["order_id"][0] == order_id]
+
+    def fills(self, order_id: int) -> list[int]:
+        self.heard(order_id)
+        return [
+            int(one["trade_id"][0]) for one in self.reports
+            if one["order_id"][0] == order_id and one["kind"][0] == ReportKind.FILL
+        ]
+
+    def wait(self, order_id: int, kind: ReportKind, timeout_s: float = 10.0) -> None:
+        until(lambda: kind in self.heard(order_id), f"{kind.name} of order {order_id}", timeout_s)
+
+    def client_id(self, order_id: int) -> str:
+        return f"b4{self.mapping.plan.session}-{order_id}"
+
+    def at_venue(self, order_id: int) -> bool:
+        return self.client_id(order_id) in {o["clientOrderId"] for o in self.venue.state()["open_orders"]}
+
+    def counters(self) -> np.void:
+        return self.mapping.state(Role.GATEWAY)[0]
+
+
+def signed(venue: RunningVenue) -> SignedSession:
+    return SignedSession(venue.address.rest_url, Credentials(venue.address.api_key, venue.address.secret))
+
+
+def clear(venue: RunningVenue) -> None:
+    """No faults, no orders."""
+    venue.call(venue.venue.faults.clear)
+    session = signed(venue)
+    session.call("DELETE", "/fapi/v1/allOpenOrders", symbol="BTCUSDT")
+    session.close()
+
+
+@pytest.fixture
+def desk(venue: RunningVenue, tmp_path: Path) -> Iterator[Desk]:
+    clear(venue)
+    endpoints = Endpoints(venue.address.rest_url, venue.address.ws_url)
+    with small_instance(tmp_path, endpoints) as plan:
+        made = Desk(venue, plan)
+        try:
+            yield made
+        finally:
+            venue.call(venue.venue.faults.clear)
+            made.stop()
+
+
+def test_orders_go_out_and_everything_that_becomes_of_them_comes_back_once(desk: Desk, tmp_path: Path) -> None:
+    desk.start()
+    resting, taking = desk.new(taking=False), desk.new(taking=True)
+    desk.wait(resting, ReportKind.ACCEPTED)
+    desk.wait(taking, ReportKind.FILL)
+    assert desk.at_venue(resting)
+    desk.send(OrderAction.CANCEL, resting)
+    desk.wait(resting, ReportKind.CANCELLED)
+    desk.send(OrderAction.QUERY, 77)
+    desk.wait(77, ReportKind.NOT_FOUND)
+    assert not desk.at_venue(resting)
+    fills = desk.fills(taking)
+    assert len(fills) == len(set(fills)) > 0
+    row = desk.counters()
+    assert int(row["sent"]) == 2 and int(row["records_in"]) == int(row["processed"]) == 4
+    assert all(int(one["recv_ts_ns"][0]) > 0 and int(one["ingest_id"][0]) > 0 for one in desk.reports)
+    desk.mapping.control.request_stop(Role.GATEWAY, Stop.DRAIN)
+    until(desk.ended, "end of the gateway")
+    assert desk.failure is None
+    kinds = [entry.kind for entry in read_stream(tmp_path, "gateway")]
+    assert kinds.count(Entry.REQUEST) == 4 and kinds.count(Entry.ANSWER) >= 4 and kinds.count(Entry.PRIVATE) >= 3
+    assert int(row["out"]) == len(desk.reports) == desk.mapping.ring("fills").produced
+
+
+def test_a_decision_that_is_too_old_is_not_sent(desk: Desk) -> None:
+    desk.start()
+    late = desk.new(taking=False, deadline_ns=desk.context.now_ns() - 1)
+    desk.wait(late, ReportKind.DENIED)
+    assert int(desk.reports[-1]["reason"][0]) == Reason.DENIED_LATE
+    in_time = desk.new(taking=False, deadline_ns=desk.context.now_ns() + 5_000_000_000)
+    desk.wait(in_time, ReportKind.ACCEPTED)
+    assert desk.at_venue(in_time) and not desk.at_venue(late)
+    assert int(desk.counters()["sent"]) == 1
+
+
+def test_after_a_trip_orders_are_denied_and_cancels_go_out(desk: Desk) -> None:
+    desk.start()
+    resting = desk.new(taking=False)
+    desk.wait(resting, ReportKind.ACCEPTED)
+    word = desk.mapping.control.trip(TripSource.OPERATOR)
+    words = desk.mapping.control.words
+    until(lambda: int(gate_epoch(words, Role.GATEWAY)) == word, "shut gate", 1.0)
+    denied = desk.new(taking=True)
+    desk.wait(denied, ReportKind.DENIED)
+    assert int(desk.reports[-1]["reason"][0]) == Reason.DENIED_EMERGENCY
+    desk.send(OrderAction.CANCEL, resting)
+    desk.wait(resting, ReportKind.CANCELLED)
+    row = desk.counters()
+    assert int(row["sent"]) == 1 and int(row["dropped"][Reason.DENIED_EMERGENCY]) == 1
+    assert int(row["records_in"]) == int(row["processed"]) + int(row["dropped"].sum()) == 3
+
+
+def test_a_trip_between_the_ring_and_the_socket_is_seen_by_the_last_gate(desk: Desk) -> None:
+    """The order is with the sender already, behind a slow request, when the word is set."""
+    desk.start()
+    desk.venue.fault(fault="http", action="hang_before", delay_ms=600, path="/fapi/v1/order", method="GET", count=1)
+    desk.send(OrderAction.QUERY, 55)
+    order = desk.new(taking=True)
+    until(lambda: int(desk.counters()["processed"]) == 2, "order handed to the sender")
+    desk.mapping.control.trip(TripSource.OPERATOR)
+    desk.wait(order, ReportKind.DENIED)
+    assert int(desk.reports[-1]["reason"][0]) == Reason.DENIED_EMERGENCY
+    assert int(desk.counters()["sent"]) == 0
+
+
+def test_fills_of_a_time_without_the_private_stream_are_caught_up(desk: Desk) -> None:
+    desk.start()
+    desk.send(OrderAction.RECONCILE, 0, aux=1)
+    desk.wait(0, ReportKind.RECONCILE_END)
+    # The next connection cannot be made for a while, and everything happens meanwhile.
+    desk.venue.fault(fault="http", action="error_before", path="/fapi/v1/listenKey", method="POST", count=3)
+    desk.venue.fault(fault="disconnect", streams="private")
+    until(lambda: int(desk.counters()["stream_losses"]) > 0, "loss of the stream")
+    orders = [desk.new(taking=True) for _ in range(3)]
+    for order in orders:
+        desk.wait(order, ReportKind.FILL)
+    assert int(desk.counters()["stream_losses"]) > 1
+    truth = {fill["id"] for fill in desk.venue.state()["fills"]}
+    heard = [trade_id for order in orders for trade_id in set(desk.fills(order))]
+    assert set(heard) <= truth and len(heard) == len(set(heard)) >= 3
+    late = desk.new(taking=True)
+    desk.wait(late, ReportKind.FILL)
+
+
+def test_an_expired_listen_key_is_noticed_and_replaced(desk: Desk) -> None:
+    """The socket stays open after it and says nothing: without a new key every later fill would be lost."""
+    desk.start()
+
+    def expire() -> None:
+        desk.venue.venue.rest.listen_key_until_ms = 0
+
+    desk.venue.call(expire)
+    until(lambda: int(desk.counters()["stream_losses"]) > 0, "noticed loss of the stream")
+    order = desk.new(taking=True)
+    desk.wait(order, ReportKind.FILL)
+
+
+def test_cancels_do_not_stand_behind_a_catch_up_that_fails(desk: Desk) -> None:
+    desk.start()
+    desk.send(OrderAction.RECONCILE, 0, aux=1)
+    desk.wait(0, ReportKind.RECONCILE_END)
+    resting = desk.new(taking=False)
+    desk.wait(resting, ReportKind.ACCEPTED)
+    desk.venue.fault(fault="http", action="error_before", path="/fapi/v1/userTrades", method="GET", count=1000)
+    desk.venue.fault(fault="disconnect", streams="private")
+    until(lambda: desk.venue.state()["counters"]["faults"].get("error_before", 0) > 0, "catch-up that failed")
+    desk.send(OrderAction.CANCEL, resting)
+    desk.wait(resting, ReportKind.CANCELLED, timeout_s=3.0)
+    assert desk.venue.state()["pending_faults"]["http"], "the catch-up was still failing"
+
+
+def test_a_private_event_that_cannot_be_read_trips(desk: Desk) -> None:
+    desk.start()
+    for data in (b"{", b"[]", b'{"e": "ORDER_TRADE_UPDATE"}', b'{"e": "ORDER_TRADE_UPDATE", "o": {"c": 5}}'):
+        before = int(desk.counters()["quarantined"][Reason.BAD_JSON])
+        desk.gateway._stream._deliver(StreamEvent.FRAME, data)
+        until(lambda b=before: int(desk.counters()["quarantined"][Reason.BAD_JSON]) > b, "refusal")  # type: ignore[misc]
+    assert desk.mapping.control.tripped
+    assert desk.failure is None
+
+
+def test_events_about_others_and_other_events_harm_nothing(desk: Desk) -> None:
+    desk.start()
+    foreign = {"c": "web_1", "s": "BTCUSDT"}
+    for data in ({"e": "ACCOUNT_UPDATE"}, {"e": "ORDER_TRADE_UPDATE", "o": foreign}):
+        desk.gateway._stream._deliver(StreamEvent.FRAME, orjson.dumps(data))
+    until(lambda: int(desk.counters()["foreign_events"]) == 1, "foreign event")
+    assert not desk.mapping.control.tripped
+
+
+@pytest.mark.parametrize("victim", ["sender", "stream"])
+def test_a_gateway_does_not_live_on_without_one_of_its_threads(
+    desk: Desk, victim: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    desk.start()
+
+    def fail(*arguments: Any) -> Any:
+        raise MemoryError("of the test")
+
+    if victim == "sender":
+        monkeypatch.setattr(desk.gateway._client, "perform", fail)
+        desk.new(taking=False)
+    else:
+        monkeypatch.setattr(desk.gateway._stream, "_url_of_key", fail)
+        desk.venue.fault(fault="disconnect", streams="private")
+    until(desk.ended, "end of the gateway")
+    assert isinstance(desk.failure, RuntimeError) and "a thread of the gateway has ended" in str(desk.failure)
+
+
+# --- the kill switch ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def resting(venue: RunningVenue) -> Iterator[Callable[[], int]]:
+    """A function that counts what rests; three orders do at first."""
+    clear(venue)
+    place(venue, 3)
+    session = signed(venue)
+
+    def count() -> int:
+        return len(session.call("GET", "/fapi/v1/openOrders", symbol="BTCUSDT"))
+
+    assert count() == 3
+    yield count
+    session.close()
+    clear(venue)
+
+
+def place(venue: RunningVenue, count: int) -> None:
+    session = signed(venue)
+    bid = Decimal(venue.get("/fapi/v1/ticker/bookTicker?symbol=BTCUSDT").json()["bidPrice"])
+    for step in range(count):
+        price = f"{int(bid * Decimal('0.96')) - step}.00"
+        session.call(
+            "POST", "/fapi/v1/order", symbol="BTCUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity="0.010",
+            price=price,
+        )
+    session.close()
+
+
+@contextlib.contextmanager
+def kill_switch(venue: RunningVenue, folder: Path) -> Iterator[tuple[KillSwitch, Mapping]]:
+    """A kill switch that is made and not yet run."""
+    with small_instance(folder, Endpoints(venue.address.rest_url, "")) as plan:
+        mapping = Mapping(plan)
+        switch = KillSwitch(
+            ProcessContext(plan, Role.KILLSWITCH), Credentials(venue.address.api_key, venue.address.secret)
+        )
+        thread = threading.Thread(target=switch.run, daemon=True)
+        thread.start()
+        until(lambda: mapping.control.readiness(Role.KILLSWITCH) == Readiness.READY, "armed kill switch")
+        try:
+            yield switch, mapping
+        finally:
+            mapping.control.request_stop(Role.KILLSWITCH, Stop.NOW)
+            thread.join(10)
+            alive = thread.is_alive()
+            mapping.close()
+        assert not alive
+
+
+def notes(folder: Path) -> list[dict]:
+    return [orjson.loads(line) for line in (folder / "killswitch.jsonl").read_bytes().splitlines()]
+
+
+def test_a_trip_cancels_everything_and_what_comes_late(
+    venue: RunningVenue, resting: Callable[[], int], tmp_path: Path
+) -> None:
+    with kill_switch(venue, tmp_path) as (_, mapping):
+        sleep(0.1)
+        assert resting() == 3, "armed is not tripped"
+        mapping.control.trip(TripSource.OPERATOR)
+        until(lambda: resting() == 0, "cancel of everything", 2.0)
+        sleep(0.5)
+        place(venue, 1)  # a request that was under way, its signature still valid
+        until(lambda: resting() == 0, "cancel of the late order", 2.0)
+        until(lambda: notes(tmp_path)[-1]["event"] == "nothing rests", "end of the sweeps")
+        mapping.control.trip(TripSource.RISK)
+        until(lambda: [note["event"] for note in notes(tmp_path)].count("tripped") == 2, "second trip")
+    events = notes(tmp_path)
+    assert events[0]["event"] == "tripped" and events[0]["sources"] == ["OPERATOR"] and events[0]["count"] == 1
+
+
+def test_the_kill_switch_tries_until_the_venue_answers(
+    venue: RunningVenue, resting: Callable[[], int], tmp_path: Path
+) -> None:
+    venue.fault(fault="http", action="error_before", path="/fapi/v1/allOpenOrders", method="DELETE", count=3)
+    with kill_switch(venue, tmp_path) as (_, mapping):
+        mapping.control.trip(TripSource.DEAD_MAN)
+        until(lambda: resting() == 0, "cancel of everything", 5.0)
+    failed = [note for note in notes(tmp_path) if note["event"] == "cancel failed"]
+    assert failed and failed[0]["error"] == "DELETE /fapi/v1/allOpenOrders: HTTP 503, not JSON"
+
+
+def test_a_full_disk_does_not_stop_the_cancels(
+    venue: RunningVenue, resting: Callable[[], int], tmp_path: Path
+) -> None:
+    class FullDisk(io.RawIOBase):
+        def write(self, data: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    with kill_switch(venue, tmp_path) as (switch, mapping):
+        switch._log.close()
+        switch._log = FullDisk()  # type: ignore[assignment]
+        mapping.control.trip(TripSource.STORAGE)
+        until(lambda: resting() == 0, "cancel of everything", 2.0)
+        place(venue, 1)
+        until(lambda: resting() == 0, "cancel after the note that could not be written", 2.0)
+
+
+def test_an_answer_that_is_no_list_of_orders_is_not_taken_for_an_empty_one(
+    venue: RunningVenue, resting: Callable[[], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lies = 4
+    call = SignedSession.call
+
+    def lying(self: SignedSession, method: str, path: str, **params: Any) -> Any:
+        nonlocal lies
+        if method == "GET" and lies:
+            lies -= 1
+            return {}
+        return call(self, method, path, **params)
+
+    with kill_switch(venue, tmp_path) as (_, mapping):
+        monkeypatch.setattr(SignedSession, "call", lying)
+        mapping.control.trip(TripSource.OPERATOR)
+        until(lambda: notes(tmp_path)[-1:] and notes(tmp_path)[-1]["event"] == "nothing rests", "end of the sweeps")
+        monkeypatch.undo()
+    assert [note["error"] for note in notes(tmp_path) if note["event"] == "cancel failed"] == [
+        "GET /fapi/v1/openOrders: the answer is no list"
+    ] * 2
