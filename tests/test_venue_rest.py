@@ -453,3 +453,12 @@ def test_liquidation_over_the_wire():
         assert state["total"] == total and Decimal(state["positions"]["BTCUSDT"]["size"]) == 0
         market.close()
         user.close()
+
+
+def test_orders_reach_the_book_later_where_that_is_set():
+    with running_venue(VenueSettings(matching_delay_ms=200, weight_limit_1m=100_000)) as venue:
+        order = {"symbol": "BTCUSDT", "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.010",
+                 "price": "59000.00"}
+        sent_ms = time.time() * 1000
+        answer = signed(venue, "POST", "/fapi/v1/order", **order).json()
+        assert answer["updateTime"] - sent_ms > 190

@@ -116,6 +116,7 @@ class Exchange:
 
     @property
     def halted(self) -> bool:
+        """Whether trading has stopped."""
         return self._halted_ns != 0
 
     # orders
@@ -293,6 +294,7 @@ class Exchange:
         self.account["leverage"][0, symbol] = leverage
 
     def wallet(self) -> int:
+        """Wallet balance, 1e-8 quote."""
         return int(self.account["wallet"][0])
 
     def available(self) -> int:
@@ -300,15 +302,19 @@ class Exchange:
         return int(available(self.clearing.client_bytes))
 
     def position(self, symbol: int) -> int:
+        """Signed position, size units."""
         return self.clearing.position(symbol)
 
     def cost(self, symbol: int) -> int:
+        """What the position was opened for, 1e-8 quote."""
         return int(self.account["cost"][0, symbol])
 
     def unrealised(self, symbol: int) -> int:
+        """Unrealised profit at mark price, 1e-8 quote."""
         return self.clearing.unrealised(symbol)
 
     def initial_margin(self, symbol: int) -> int:
+        """Initial margin of position and open orders, 1e-8 quote."""
         return int(initial_margin(self.clearing.client_bytes, symbol))
 
     def contract_realised(self, symbol: int) -> int:

@@ -72,10 +72,12 @@ class ClientOrder:
 
     @property
     def remaining(self) -> int:
+        """Size that has not traded, size units."""
         return self.size - self.executed
 
     @property
     def is_open(self) -> bool:
+        """Whether it rests in the book."""
         return self.status in (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED)
 
     @property

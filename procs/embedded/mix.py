@@ -8,10 +8,11 @@ are those of single faults; `disconnect` and the faults that last are drawn once
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from engine.matching.generator import scattered
 
 HTTP_ACTIONS = (
     "error_before", "error_after", "hang_before", "hang_after", "garbage_before", "garbage_after", "rate_limit"
@@ -47,6 +48,26 @@ class Start:
     skew_ms: int
 
 
+class Draws:
+    """A stream of draws that a seed and a number say: hashes of a counter."""
+
+    def __init__(self, seed: int, number: int):
+        self._counter = scattered(scattered(seed) + number)
+
+    def uniform(self) -> float:
+        """From 0 up to 1."""
+        self._counter += 1
+        return (scattered(self._counter) >> 11) / 2**53
+
+    def whole(self, least: int, most: int) -> int:
+        """A whole number, both ends included."""
+        return least + int(self.uniform() * (most - least + 1))
+
+    def choice(self, items: Sequence[Any]) -> Any:
+        """One of several."""
+        return items[self.whole(0, len(items) - 1)]
+
+
 class Mix:
     """The draws of one mix. Delays and durations are drawn too, up to `delay_ms` and `duration_ms`."""
 
@@ -59,7 +80,7 @@ class Mix:
         self._delay_ms = delay_ms
         self._duration_ms = duration_ms
         self._second = now_ms // 1_000
-        self._draws = {kind: random.Random(f"{seed} {kind}") for kind in _KINDS}
+        self._draws = {kind: Draws(seed, number) for number, kind in enumerate(_KINDS)}
 
     @classmethod
     def from_request(cls, request: Mapping[str, Any], now_ms: int) -> Mix:
@@ -89,7 +110,7 @@ class Mix:
 
     def _choose(self, kind: str) -> str | None:
         """One draw of a kind."""
-        left = self._draws[kind].random()
+        left = self._draws[kind].uniform()
         for name in _KINDS[kind]:
             left -= self.rates.get(name, 0.0)
             if left < 0:
@@ -102,14 +123,14 @@ class Mix:
         if action is None:
             return None
         draw = self._draws["http"]
-        return HttpChoice(action, draw.choice(_STATUSES), draw.randint(1, self._delay_ms))
+        return HttpChoice(action, draw.choice(_STATUSES), draw.whole(1, self._delay_ms))
 
     def frame(self, channel: str) -> tuple[str, int] | None:
         """(fate, delay ms) of the next frame of "depth" or "user", or None."""
         name = self._choose(channel)
         if name is None:
             return None
-        return name.partition("_")[0], self._draws[channel].randint(1, self._delay_ms)
+        return name.partition("_")[0], self._draws[channel].whole(1, self._delay_ms)
 
     def starts(self, now_ms: int) -> Iterator[Start]:
         """What begins in the seconds that have passed since the last call."""
@@ -124,6 +145,6 @@ class Mix:
                 "maintenance": ("closed", "halt"),
             }
             yield Start(
-                fault, draw.choice(places.get(fault, ("",))), draw.randint(1, self._duration_ms),
+                fault, draw.choice(places.get(fault, ("",))), draw.whole(1, self._duration_ms),
                 draw.choice((-5_000, 5_000)),
             )
