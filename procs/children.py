@@ -29,6 +29,7 @@ class Child:
     pid: int
     pidfd: int
     popen: subprocess.Popen[bytes] | None = None
+    adopted: bool = False  # the child of a supervisor that died: the launcher reaps it, we only see it go
     status: int | None = None  # exit code, or minus the signal that ended it
 
     @property
@@ -40,6 +41,8 @@ class Child:
         """How it ended, for people."""
         if self.status is None:
             return "is running"
+        if self.adopted:
+            return "has ended"
         if self.status < 0:
             return f"was ended by {signal.Signals(-self.status).name}"
         return f"ended with exit code {self.status}"
@@ -74,7 +77,10 @@ def settle(context: ProcessContext) -> None:
 def fork_child(
     plan: Plan, role: Role, body: Callable[[ProcessContext], None], successor: bool = False
 ) -> Child:
-    """Fork a process that runs `body`; its kernels are those that this process has loaded."""
+    """Fork a process that runs `body`; its kernels are those that this process has loaded.
+
+    Without a launcher that could start another supervisor it dies with this process.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -87,9 +93,10 @@ def fork_child(
     code = 1
     try:
         gc.disable()
-        _die_with_parent()
-        if os.getppid() != parent:
-            os._exit(1)
+        if not plan.launcher_pid:
+            _die_with_parent()
+            if os.getppid() != parent:
+                os._exit(1)
         _redirect_output(plan.path, role)
         context = ProcessContext(plan, role, successor)
         settle(context)
@@ -121,8 +128,31 @@ def spawn_child(plan: Plan, role: Role, secrets_json: bytes, successor: bool = F
     return Child(role, popen.pid, os.pidfd_open(popen.pid), popen)
 
 
+def adopt_child(plan: Plan, role: Role, pid: int) -> Child | None:
+    """A process of a supervisor that died, by the pid it left in the control block; None when it is gone.
+
+    A pid may have been given to a stranger since: only a child of the launcher is taken.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError):
+        return None
+    if parent != plan.launcher_pid:
+        os.close(pidfd)
+        return None
+    return Child(role, pid, pidfd, adopted=True)
+
+
 def reap(child: Child, wait: bool) -> bool:
     """Learn how a child ended; True when it has. wait: block until then."""
+    if child.status is None and child.adopted:
+        poller = select.poll()
+        poller.register(child.pidfd, select.POLLIN)
+        if not poller.poll(None if wait else 0):
+            return False
+        child.status = 0
+        os.close(child.pidfd)
     if child.status is None:
         if child.popen is not None:
             if not wait and child.popen.poll() is None:

@@ -49,6 +49,7 @@ class Plan:
     capacities: dict[str, int]  # by ring
     cores: dict[str, tuple[int, ...]]  # by role
     spin: bool
+    launcher_pid: int = 0  # the parent of all whose supervisor has died; 0: there is none
 
     def to_json(self) -> bytes:
         """The plan as JSON."""

@@ -8,16 +8,20 @@ trips, cancels, and goes.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 
 import orjson
 
+from procs.attach import lock_path, plan_path
 from procs.instance import ProcessContext
 from procs.ports import Turns
-from procs.table import Role
+from procs.table import PROCESSES, Role
 from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
 from procs.venues.binance_usdm.rest import SignedSession
 from shm.clock import python_monotonic_ns, sleep, wall_ns
 from shm.control import Stop, TripSource, gate_epoch, trip_count, tripped_sources
+from shm.segment import unlink_all
 
 _POLL_S = 0.005
 _BACK_OFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
@@ -62,7 +66,10 @@ class KillSwitch:
             if self._turns.orphaned and not self._context.control.word:
                 self._context.control.trip(TripSource.SUPERVISOR)
                 continue
-            if stop or self._turns.orphaned:
+            if stop:
+                break
+            if self._turns.orphaned:
+                self._end_what_nobody_watches()
                 break
             sleep(_POLL_S)
             idle_s += _POLL_S
@@ -71,6 +78,19 @@ class KillSwitch:
                 self._cancel_everything(dry=True)
         self._session.close()
         self._log.close()
+
+    def _end_what_nobody_watches(self) -> None:
+        """Launcher and supervisor are gone and everything is cancelled: end the other processes, free the memory."""
+        control, name = self._context.control, self._context.plan.name
+        for process in PROCESSES:
+            pid = control.pid(process.role)
+            if process.role != Role.KILLSWITCH and pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self._note("ended everything: supervisor and launcher are gone")
+        unlink_all(name)
+        plan_path(name).unlink(missing_ok=True)
+        lock_path(name).unlink(missing_ok=True)
 
     def _cover_for_the_dead(self) -> None:
         """Cancel what rests once execution or the gateway has been silent for a second: nobody looks after it."""

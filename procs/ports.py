@@ -210,8 +210,9 @@ class Turns:
 
     @property
     def orphaned(self) -> bool:
-        """True once the supervisor is gone."""
-        return os.getppid() != self._parent
+        """True once the supervisor is gone and no launcher is left that would start another."""
+        parent = os.getppid()
+        return parent not in (self._parent, self._context.plan.launcher_pid)
 
     def turn(self, moved: int) -> int:
         """Publish that the process lives and did `moved` things; returns a value of Stop."""

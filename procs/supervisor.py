@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -31,7 +29,8 @@ from engine.validation.step import VALIDATION
 from models.inference import load_card
 from procs import VERSION
 from procs.attach import leave_plan, lock_path, plan_path
-from procs.children import Child, fork_child, kill, reap, spawn_child, wait_all, wait_for_death
+from procs.children import Child, adopt_child, fork_child, kill, reap, spawn_child, wait_all, wait_for_death
+from procs.handover import Handover
 from procs.identity import new_session_id
 from procs.inference import model_path, run_inference
 from procs.ingestion import Ingestion
@@ -42,6 +41,7 @@ from procs.stage_process import run_stage
 from procs.states import initial_states
 from procs.summary import machine_versions, summarise
 from procs.table import PROCESS_BY_ROLE, PROCESSES, Role, placement, ring_capacities
+from procs.venue_process import VenueDidNotStart, VenueProcess
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, load_credentials
 from procs.venues.binance_usdm.rest import fetch_instruments
 from shm.clock import python_monotonic_ns, sleep, wall_ns
@@ -64,43 +64,6 @@ class EngineError(RuntimeError):
     """The engine cannot start or go on; the message is for the person who started it."""
 
 
-class EmbeddedVenueProcess:
-    """The embedded exchange as a process of its own: it stands for the outside world."""
-
-    def __init__(self, settings: Settings, log: Path) -> None:
-        """Start it and wait until it listens. Raises EngineError with its own words when it does not."""
-        with log.open("ab") as output:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-m", "procs.embedded"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output,
-                start_new_session=True, cwd=Path(__file__).resolve().parent.parent,
-            )
-        assert self._popen.stdin is not None and self._popen.stdout is not None
-        # Its standard input stays open: it ends when this process does.
-        self._popen.stdin.write(orjson.dumps(as_plain(settings.embedded)) + b"\n")
-        self._popen.stdin.flush()
-        line = self._popen.stdout.readline()
-        try:
-            address = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            self.stop()
-            words = log.read_text(errors="replace").strip().splitlines()
-            raise EngineError(words[-1] if words else "the embedded venue ended before it was ready") from None
-        self.endpoints = Endpoints(address["rest_url"], address["ws_url"])
-        self.credentials = Credentials(address["api_key"], address["secret"])
-
-    def stop(self) -> None:
-        """End it."""
-        assert self._popen.stdin is not None and self._popen.stdout is not None
-        self._popen.terminate()
-        try:
-            self._popen.wait(timeout=_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
-        self._popen.stdin.close()
-        self._popen.stdout.close()
-
-
 def stage_body(role: Role) -> Callable[[ProcessContext], None]:
     """What a forked process runs."""
     if role == Role.INGESTION:
@@ -114,18 +77,20 @@ def stage_body(role: Role) -> Callable[[ProcessContext], None]:
 class Supervisor:
     """One session of one instance, from start to summary. Call `start`, `run`, `stop`, then `close`."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, say: Callable[[str], None], handover: Handover) -> None:
         self.settings = settings
+        self._handover = handover
         self._say = say
         self._children: list[Child] = []
-        self._venue: EmbeddedVenueProcess | None = None
+        self._venue: VenueProcess | None = None
         self._lease: Lease | None = None
         self._mapping: Mapping | None = None
         self._commands: Outlet | None = None
         self._stop_wanted = False
         self._failure = ""
         self._started_ns = 0
-        self._secret_line = b""
+        self.trading_ns = 0  # CLOCK_MONOTONIC when trading began
+        self._credentials: Credentials | None = None
         self._deaths: dict[Role, list[int]] = {}
         self.restarts: dict[str, int] = {}
         self.summary: dict[str, Any] = {}
@@ -136,13 +101,8 @@ class Supervisor:
         """Bring everything up to the point where it trades. Raises EngineError, SegmentError, VenueUnreachable, …"""
         settings = self.settings
         name = settings.engine.name
-        try:
-            self._lease = Lease.acquire(lock_path(name))
-        except LeaseHeld:
-            raise EngineError(f"an engine named {name!r} is running already (`bot4 status` shows it)") from None
+        self._take_lease()
         unlink_all(name)  # of an instance whose supervisor is dead: we hold its lease
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._on_signal)
         card = load_card(model_path(settings.model.path), settings.features)
         folder = self._make_folder(name)
         endpoints, credentials = self._venue_access(folder)
@@ -153,7 +113,7 @@ class Supervisor:
         self.plan = Plan(
             name=name, session=new_session_id(), folder=str(folder), kernel_digest=kernel_digest(), settings=settings,
             instruments=instruments, endpoints=endpoints, capacities=capacities,
-            cores={role.label: cores[role] for role in Role}, spin=spin,
+            cores={role.label: cores[role] for role in Role}, spin=spin, launcher_pid=self._handover.launcher_pid,
         )
         self._write_session_file(folder, why, card)
         control = create_memory(self.plan, states)
@@ -162,16 +122,69 @@ class Supervisor:
         leave_plan(name, self.plan.to_json())
         self._started_ns = python_monotonic_ns()
         self._say(f"session {folder.name}: {', '.join(settings.venue.symbols)}; placement {why}")
-        self._start_children(credentials)
+        self._credentials = credentials
+        # Forked first: this process must not have started a thread by then.
+        for process in sorted(PROCESSES, key=lambda process: process.spawned):
+            self._children.append(self._start_child(process.role, successor=False))
         self._mapping = Mapping(self.plan)
         self._commands = Outlet(self._mapping, "commands")
         self._await_ready()
         self._reconcile(opening=True)
+        self.trading_ns = python_monotonic_ns()
         if not self._execution_state()["opened"][0]:
             raise EngineError(
                 "the venue's account cannot be adopted: orders rest there already, or the answer was not whole "
                 f"(see {folder}/execution-*.journal)"
             )
+
+        self._leave_report()
+
+    def _take_lease(self) -> None:
+        name = self.settings.engine.name
+        try:
+            self._lease = Lease.acquire(lock_path(name))
+        except LeaseHeld:
+            raise EngineError(f"an engine named {name!r} is running already (`bot4 status` shows it)") from None
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._on_signal)
+
+    def _leave_report(self) -> None:
+        """Tell the launcher what the next supervisor needs, should this one be killed."""
+        assert self._credentials is not None
+        self._handover.leave(
+            {
+                "started_ns": self._started_ns, "trading_ns": self.trading_ns,
+                "credentials": {"api_key": self._credentials.api_key, "secret": self._credentials.secret},
+                "venue": self._venue.report() if self._venue is not None else None,
+            }
+        )
+
+    def adopt(self) -> None:
+        """Take over the live instance of a supervisor that was killed. Raises EngineError when it cannot be."""
+        report = self._handover.report
+        name = self.settings.engine.name
+        self._take_lease()
+        self.plan = Plan.from_json(plan_path(name).read_bytes())
+        if self.plan.kernel_digest != kernel_digest():
+            raise EngineError("the code has changed since the engine was started: it cannot be adopted")
+        self._started_ns, self.trading_ns = report["started_ns"], report["trading_ns"]
+        self._credentials = Credentials(**report["credentials"])
+        if report["venue"] is not None:
+            self._venue = VenueProcess.adopt(report["venue"], self._credentials)
+        self._mapping = Mapping(self.plan)
+        self._commands = Outlet(self._mapping, "commands")
+        control = self._mapping.control
+        control.supervisor_pid = os.getpid()
+        self.restarts["supervisor"] = self.restarts.get("supervisor", 0) + 1
+        for process in PROCESSES:
+            pid = control.pid(process.role)
+            child = adopt_child(self.plan, process.role, pid) if pid else None
+            if child is None:
+                control.clear_role(process.role)
+                self.restarts[process.role.label] = 1
+                child = self._start_child(process.role, successor=True)
+            self._children.append(child)
+        self._leave_report()
 
     def _make_folder(self, name: str) -> Path:
         root = Path(self.settings.engine.data_folder).resolve() / "sessions"
@@ -187,7 +200,10 @@ class Supervisor:
     def _venue_access(self, folder: Path) -> tuple[Endpoints, Credentials]:
         venue = self.settings.venue
         if venue.embedded:
-            self._venue = EmbeddedVenueProcess(self.settings, folder / "venue.log")
+            try:
+                self._venue = VenueProcess.start(self.settings, folder / "venue.log", self._handover.venue_fd)
+            except VenueDidNotStart as error:
+                raise EngineError(str(error)) from None
             return self._venue.endpoints, self._venue.credentials
         return Endpoints(venue.rest_url, venue.ws_url), load_credentials(Path(venue.credentials_file))
 
@@ -201,15 +217,11 @@ class Supervisor:
         }
         (folder / "session.json").write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
-    def _start_children(self, credentials: Credentials) -> None:
-        self._secret_line = orjson.dumps({"api_key": credentials.api_key, "secret": credentials.secret})
-        # Forked first: this process must not have started a thread by then.
-        for process in sorted(PROCESSES, key=lambda process: process.spawned):
-            self._children.append(self._start_child(process.role, successor=False))
-
     def _start_child(self, role: Role, successor: bool) -> Child:
         if PROCESS_BY_ROLE[role].spawned:
-            return spawn_child(self.plan, role, self._secret_line, successor)
+            assert self._credentials is not None
+            secrets = {"api_key": self._credentials.api_key, "secret": self._credentials.secret}
+            return spawn_child(self.plan, role, orjson.dumps(secrets), successor)
         return fork_child(self.plan, role, stage_body(role), successor)
 
     def _await_ready(self) -> None:
@@ -314,7 +326,7 @@ class Supervisor:
 
     def run(self, duration_s: float | None, every_tick: Callable[[Supervisor], None]) -> None:
         """Trade until the time is over, somebody asks to stop, or a process dies."""
-        end = python_monotonic_ns() + int(duration_s * 1e9) if duration_s is not None else None
+        end = self.trading_ns + int(duration_s * 1e9) if duration_s is not None else None
         while not self._stop_wanted and (end is None or python_monotonic_ns() < end):
             if not self._watch(_TICK_S):
                 return

@@ -1,4 +1,4 @@
-"""The only place where Bot4 reads a clock or sleeps.
+"""Clocks for compiled code; those for Python lie in shm.python_clock, the only place that imports `time`.
 
 Three times, all int64 nanoseconds:
   monotonic  CLOCK_MONOTONIC: the same in all processes of a boot, never goes back
@@ -11,7 +11,6 @@ Stamps in records are session time. Cost: about 25 ns a reading in compiled code
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from llvmlite import ir
@@ -20,6 +19,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from shm.atomics import inlined
+from shm.python_clock import new_session_offset_ns, python_monotonic_ns, python_session_ns, sleep, wall_ns
+
+__all__ = [
+    "monotonic_ns", "new_session_offset_ns", "python_monotonic_ns", "python_session_ns", "session_ns", "sleep",
+    "wall_ns",
+]
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
 _CLOCK_MONOTONIC = 1  # the same number on every Linux
@@ -52,30 +57,3 @@ def monotonic_ns() -> int:
 def session_ns(offset_ns: int) -> int:
     """Session time in ns, in compiled code; offset_ns comes from the control block."""
     return _clock_gettime(_CLOCK_MONOTONIC) + offset_ns
-
-
-def python_monotonic_ns() -> int:
-    """CLOCK_MONOTONIC in ns, in Python: the same clock as monotonic_ns()."""
-    return time.monotonic_ns()
-
-
-def python_session_ns(offset_ns: int) -> int:
-    """Session time in ns, in Python."""
-    return time.monotonic_ns() + offset_ns
-
-
-def wall_ns() -> int:
-    """CLOCK_REALTIME in ns since 1970: for people, file names and the start of a session."""
-    return time.time_ns()
-
-
-def new_session_offset_ns() -> int:
-    """Wall minus monotonic, now. Whoever creates an instance calls this once."""
-    before = time.monotonic_ns()
-    wall = time.time_ns()
-    return wall - (before + time.monotonic_ns()) // 2
-
-
-def sleep(seconds: float) -> None:
-    """Suspend this Python thread; never called by compiled code."""
-    time.sleep(seconds)

@@ -73,7 +73,7 @@ def test_the_layering_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # Clocks and sleep, randomness, ids: each behind one seam.
 SEAMS = {
     r"\btime\.(time|time_ns|monotonic|monotonic_ns|perf_counter|perf_counter_ns|sleep|process_time)\b": {
-        "shm/clock.py",
+        "shm/python_clock.py",
     },
     r"\bdatetime\.(now|utcnow|today)\b": set(),
     r"^\s*(import|from) (random|uuid)\b": set(),

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.settings import SettingsError
@@ -41,12 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
     """Run the command; each imports what it needs: `kill` must not wait for a library that it does not use."""
     if options.command == "run":
-        from tools.run import run_command
+        from tools.launcher import Launcher
 
-        return run_command(options)
+        return Launcher(sys.argv[1:] if arguments is None else arguments).run()
     if options.command == "replay":
         from tools.replay import replay_command
 
@@ -69,10 +69,20 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. No traceback reaches a user: what is not foreseen is said in one line and exits with 1."""
-    options = _parser().parse_args(arguments)
+    """Entry point."""
+    options = parse(arguments)
+    return guarded(lambda: _run(options, arguments))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, understood; a bad one ends the process with exit code 2."""
+    return _parser().parse_args(arguments)
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """The exit code of a command. No traceback reaches a user: what is not foreseen is said in one line."""
     try:
-        code = _run(options)
+        code = command()
         sys.stdout.flush()
         return code
     except (SettingsError, UsageError) as error:

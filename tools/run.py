@@ -15,6 +15,7 @@ from engine.config import Settings
 from engine.settings import SettingsError
 from models.inference import ModelError
 from procs.config_file import read_settings
+from procs.handover import Handover
 from procs.supervisor import EngineError, Supervisor
 from procs.venues.binance_usdm.endpoints import CredentialsError, VenueUnreachable
 from shm.clock import python_monotonic_ns
@@ -67,18 +68,25 @@ def write_summary(path: Path | None, folder: str, summary: dict[str, Any]) -> No
             raise UsageError(f"--summary {path}: {error.strerror}") from None
 
 
-def run_command(options: argparse.Namespace) -> int:
-    """Run an engine until the time is over or Ctrl-C; 0 when it ended clean and equal to the venue."""
+def run_supervised(options: argparse.Namespace, handover: Handover) -> int:
+    """Run an engine until the time is over or Ctrl-C; 0 when it ended clean and equal to the venue.
+
+    handover: what the launcher keeps; after the death of a supervisor this one adopts what it left.
+    """
     settings = _settings(options)
     check_summary_path(options.summary)
 
     def say(text: str) -> None:
         print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
 
-    supervisor = Supervisor(settings, say)
+    supervisor = Supervisor(settings, say, handover)
     try:
-        supervisor.start()
-        say("trading; Ctrl-C stops")
+        if handover.adopts:
+            supervisor.adopt()
+            say("adopted the running engine")
+        else:
+            supervisor.start()
+            say("trading; Ctrl-C stops")
         supervisor.run(options.duration, _StatusLines(settings.engine.status_every_s, options.json))
         say("stopping: no more entries, cancelling, waiting for final reports")
         summary = supervisor.stop()

@@ -1,4 +1,4 @@
-"""The embedded exchange as a process: settings on standard input, its address on standard output, one JSON line each.
+"""The embedded exchange as a process: settings as its argument, its address on standard output, both JSON.
 
 It ends on SIGTERM, and when its standard input closes: with whoever started it.
 """
@@ -25,14 +25,6 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _settings_line() -> bytes:
-    """The first line of standard input, and not a byte more."""
-    line = b""
-    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
-        line += byte
-    return line
-
-
 def _announce(address: VenueAddress) -> None:
     sys.stdout.buffer.write(orjson.dumps(address.as_dict()) + b"\n")
     sys.stdout.buffer.flush()
@@ -41,7 +33,7 @@ def _announce(address: VenueAddress) -> None:
 
 def main() -> int:
     """Serve until told to stop."""
-    settings = build(VenueSettings, orjson.loads(_settings_line()), "embedded")
+    settings = build(VenueSettings, orjson.loads(sys.argv[1]), "embedded")
     try:
         return serve_forever(settings, _announce)
     except VenueError as error:

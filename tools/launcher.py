@@ -1,0 +1,87 @@
+"""The launcher: a tiny parent that outlives the supervisor, starts it again when it is killed, and reaps what it left.
+
+It imports nothing but the standard library, so there is little in it that could fail. As child subreaper it becomes the
+parent of every process of a supervisor that died; the next supervisor adopts them. What a supervisor must know of the
+one before it (venue, credentials, since when it trades) is kept here, in memory, and handed over through a pipe.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from shm.python_clock import python_monotonic_ns
+
+_PR_SET_CHILD_SUBREAPER = 36
+_DEATHS_WINDOW_NS = 600 * 1_000_000_000
+_MOST_DEATHS = 3
+
+
+class Launcher:
+    """Runs one session; `run` returns its exit code."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        """arguments: of `bot4`, as they were typed."""
+        self._arguments = list(arguments)
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._deaths: list[int] = []
+        self._handed_over = b"{}"
+        # The embedded venue reads the other end: it lives as long as this process does.
+        self._venue_end, self._keep_alive = os.pipe()
+
+    def _forward(self, signum: int, frame: FrameType | None) -> None:
+        if self._supervisor is not None:
+            self._supervisor.send_signal(signum)
+
+    def run(self) -> int:
+        """Start the supervisor, and again after each death by a signal; its exit code in the end."""
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._forward)
+        while True:
+            code = self._run_supervisor()
+            if code >= 0:
+                return code
+            now = python_monotonic_ns()
+            self._deaths = [at for at in self._deaths if now - at < _DEATHS_WINDOW_NS] + [now]
+            words = f"bot4: the supervisor was ended by {signal.Signals(-code).name}"
+            if self._handed_over == b"{}" or len(self._deaths) > _MOST_DEATHS:
+                print(f"{words}; giving up", file=sys.stderr)
+                return 1
+            print(f"{words}; starting it again", file=sys.stderr, flush=True)
+
+    def _run_supervisor(self) -> int:
+        """One supervisor from start to end: its exit code, or minus the signal that ended it."""
+        report_end, supervisors_end = os.pipe()
+        self._supervisor = subprocess.Popen(
+            [sys.executable, "-m", "tools.supervised", str(self._venue_end), str(supervisors_end), *self._arguments],
+            stdin=subprocess.PIPE, pass_fds=(self._venue_end, supervisors_end),
+        )
+        os.close(supervisors_end)
+        assert self._supervisor.stdin is not None
+        try:
+            self._supervisor.stdin.write(self._handed_over + b"\n")
+            self._supervisor.stdin.close()
+        except BrokenPipeError:
+            self._supervisor.stdin = None
+        with os.fdopen(report_end, "rb") as report:
+            line = report.readline()  # once it trades; nothing when it ends before
+        if line.endswith(b"\n"):
+            self._handed_over = json.dumps(json.loads(line)).encode()
+        return self._reap(self._supervisor.pid)
+
+    def _reap(self, supervisor: int) -> int:
+        """Wait for the supervisor, and on the way for every process that became ours."""
+        assert self._supervisor is not None
+        while True:
+            pid, status = os.waitpid(-1, 0)
+            if pid == supervisor:
+                code = os.waitstatus_to_exitcode(status)
+                self._supervisor.returncode = code
+                return code
