@@ -117,6 +117,8 @@ class KillSwitch:
                 self._note("tripped", sources=[source.name for source in tripped_sources(word)], count=trip_count(word))
             if error:
                 self._note("cancel failed", error=error)
+                if self._turns.orphaned and self._context.plan.settings.venue.embedded:
+                    return word  # the embedded venue has gone with the launcher, and its orders with it
                 sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)])
                 failures += 1
                 clean = 0

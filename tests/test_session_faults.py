@@ -71,17 +71,47 @@ def test_too_many_deaths_stop_the_engine(tmp_path: Path, role: str) -> None:
         assert place.state()["open_orders"] == []
 
 
-def test_a_dead_supervisor_leaves_no_order_and_no_process(tmp_path: Path) -> None:
+def _supervisor_of(made: Engine) -> int:
+    status = made.status()
+    return int(status["supervisor_pid"]) if status else 0
+
+
+def test_a_killed_supervisor_is_started_again_and_adopts_the_engine(tmp_path: Path) -> None:
+    """The engine trades on meanwhile; the new supervisor looks after it, and ends the session as if nothing had been."""
+    with venue(tmp_path) as place, engine(tmp_path, venue=place.connection) as made:
+        made.start()
+        status = made.wait_trading()
+        os.kill(status["supervisor_pid"], signal.SIGKILL)
+        wait_until(lambda: _supervisor_of(made) not in (0, status["supervisor_pid"]), 20, "new supervisor")
+        after = made.wait_trading(orders=status["orders"]["acked"] + 5)
+        assert {name: entry["pid"] for name, entry in after["processes"].items()} == {
+            name: entry["pid"] for name, entry in status["processes"].items()
+        }
+        features = after["processes"]["features"]["pid"]
+        os.kill(features, signal.SIGKILL)
+        wait_until(lambda: _back_in_service(made, "features", features), 20, "successor of an adopted process")
+        code, out, err = made.finish()
+        assert code == 0, out + err
+        assert "the supervisor was ended by SIGKILL; starting it again" in err
+        summary = made.summary()
+        assert summary["engine"]["restarts"] == {"supervisor": 1, "features": 1}
+        assert place.state()["fill_count"] == summary["fills"]
+        _sound(summary)
+        assert leftovers(made.name) == []
+
+
+def test_without_launcher_and_supervisor_everything_ends_and_no_order_rests(tmp_path: Path) -> None:
     with venue(tmp_path) as place, engine(tmp_path, venue=place.connection) as made:
         made.start()
         status = made.wait_trading()
         assert made.process is not None
-        made.process.kill()
-        made.process.wait()
+        for pid in (made.process.pid, status["supervisor_pid"]):
+            os.kill(pid, signal.SIGKILL)
+        made.process.communicate()
         pids = [entry["pid"] for entry in status["processes"].values()]
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 15, "end of every process")
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 20, "end of every process")
         assert place.state()["open_orders"] == []
-        # The next engine of that name clears the memory that is left, and trades.
+        assert leftovers(made.name) == []
         result = made.run("--for", "3s")
         assert result.returncode == 0, result.stderr
         assert leftovers(made.name) == []
