@@ -86,6 +86,17 @@ def test_bad_usage_exits_with_2_before_anything_is_imported(
     assert said.out == "" and words in said.err
 
 
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command: here in the process, or for `run`, which makes others, outside."""
+    if arguments[0] == "run":
+        command = [sys.executable, "-m", "tools.cli", *arguments]
+        ended = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False)
+        return ended.returncode, ended.stdout, ended.stderr
+    code = cli.main(arguments)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -101,10 +112,10 @@ def test_usage_that_makes_no_sense_together_exits_with_2(
     arguments: tuple[str, ...], words: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = arguments if "--config" in arguments else (*arguments, "--config", str(config))
-    assert cli.main(given) == USAGE
-    said = capsys.readouterr()
-    assert said.err.startswith("bot4: ") and words in said.err and "Traceback" not in said.err
-    assert len(said.err.strip().splitlines()) == 1
+    code, _, said = call(capsys, *given)
+    assert code == USAGE
+    assert said.startswith("bot4: ") and words in said and "Traceback" not in said
+    assert len(said.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("command", ["run", "status", "kill", "check", "venue", "replay"])
@@ -120,11 +131,11 @@ def test_every_command_refuses_a_configuration_that_is_not_sound(
         ("[maker]\nrequote_ticks = 0\n", "requote_ticks is 0: at least 1 is needed"),
     ):
         path.write_text(text)
-        assert cli.main(arguments) == USAGE
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert said.err.startswith(f"bot4: {path}: ") and words in said.err
-        assert len(said.err.strip().splitlines()) == 1
+        code, out, said = call(capsys, *arguments)
+        assert code == USAGE
+        assert out == ""
+        assert said.startswith(f"bot4: {path}: ") and words in said
+        assert len(said.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -273,7 +284,7 @@ def test_fills_of_a_session_cannot_be_chosen(tmp_path: Path, config: Path, capsy
 
 
 def test_what_nobody_foresaw_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(options: argparse.Namespace) -> int:
+    def fail(options: argparse.Namespace, arguments: object) -> int:
         raise ZeroDivisionError("by nothing")
 
     monkeypatch.setattr(cli, "_run", fail)
@@ -284,7 +295,7 @@ def test_what_nobody_foresaw_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_ctrl_c_and_usage_errors_keep_their_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     for error, code in ((KeyboardInterrupt(), FINDING), (UsageError("x"), USAGE)):
-        def fail(options: argparse.Namespace, error: BaseException = error) -> int:
+        def fail(options: argparse.Namespace, arguments: object, error: BaseException = error) -> int:
             raise error
 
         monkeypatch.setattr(cli, "_run", fail)
