@@ -77,7 +77,7 @@ def _supervisor_of(made: Engine) -> int:
 
 
 def test_a_killed_supervisor_is_started_again_and_adopts_the_engine(tmp_path: Path) -> None:
-    """The engine trades on meanwhile; the new supervisor looks after it and ends the session as if it were the first."""
+    """The engine trades on meanwhile; the new supervisor looks after it, and ends the session as the first would."""
     with venue(tmp_path) as place, engine(tmp_path, venue=place.connection) as made:
         made.start()
         status = made.wait_trading()
