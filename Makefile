@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: run test lint warm clean
+.PHONY: run test lint warm bench clean
 
 run: $(VENV)/kernels
 	@$(BIN)/bot4 run
@@ -17,6 +17,18 @@ lint: $(VENV)/ready
 	$(BIN)/mypy
 
 warm: $(VENV)/kernels
+
+# All suites; fails when one does. `make bench SUITES=rings FULL=--full` for one of them, longer.
+SUITES ?= rings decode ingest book features inference decision kill
+bench: $(VENV)/kernels $(VENV)/peers
+	@failed=; for suite in $(SUITES); do $(BIN)/bot4 bench $$suite $(FULL) || failed="$$failed $$suite"; echo; done; \
+		test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+# What the suites compare with; a suite says which peer it left out.
+$(VENV)/peers: $(VENV)/ready
+	@$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[bench]' \
+		|| echo "some peers could not be installed; bench rings leaves them out"
+	@touch $@
 
 # The interpreter is asked for by what the project needs; a missing one is said in one sentence.
 $(VENV)/ready: setup.cfg pyproject.toml constraints.txt

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.settings import SettingsError
+from tools.bench import SUITE_NAMES
 from tools.text import parse_duration
 from tools.usage import UsageError
 
@@ -37,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("kill", parents=[shared], help="set the emergency word now")
     venue = commands.add_parser("venue", parents=[shared], help="run the embedded exchange by itself")
     venue.add_argument("--port", type=int, help="TCP port on loopback; 0 for any free one")
+    bench = commands.add_parser("bench", parents=[shared], help="measure a part of the engine, beside its peers")
+    bench.add_argument("suite", choices=SUITE_NAMES, help="what to measure")
+    bench.add_argument("--full", action="store_true", help="longer passes; without it a suite takes 30 s at the most")
     commands.add_parser("check", parents=[shared], help="show the resolved configuration and whether it is sound")
     return parser
 
@@ -63,6 +67,10 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.venue import venue_command
 
         return venue_command(options)
+    if options.command == "bench":
+        from tools.bench_command import bench_command
+
+        return bench_command(options)
     from tools.check import check_command
 
     return check_command(options)
