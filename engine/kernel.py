@@ -24,7 +24,6 @@ os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")
 import llvmlite
 import numba
 import numpy as np
-from numba import types
 from numba.core import config as numba_config
 from numba.core.caching import CacheImpl, InTreeCacheLocator, UserWideCacheLocator
 
@@ -175,11 +174,6 @@ def kernel(
             raise
 
     return decorate
-
-
-def array_of(dtype: np.dtype) -> types.Array:
-    """The numba type of a C-contiguous 1-D array of a dtype, for explicit signatures."""
-    return types.Array(numba.from_dtype(dtype), 1, "C")
 
 
 def kernel_digest() -> str:

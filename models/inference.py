@@ -160,18 +160,10 @@ class InferenceStage:
         self._state = state
         self._state_bytes = as_bytes(state)
         self._state["model_version"] = model.version
-        self._make_room(batch)
-
-    def _make_room(self, batch: int) -> None:
         self.records = np.zeros(batch, PREDICTION)
         self.outbox = as_bytes(self.records)
         self._inputs, self._outputs = self.records["vector"], self.records["output"]
         self._vectors = np.zeros(batch, np.int64)
-
-    def resize(self, batch: int) -> None:
-        """Make room for steps of `batch` records. `records` and `outbox` are other arrays after it grew."""
-        if batch > len(self.records):
-            self._make_room(2 * batch)
 
     def step(self, inbox: np.ndarray, count: int) -> int:
         """Take `count` FEATURE records (uint8[::1]), at most `batch`; as many PREDICTION records are in `outbox` then.

@@ -20,12 +20,11 @@ from engine.kernel import kernel_digest
 from engine.validation.state import book_valid_ratio
 from procs import VERSION
 from procs.instance import Mapping
-from procs.table import PROCESS_BY_ROLE, RINGS, Role
+from procs.table import PATH, PROCESS_BY_ROLE, RINGS, Role
 from shm.control import trip_count
 from shm.histogram import summary as histogram_summary
 
 _LIBRARIES = ("numpy", "numba", "llvmlite", "onnxruntime", "ccxt", "picows", "orjson")
-STAGES = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.EXECUTION, Role.GATEWAY)
 # Hops by name: role and histogram. "decision" is frame in hand -> intent published, "wire" intent's frame -> bytes out.
 HOPS = {
     "ingestion": (Role.INGESTION, "hop"),
@@ -176,7 +175,7 @@ def summarise(mapping: Mapping, duration_s: float, memory: dict[str, int], mode:
         "mode": mode, "placement": plan.settings.engine.placement, "duration_s": round(duration_s, 3),
         "session": plan.session, "folder": plan.folder,
     }
-    states = {role: mapping.state(role) for role in STAGES}
+    states = {role: mapping.state(role) for role in PATH}
     rings = ring_counts(mapping, tuple(spec.name for spec in RINGS))
     trips = trip_count(mapping.control.word)
     return report(engine, plan.settings, plan.instruments, states, rings, hop_histograms(mapping), memory, trips)

@@ -22,9 +22,11 @@ from engine.config import Settings, config_hash
 from engine.execution.kernel import EXECUTION
 from engine.features.step import FEATURES
 from engine.kernel import kernel_digest
+from engine.reasons import Reason
 from engine.records import MARKET, Kind
 from engine.settings import as_plain
 from engine.stage import as_bytes
+from engine.validation.state import quarantined_records
 from engine.validation.step import VALIDATION
 from models.inference import load_card
 from procs import VERSION
@@ -353,8 +355,21 @@ class Supervisor:
             names = ", ".join(source.name.lower() for source in tripped_sources(word))
             self._failure = f"emergency stop ({names})"
         self.summary = summarise(self._mapping, duration_s, memory, "paper" if self.settings.venue.embedded else "live")
+        self._keep_quarantine()
         self.summary["engine"] |= {"failure": self._failure, "restarts": self.restarts}
         return self.summary
+
+    def _keep_quarantine(self) -> None:
+        """The last records that validation refused, one JSON line each, in the session's folder."""
+        assert self._mapping is not None
+        refused = quarantined_records(self._mapping.state(Role.VALIDATION))
+        if len(refused):
+            names = refused.dtype.names or ()
+            lines = [
+                orjson.dumps({name: int(one[name]) for name in names} | {"refused": Reason(int(one["reason"])).name})
+                for one in refused
+            ]
+            (self.plan.path / "quarantine.jsonl").write_bytes(b"\n".join(lines) + b"\n")
 
     @property
     def failure(self) -> str:
