@@ -7,7 +7,8 @@ Layout: the ring's own `control` and `slots`, mapped PROT_READ. `local` is int64
 memory (new_follower()): CURSOR, MASK and RECORD_SIZE as in shm.ring_kernels, and LAPPED, the records that were
 overwritten before they could be copied.
 
-Ordering: HEAD with load-acquire before a slot is copied. After the copy fence acquire, then a load of CLAIM.
+Ordering: HEAD with load-acquire before a slot is copied (a look at CLAIM then only skips what is surely gone). After
+the copy fence acquire, then a load of CLAIM, which decides.
 The producer stores CLAIM, then fence release, then writes the slot: whoever has copied a byte of the new record
 also sees the new CLAIM. So the copy of record c is whole if CLAIM <= c + capacity; else it is thrown away.
 
@@ -28,7 +29,7 @@ from __future__ import annotations
 import numpy as np
 
 from shm.atomics import fence_acquire, inlined, load_acquire, load_relaxed
-from shm.memory import copy_bytes
+from shm.memory import move_bytes
 from shm.ring import Ring, RingError
 from shm.ring_kernels import CLAIM, CURSOR, HEAD, LOCAL_WORDS, MASK, RECORD_SIZE, consumer_read
 
@@ -61,11 +62,11 @@ def follower_read(
     (LAPPED says so); -1 that the ring's cursors went backwards: then nothing is read.
     """
     capacity = local[MASK] + 1
-    # In this order: the oldest record by an older CLAIM never lies beyond a younger HEAD.
-    oldest = load_acquire(control, CLAIM) - capacity
     head = load_acquire(control, HEAD)
-    if head < local[CURSOR] or head < oldest:
+    if head < local[CURSOR]:
         return -1
+    # CLAIM is younger than HEAD here, and may be seen before it: the oldest record may lie beyond this head.
+    oldest = min(load_relaxed(control, CLAIM) - capacity, head)
     if local[CURSOR] < oldest:
         local[LAPPED] += oldest - local[CURSOR]
         local[CURSOR] = oldest
@@ -78,10 +79,9 @@ def follower_read(
     lost = min(max(overwritten, 0), count)
     local[CURSOR] += count
     local[LAPPED] += lost
-    if lost > 0:  # they lie in front; one record's old and new place never overlap
+    if lost > 0:  # the lost ones lie in front
         size = local[RECORD_SIZE]
-        for index in range(first, first + count - lost):
-            copy_bytes(target, index * size, target, (index + lost) * size, size)
+        move_bytes(target, first * size, (first + lost) * size, (count - lost) * size)
     return count - lost
 
 

@@ -1,4 +1,4 @@
-"""Copying bytes between arrays in compiled code: one memcpy, no slice objects, no overlap checks.
+"""Copying bytes in compiled code: one memcpy between arrays, one memmove within one; no slice objects, no checks.
 
 Cost: a 64-byte copy takes about 1 ns inlined with a constant size, a few ns with a size known at run time.
 """
@@ -42,6 +42,19 @@ def _copy(typing_context: Any, target: Any, target_at: Any, source: Any, source_
     return types.void(target, types.intp, source, types.intp, types.intp), emit
 
 
+@intrinsic
+def _move(typing_context: Any, array: Any, target_at: Any, source_at: Any, count: Any) -> Any:
+    _check_bytes(array, writable=True)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        into = word_pointer(context, builder, array, arguments[0], arguments[1])
+        out_of = word_pointer(context, builder, array, arguments[0], arguments[2])
+        cgutils.raw_memmove(builder, into, out_of, arguments[3], ir.Constant(ir.IntType(64), 1), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, types.intp), emit
+
+
 @inlined
 def copy_bytes(target: np.ndarray, target_at: int, source: np.ndarray, source_at: int, count: int) -> None:
     """target[target_at : target_at + count] = source[source_at : source_at + count].
@@ -49,3 +62,9 @@ def copy_bytes(target: np.ndarray, target_at: int, source: np.ndarray, source_at
     Both uint8[::1]. Neither ranges nor overlap are checked: the caller owns that proof.
     """
     _copy(target, target_at, source, source_at, count)
+
+
+@inlined
+def move_bytes(array: np.ndarray, target_at: int, source_at: int, count: int) -> None:
+    """array[target_at : target_at + count] = array[source_at : source_at + count], which may overlap; uint8[::1]."""
+    _move(array, target_at, source_at, count)

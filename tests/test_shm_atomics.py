@@ -32,7 +32,7 @@ from shm.atomics import (
     store_release,
 )
 from shm.clock import sleep
-from shm.memory import copy_bytes
+from shm.memory import copy_bytes, move_bytes
 
 WORDS = types.int64[::1]
 BELLS = types.int32[::1]
@@ -166,6 +166,15 @@ def test_copy_bytes_copies_exactly_the_range() -> None:
     assert target[:10].sum() == 0 and target[43:].sum() == 0
     with pytest.raises(TypingError, match="copy_bytes needs"):
         copy_bytes(np.zeros(8, np.int64), 0, source, 0, 8)
+
+
+def test_move_bytes_works_where_both_places_overlap() -> None:
+    for target_at, source_at in ((10, 30), (30, 10)):
+        words = np.arange(100, dtype=np.uint8)
+        expected = words.copy()
+        expected[target_at : target_at + 50] = words[source_at : source_at + 50].copy()
+        move_bytes(words, target_at, source_at, 50)
+        assert np.array_equal(words, expected)
 
 
 # --- what the compiler made of them ---------------------------------------------------------------------

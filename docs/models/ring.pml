@@ -318,14 +318,11 @@ proctype follower() {
 end:
     do
     :: in_head > cursor ->
-#ifdef BUG_FOLLOWER_HEAD_BEFORE_CLAIM
         head = in_head;
         oldest = (in_claim > CAPACITY -> in_claim - CAPACITY : 0);
-#else
-        oldest = (in_claim > CAPACITY -> in_claim - CAPACITY : 0);
-        head = in_head;
+#ifndef BUG_FOLLOWER_BEYOND_HEAD
+        oldest = (oldest < head -> oldest : head);
 #endif
-        assert(oldest <= head);              /* else the ring looks broken to the follower */
         if
         :: cursor < oldest ->
             atomic {
@@ -338,6 +335,7 @@ end:
             }
         :: else
         fi;
+        assert(cursor <= head);              /* else the ring looks broken to the follower */
         if
         :: cursor < head ->
             low = in_low[cursor % CAPACITY];
