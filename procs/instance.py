@@ -202,8 +202,10 @@ class Mapping:
         self._states.clear()
         for ring in self._rings.values():
             ring.segment.close()
+        self._rings.clear()  # their views keep the memory mapped
         for segment in self._segments:
             segment.close()
+        self._segments.clear()
         self.control.close()
 
 
