@@ -105,7 +105,7 @@ def fork_child(
     except SystemExit as exit_request:
         code = exit_request.code if isinstance(exit_request.code, int) else 1
     except BaseException:
-        traceback.print_exc()
+        os.write(2, traceback.format_exc().encode())
     finally:
         sys.stderr.flush()
         os._exit(code)
