@@ -34,7 +34,8 @@ def _back_in_service(made: Engine, role: str, dead: int) -> bool:
 @pytest.mark.parametrize("role", ROLES)
 def test_a_killed_process_gets_a_successor_and_nothing_is_lost(tmp_path: Path, role: str) -> None:
     """kill -9, then SIGSTOP: back in service, every record once, equal to the venue, and the hash unbroken."""
-    with venue(tmp_path) as place, engine(tmp_path, venue=place.connection, engine={"stall_s": 2.0, "deaths_to_stop": 9}) as made:
+    patience = {"stall_s": 2.0, "deaths_to_stop": 9}
+    with venue(tmp_path) as place, engine(tmp_path, venue=place.connection, engine=patience) as made:
         made.start()
         for signum in (signal.SIGKILL, signal.SIGSTOP):
             status = made.wait_trading()
