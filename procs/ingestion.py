@@ -76,6 +76,9 @@ class Ingestion:
         self._turns = Turns(context)
         self._stamps = context.stamps()
         self._hop = context.histogram(context.role, "hop")
+        self._urls = market_socket_urls(plan.endpoints.ws_url, self._symbols)
+        self._open_sockets = 0
+        self._losses = 0
         self._fetching: set[int] = set()
         self._fetch_failures = [0] * len(self._symbols)
         self._inputs = 0
@@ -152,13 +155,16 @@ class Ingestion:
                     lambda: _Listener(self), url, websocket_handshake_timeout=3.0, enable_auto_ping=True
                 )
                 failures = 0
+                self._open_sockets += 1
                 watcher = asyncio.create_task(self._watch(transport, client))
                 try:
                     await transport.wait_disconnected()
                 finally:
+                    self._open_sockets -= 1
                     watcher.cancel()
             except (TimeoutError, OSError, picows.WSError):
                 failures += 1
+            self._losses += 1
             self._on_lost(ALL_INSTRUMENTS)
             await asyncio.sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)])
 
@@ -180,8 +186,11 @@ class Ingestion:
 
     async def _snapshot(self, loop: asyncio.AbstractEventLoop, pool: ThreadPoolExecutor, index: int) -> None:
         """Fetch one wanted snapshot; a failure is retried later, further apart each time."""
+        losses = self._losses
         body = await loop.run_in_executor(pool, self._fetch, index)
-        if body is None:
+        if self._losses != losses:
+            self._fetching.discard(index)  # of a time that the sockets do not continue
+        elif body is None:
             self._fetch_failures[index] += 1
             await asyncio.sleep(_BACK_OFF_S[min(self._fetch_failures[index], len(_BACK_OFF_S) - 1)])
             self._fetching.discard(index)
@@ -191,8 +200,7 @@ class Ingestion:
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        endpoints = self.context.plan.endpoints
-        tasks = {asyncio.create_task(self._listen(url)) for url in market_socket_urls(endpoints.ws_url, self._symbols)}
+        tasks = {asyncio.create_task(self._listen(url)) for url in self._urls}
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapshot") as pool:
             try:
                 while not self._turns.turn(self._take_inputs()):
@@ -200,8 +208,10 @@ class Ingestion:
                     self._take_resync_requests()
                     self._take_checkpoint()
                     wanted = self._decoder.state["snapshot_wanted"][0]
+                    # A book that begins before its diffs flow would be called valid while nobody hears of its changes.
+                    connected = self._open_sockets == len(self._urls)
                     for index in range(len(self._symbols)):
-                        if wanted[index] and index not in self._fetching:
+                        if connected and wanted[index] and index not in self._fetching:
                             self._fetching.add(index)
                             tasks.add(asyncio.create_task(self._snapshot(loop, pool, index)))
                     if not self._synced_once and not wanted[: len(self._symbols)].any():

@@ -1,0 +1,172 @@
+"""The ingestion process in a thread of the test: sockets of the embedded venue in, market ring and journal out."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.ingest.kernel import make_ingest_state
+from engine.reasons import Reason
+from engine.records import MARKET, Kind
+from procs import ingestion as ingesting
+from procs.decoding import Decoder, replay_inputs
+from procs.ingestion import Ingestion
+from procs.instance import Mapping, ProcessContext
+from procs.journal.layout import Entry
+from procs.journal.reader import read_stream
+from procs.table import Role
+from procs.venues.binance_usdm.endpoints import Endpoints
+from shm.clock import python_monotonic_ns, sleep
+from shm.control import Readiness, Stop
+from tests.embedded_venue import RunningVenue, running_venue
+from tests.instance_memory import listed_instruments, small_instance
+
+
+@pytest.fixture(scope="module")
+def venue() -> Iterator[RunningVenue]:
+    with running_venue() as running:
+        yield running
+
+
+class Run:
+    """Ingestion at work, and what it has put into its ring."""
+
+    def __init__(self, ingestion: Ingestion, mapping: Mapping, folder: Path) -> None:
+        self.ingestion, self.mapping, self.folder = ingestion, mapping, folder
+        self.records = np.zeros(0, MARKET)
+
+    def take(self) -> np.ndarray:
+        parts = [self.records]
+        while len(batch := self.mapping.ring("market").pop(4096)):
+            parts.append(batch.copy())
+        self.records = np.concatenate(parts)
+        return self.records
+
+    @property
+    def ready(self) -> bool:
+        return self.mapping.control.readiness(Role.INGESTION) == Readiness.READY
+
+    def replayed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Records and state that the journal gives."""
+        again = Decoder(make_ingest_state(listed_instruments()), listed_instruments())
+        counts = replay_inputs(again, read_stream(self.folder, "ingestion"))
+        return np.concatenate([again.records[:count].copy() for count in counts]), again.state
+
+
+@contextlib.contextmanager
+def running(venue: RunningVenue, folder: Path, capacity: int) -> Iterator[Run]:
+    """Ingestion from its start to its orderly end."""
+    endpoints = Endpoints(venue.address.rest_url, venue.address.ws_url)
+    with small_instance(folder, endpoints, capacity) as plan:
+        context = ProcessContext(plan, Role.INGESTION)
+        run = Run(Ingestion(context), Mapping(plan), folder)
+        thread = threading.Thread(target=run.ingestion.run, daemon=True)
+        thread.start()
+        try:
+            yield run
+        finally:
+            run.mapping.control.request_stop(Role.INGESTION, Stop.NOW)
+            thread.join(20)
+            assert not thread.is_alive()
+            run.take()
+
+
+def until(condition, what: str, timeout_s: float = 15.0) -> None:
+    deadline = python_monotonic_ns() + int(timeout_s * 1e9)
+    while not condition():
+        assert python_monotonic_ns() < deadline, f"still no {what}"
+        sleep(0.01)
+
+
+def test_what_reaches_the_ring_is_what_the_journal_gives_again(venue: RunningVenue, tmp_path: Path) -> None:
+    with running(venue, tmp_path, 1 << 14) as run:
+        until(lambda: run.ready, "books")
+        until(lambda: len(run.take()) > 3_000, "records")
+    live = run.ingestion._decoder.state
+    records, state = run.replayed()
+    assert records.tobytes() == run.records.tobytes()
+    assert state.tobytes() == live.tobytes()
+    assert int(live["dropped"][0, Reason.RING_FULL]) == 0 == run.mapping.ring("market").dropped
+    kinds = set(run.records["kind"].tolist())
+    assert {Kind.INSTRUMENT, Kind.LEVEL, Kind.TRADE, Kind.QUOTE, Kind.MARK_PRICE, Kind.CLOCK} <= kinds
+    assert np.all(np.diff(run.records["ingest_id"]) >= 0)
+
+
+def test_a_ring_that_nobody_empties_drops_with_gaps_and_the_journal_knows(venue: RunningVenue, tmp_path: Path) -> None:
+    with running(venue, tmp_path, 4096) as run:
+        until(lambda: run.mapping.ring("market").dropped > 500, "drops")
+        run.take()  # the consumer is back
+        until(lambda: run.ready, "books")
+        sleep(0.3)
+        run.take()
+    ring, live = run.mapping.ring("market"), run.ingestion._decoder.state
+    records, state = run.replayed()
+    assert records.tobytes() == run.records.tobytes()
+    assert state.tobytes() == live.tobytes()
+    row = live[0]
+    assert int(row["dropped"][Reason.RING_FULL]) > 10
+    assert int(row["records_in"]) == (
+        int(row["processed"]) + int(row["quarantined"].sum()) + int(row["dropped"].sum()) + int(row["pending_frames"])
+    )
+    assert int(row["out"]) == ring.produced == len(run.records)
+    assert sum(entry.kind == Entry.DROPPED for entry in read_stream(tmp_path, "ingestion")) > 10
+    assert int((run.records["kind"] == Kind.GAP).sum()) >= 2
+    assert not run.mapping.control.tripped
+
+
+def test_no_snapshot_is_fetched_while_a_socket_is_not_open(
+    venue: RunningVenue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A book that begins without its diffs would be called valid while nobody hears of its changes."""
+    fetched: list[int] = []
+    fetch = ingesting.fetch_depth
+
+    def counting(*arguments: object) -> bytes:
+        fetched.append(run.ingestion._open_sockets)
+        return fetch(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ingesting, "fetch_depth", counting)
+    with running(venue, tmp_path, 1 << 14) as run:
+        until(lambda: run.ready, "books")
+        run.take()
+        for _ in range(2):
+            before = len(fetched)
+            venue.fault(fault="disconnect", streams="public")
+            until(lambda b=before: len(fetched) >= b + 2, "new snapshots")  # type: ignore[misc]
+            until(lambda: not run.ingestion._decoder.state["snapshot_wanted"][0, :2].any(), "books again")
+            run.take()
+    assert len(fetched) >= 6 and set(fetched) == {2}
+    assert int((run.records["kind"] == Kind.GAP).sum()) == 4, "one for each book and loss"
+    assert run.replayed()[0].tobytes() == run.records.tobytes()
+
+
+def test_a_snapshot_of_before_a_loss_is_thrown_away(
+    venue: RunningVenue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = ingesting.fetch_depth
+    slow: list[str] = []
+
+    def waiting(*arguments: object) -> bytes:
+        body = fetch(*arguments)  # type: ignore[arg-type]
+        if not slow:
+            slow.append(str(arguments[-1]))
+            losses = run.ingestion._losses
+            venue.fault(fault="disconnect", streams="public")
+            until(lambda: run.ingestion._losses > losses, "loss")
+        return body
+
+    monkeypatch.setattr(ingesting, "fetch_depth", waiting)
+    with running(venue, tmp_path, 1 << 14) as run:
+        until(lambda: run.ready, "books")
+        run.take()
+    index = [item.symbol for item in listed_instruments()].index(slow[0])
+    kinds = [
+        Entry(entry.kind) for entry in read_stream(tmp_path, "ingestion")
+        if entry.kind == Entry.LOST or (entry.kind == Entry.SNAPSHOT and entry.source == index)
+    ]
+    assert kinds[0] == Entry.LOST and Entry.SNAPSHOT in kinds
