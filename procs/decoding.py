@@ -43,41 +43,27 @@ class Decoder:
         self.records = np.zeros(INGEST_OUTBOX_RECORDS + MAX_INSTRUMENTS, MARKET)
         self.outbox = as_bytes(self.records)
         self._state = as_bytes(state)
-        self._waiting = state["snapshot_wanted"][0]
-        self._processed, self._out = state["processed"], state["out"]
-        # As they were before the last input, for `dropped`.
-        self._waiting_before = self._waiting.copy()
-        self._processed_before = self._out_before = 0
-
-    def _remember(self) -> None:
-        self._waiting_before[:] = self._waiting
-        self._processed_before, self._out_before = int(self._processed[0]), int(self._out[0])
 
     def start(self, ts_ns: int) -> int:
         """Announce the instruments."""
-        self._remember()
         return int(ingest_start(self._state, ts_ns, self.outbox))
 
     def frame(self, data: bytes, ts_ns: int) -> int:
         """A WebSocket frame; a refused one is counted by reason in the state and gives no records."""
         self.ingest_id += 1
-        self._remember()
         return max(0, int(ingest_frame(self._state, data, ts_ns, self.ingest_id, self.outbox)))
 
     def snapshot(self, instrument: int, body: bytes, ts_ns: int) -> int:
         """A REST depth body."""
         self.ingest_id += 1
-        self._remember()
         return max(0, int(ingest_snapshot(self._state, instrument, body, ts_ns, self.ingest_id, self.outbox)))
 
     def timer(self, now_ns: int) -> int:
         """The idle timer fired."""
-        self._remember()
         return int(ingest_timer(self._state, now_ns, self.outbox))
 
     def lost(self, instrument: int, ts_ns: int) -> int:
         """Data of an instrument (or ALL_INSTRUMENTS) were lost."""
-        self._remember()
         return int(ingest_lost(self._state, instrument, self.ingest_id, ts_ns, self.outbox))
 
     def dropped(self, ts_ns: int) -> int:
@@ -86,12 +72,13 @@ class Decoder:
         A book that was in sequence before that input gets a GAP, also where one is among the records that are gone;
         a book that was not has had its own, and waits for a snapshot, again if that was the input.
         """
-        frames = int(self._processed[0]) - self._processed_before
-        self._processed -= frames
-        self.state["dropped"][0, Reason.RING_FULL] += frames
-        gone = self.records[: int(self._out[0]) - self._out_before]
-        self._out -= len(gone)
-        self._waiting[:] = self._waiting_before
+        row = self.state[0]
+        frames = int(row["processed"] - row["processed_before"])
+        row["processed"] -= frames
+        row["dropped"][Reason.RING_FULL] += frames
+        gone = self.records[: int(row["out"] - row["out_before"])]
+        row["out"] -= len(gone)
+        row["snapshot_wanted"] = row["snapshot_wanted_before"]
         count = 0
         for index in np.unique(gone["instrument"][gone["kind"] != Kind.CLOCK]).tolist():
             room = self.outbox[count * MARKET.itemsize :]

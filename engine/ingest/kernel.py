@@ -101,6 +101,15 @@ def _open_outbox(outbox: np.ndarray) -> np.ndarray:
 
 
 @kernel()
+def _remember(state: StateRow) -> None:
+    """Keep what a caller needs who finds no room for the records of this call; a refusal makes none."""
+    state.processed_before = state.processed
+    state.out_before = state.out
+    for instrument in range(MAX_INSTRUMENTS):
+        state.snapshot_wanted_before[instrument] = state.snapshot_wanted[instrument]
+
+
+@kernel()
 def _clock(state: StateRow, rows: np.ndarray, recv_ts_ns: int, ingest_id: int) -> int:
     """Write the CLOCK record that is due before recv_ts_ns, if any; the state does not change. Returns 0 or 1."""
     if state.now_ns == 0 or recv_ts_ns // CLOCK_GRID_NS <= state.now_ns // CLOCK_GRID_NS:
@@ -146,6 +155,7 @@ def _count_decoded(state: StateRow, decoded: Decoded) -> None:
 def ingest_start(state: np.ndarray, recv_ts_ns: int, outbox: np.ndarray) -> int:
     """Announce every instrument: INSTRUMENT records, by index. Starts the clock."""
     row, rows = state.view(INGEST_STATE)[0], _open_outbox(outbox)
+    _remember(row)
     at = _clock(row, rows, recv_ts_ns, 0)
     ingest_id = _advance(row, recv_ts_ns, 0)
     for instrument in range(MAX_INSTRUMENTS):
@@ -169,6 +179,7 @@ def ingest_frame(state: np.ndarray, frame: bytes, recv_ts_ns: int, ingest_id: in
     if decoded.code < 0:
         row.quarantined[-decoded.code] += 1
         return decoded.code
+    _remember(row)
     _count_decoded(row, decoded)
     cause = _advance(row, recv_ts_ns, ingest_id)
     instrument = decoded.instrument
@@ -207,6 +218,7 @@ def ingest_snapshot(
     if decoded.code < 0:
         row.quarantined[-decoded.code] += 1
         return decoded.code
+    _remember(row)
     _count_decoded(row, decoded)
     cause = _advance(row, recv_ts_ns, ingest_id)
     if snapshot_is_too_old(row, instrument, decoded.sequence):
@@ -230,6 +242,7 @@ def ingest_snapshot(
 def ingest_timer(state: np.ndarray, now_ns: int, outbox: np.ndarray) -> int:
     """Tell that time has come to now_ns without a frame. Returns 1 when that makes a CLOCK record, else 0."""
     row, rows = state.view(INGEST_STATE)[0], _open_outbox(outbox)
+    _remember(row)
     end = _clock(row, rows, now_ns, 0)
     _advance(row, now_ns, 0)
     row.out += end
@@ -252,6 +265,7 @@ def ingest_lost(state: np.ndarray, instrument: int, first_lost: int, recv_ts_ns:
         first, end_instrument = 0, MAX_INSTRUMENTS
     elif instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
         return -UNKNOWN_SYMBOL
+    _remember(row)
     at = _clock(row, rows, recv_ts_ns, first_lost)
     cause = _advance(row, recv_ts_ns, first_lost)
     for index in range(first, end_instrument):

@@ -74,6 +74,10 @@ INGEST_STATE = np.dtype(
         ("pending_count", "<i8", (PENDING_FRAMES,)),  # levels of the frame
         ("pending_price", "<i8", (PENDING_LEVELS,)),
         ("pending_size", "<i8", (PENDING_LEVELS,)),
+        # As it was before the last call, for whoever has to take its records back.
+        ("processed_before", "<i8"),
+        ("out_before", "<i8"),
+        ("snapshot_wanted_before", "<i8", (MAX_INSTRUMENTS,)),
         # Scratch: where in the frame the value of each one-letter key begins, 0 for a key not seen.
         ("value_at", "<i8", (VALUE_SLOTS,)),
     ],
