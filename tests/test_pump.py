@@ -47,7 +47,7 @@ from shm.segment import unlink_all
 MAX_OUT = 4
 ROLE = 9
 TRIP_SOURCE = 2
-LOG_ROOM = 20_000
+LOG_ROOM = 5_000
 # Of the state, int64: how many steps, how many records, then source, count and first ingest id of every step.
 STEPS, RECORDS, LOG = 0, 1, 2
 _MARKET_SIZE = MARKET.itemsize
@@ -665,7 +665,7 @@ def test_killed_at_any_instant_every_record_comes_out_once(
     dice = random.Random(100 * outputs + seed)
     b = bench(outputs=outputs, in_capacity=64, out_capacity=128, batch=8)
     b.checkpoints(every_records=dice.choice((4, 13, 16)))
-    whole = records(1, 10_000, dice)
+    whole = records(1, 4_000, dice)
     whole["venue"] = [dice.randrange(outputs) for _ in range(len(whole))]
     got: list[list[np.ndarray]] = [[] for _ in range(outputs)]
     fed = kills = 0
@@ -691,7 +691,7 @@ def test_killed_at_any_instant_every_record_comes_out_once(
                         b.pump()
                     finally:
                         os._exit(0)
-                ends_ns = python_monotonic_ns() + int(dice.uniform(0.0, 8.0) * 1e6)
+                ends_ns = python_monotonic_ns() + int(dice.uniform(0.0, 4.0) * 1e6)
             fed += b.feed(whole[fed : fed + dice.randint(1, 40)])
             take_all()
             assert all(sum(map(len, parts)) <= total for parts, total in zip(got, totals, strict=True))
