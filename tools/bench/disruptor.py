@@ -19,7 +19,7 @@ _SOURCE = Path(__file__).parent / "java" / "DisruptorBench.java"
 _JARS = ("/usr/share/java", "/usr/local/share/java")
 _THREADS = ("bench-producer", "bench-consumer")
 _OPTIONS = ("-XX:+UseSerialGC", "-Xms256m", "-Xmx256m", "-XX:+AlwaysPreTouch")
-_WARM_UP = ("single 3000000", "batch 3000000 64") * 3
+WARM_UP = ("single 3000000", "batch 3000000 64") * 3
 
 
 def _jar() -> Path:
@@ -32,7 +32,7 @@ def _jar() -> Path:
 class Disruptor:
     """A running driver. Raises BenchError where Java, its compiler or the library is absent."""
 
-    def __init__(self, capacity: int, cores: tuple[int, int]) -> None:
+    def __init__(self, capacity: int, cores: tuple[int, int], warm_up: tuple[str, ...] = WARM_UP) -> None:
         """capacity: slots of its ring; cores: of the producing and of the consuming thread."""
         java, javac, jar = shutil.which("java"), shutil.which("javac"), _jar()
         if java is None or javac is None:
@@ -58,7 +58,7 @@ class Disruptor:
             if self._line() != "ready":
                 raise BenchError("the Disruptor's driver did not start")
             self._pin(cores)
-            for command in _WARM_UP:
+            for command in warm_up:
                 self.ask(command)
         except BaseException:
             self.close()

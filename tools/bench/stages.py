@@ -28,6 +28,7 @@ from tools.bench.report import PAIRS, BenchError, Ratio, Report, median_ratio, r
 from tools.bench.stage_kernels import decode_each, update_each
 
 _BATCH = 64  # records a step, as in the processes
+CALLS = 20_000  # of the model, a pass
 _KINDS = {"depth": b'"depthUpdate"', "trade": b'"trade"', "book_ticker": b'"bookTicker"'}
 _PARSER = "orjson+float"
 
@@ -143,7 +144,7 @@ def features(report: Report, settings: Settings, full: bool) -> None:
 
 def inference(report: Report, settings: Settings, full: bool) -> None:
     """One vector a call through the ml stage, beside session.run of the same model."""
-    count = 100_000 if full else 20_000
+    count = 5 * CALLS if full else CALLS
     frames = load(recording(RECORDED), settings, 10_000)
     states = initial_states(settings, frames.source.instruments, open_loop=True)
     valid, _ = _step(VALIDATION, states[Role.VALIDATION], _decoded(frames))
