@@ -691,7 +691,9 @@ def test_killed_at_any_instant_every_record_comes_out_once(
                         b.pump()
                     finally:
                         os._exit(0)
-                ends_ns = python_monotonic_ns() + int(dice.uniform(0.0, 4.0) * 1e6)
+                ends_ns = python_monotonic_ns() + int(dice.uniform(0.0, 8.0) * 1e6)
+                if kills == 30:
+                    ends_ns += 10**12  # the last one may finish
             fed += b.feed(whole[fed : fed + dice.randint(1, 40)])
             take_all()
             assert all(sum(map(len, parts)) <= total for parts, total in zip(got, totals, strict=True))
@@ -700,11 +702,10 @@ def test_killed_at_any_instant_every_record_comes_out_once(
                 os.waitpid(child, 0)
                 b.control.clear_role(ROLE)
                 child, kills = 0, kills + 1
-            assert kills < 5000, "no progress"
     finally:
         if child:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-    assert kills > 3
+    assert kills > 2
     for route in range(outputs):
         assert np.concatenate(got[route]).tobytes() == expected(route).tobytes()
