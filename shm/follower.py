@@ -7,8 +7,8 @@ Layout: the ring's own `control` and `slots`, mapped PROT_READ. `local` is int64
 memory (new_follower()): CURSOR, MASK and RECORD_SIZE as in shm.ring_kernels, and LAPPED, the records that were
 overwritten before they could be copied.
 
-Ordering: HEAD with load-acquire before a slot is copied (a look at CLAIM then only skips what is surely gone). After
-the copy fence acquire, then a load of CLAIM, which decides.
+Ordering: HEAD with load-acquire before a slot is copied; a look at CLAIM then skips what is surely gone. After the
+copy fence acquire, then a load of CLAIM, which decides.
 The producer stores CLAIM, then fence release, then writes the slot: whoever has copied a byte of the new record
 also sees the new CLAIM. So the copy of record c is whole if CLAIM <= c + capacity; else it is thrown away.
 
@@ -38,8 +38,9 @@ LAPPED = 5  # index into local, after those of shm.ring_kernels
 
 def new_follower(control: np.ndarray, capacity: int, record_size: int, *, oldest: bool) -> np.ndarray:
     """The private words of a follower that starts at the oldest record still there, or at the next to come."""
+    head = load_acquire(control, HEAD)
     local = np.zeros(LOCAL_WORDS, np.int64)
-    local[CURSOR] = max(0, load_acquire(control, CLAIM) - capacity) if oldest else load_acquire(control, HEAD)
+    local[CURSOR] = min(max(0, load_acquire(control, CLAIM) - capacity), head) if oldest else head
     local[MASK] = capacity - 1
     local[RECORD_SIZE] = record_size
     return local

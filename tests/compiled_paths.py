@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import numba
+import pytest
 from numba import types
 
 from tests.test_shm_atomics import body
+
+plain_build = pytest.mark.skipif(numba.config.BOUNDSCHECK == 1, reason="a checked build has other ways out")
 
 _ACCESSES = {
     r"load atomic i64, .* acquire": "load acquire",

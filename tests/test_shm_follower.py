@@ -23,7 +23,7 @@ from shm.follower import LAPPED, Follower, follower_behind, follower_read, new_f
 from shm.memory import copy_bytes
 from shm.ring import Ring, RingError
 from shm.segment import SegmentError
-from tests.compiled_paths import paths
+from tests.compiled_paths import paths, plain_build
 from tests.shm_helpers import DIGEST, Fork, fresh_instance
 from tests.test_shm_ring import RECORD, fill, intact, numbered
 
@@ -132,6 +132,14 @@ def test_a_ring_that_goes_backwards_is_refused(instance: str) -> None:
     ring.control[kernels.CLAIM] = 2**40  # nonsense: all is overwritten, and nothing beyond the head is invented
     assert len(follower.read(1)) == 0 and (follower.cursor, follower.lapped) == (5, 0)
     ring.unlink()
+
+
+def test_cursors_that_contradict_each_other_never_lead_out_of_the_ring() -> None:
+    control = np.zeros(kernels.CONTROL_WORDS, np.int64)
+    slots, target = np.zeros(8 * 64, np.uint8), np.zeros(100 * 64, np.uint8)
+    local = new_follower(control, 8, 64, oldest=True)
+    control[kernels.HEAD], control[kernels.CLAIM] = 2**40, 5
+    assert follower_read(control, local, slots, target, 0, 100) <= 8 and local[kernels.CURSOR] <= 8
 
 
 def test_another_layout_is_refused(instance: str) -> None:
@@ -371,6 +379,7 @@ LOOK = ("load acquire", "load relaxed")  # at the head and the claim
 CHECK = ("fence acquire", "load relaxed")
 
 
+@plain_build
 def test_ir_of_a_read() -> None:
     """That it compiles for read-only arrays at all is the proof that no atomic and no copy writes to them."""
     assert paths(checked_read.py_func, *ARGUMENTS) == {
@@ -381,6 +390,7 @@ def test_ir_of_a_read() -> None:
     }
 
 
+@plain_build
 def test_the_ir_test_notices_a_missing_fence() -> None:
     def unfenced_read(control, local, slots, target, most):
         copy_bytes(target, 0, slots, 0, 64 * most)

@@ -69,12 +69,17 @@ def test_a_seqlock_tears_without_any_of_its_orderings(monkeypatch: pytest.Monkey
 # --- follower ---------------------------------------------------------------------------------------------
 
 
-def records_followed(monkeypatch: pytest.MonkeyPatch, weaken: str) -> tuple[set[tuple[int, int]], bool]:
-    """(records read, records lapped) while two more overwrite a ring of one slot, and whether one can be torn."""
+def records_followed(
+    monkeypatch: pytest.MonkeyPatch, weaken: str, *, starts: bool = False
+) -> tuple[set[tuple[int, int]], bool]:
+    """(records read, records lapped) while two more overwrite a ring of one slot, and whether one can be torn.
+
+    The follower stands at the first record, or starts meanwhile at the oldest one that it finds.
+    """
     machine = Machine(monkeypatch, [follower, ring_kernels], weaken)
     memory = slot_holding(0) | {("control", HEAD): 1, ("control", CLAIM): 1}
     target = np.zeros(8 * WORDS, np.uint8)
-    local = local_words(0)
+    local, started_at = local_words(0), [0]
 
     def overwrite_twice() -> None:
         producer = local_words(1)
@@ -84,7 +89,8 @@ def records_followed(monkeypatch: pytest.MonkeyPatch, weaken: str) -> tuple[set[
             ring_kernels.producer_publish(CONTROL, producer, 1)
 
     def follow() -> int:
-        local[:] = local_words(0)
+        local[:] = follower.new_follower(CONTROL, 1, 8 * WORDS, oldest=True) if starts else local_words(0)
+        started_at[0] = local[CURSOR]
         return int(follower.follower_read(CONTROL, local, SLOTS, target, 0, 1))
 
     producer, reader = machine.record(memory, overwrite_twice), machine.record(memory, follow)
@@ -93,9 +99,10 @@ def records_followed(monkeypatch: pytest.MonkeyPatch, weaken: str) -> tuple[set[
     for _, loads in outcomes(memory, producer, reader):
         read = machine.replay(loads, follow)
         lapped = int(local[follower.LAPPED])
-        assert local[CURSOR] == read + lapped
+        assert read >= 0, "a sound ring was taken for a broken one"
+        assert local[CURSOR] == started_at[0] + read + lapped
         seen.add((read, lapped))
-        torn |= read == 1 and not (target.view(np.int64) == content(lapped)).all()
+        torn |= read == 1 and not (target.view(np.int64) == content(local[CURSOR] - 1)).all()
     return seen, torn
 
 
@@ -103,6 +110,11 @@ def test_a_follower_returns_whole_records_and_counts_the_others(monkeypatch: pyt
     seen, torn = records_followed(monkeypatch, "")
     assert not torn
     assert seen == {(1, 0), (0, 1), (1, 1), (0, 2), (1, 2)}
+
+
+def test_a_follower_may_start_while_the_producer_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, torn = records_followed(monkeypatch, "", starts=True)
+    assert not torn and {(0, 0), (1, 0), (0, 1)} <= seen
 
 
 @pytest.mark.parametrize("weaken", ["fence_release", "fence_acquire", "load_acquire", "store_release"])
