@@ -19,7 +19,7 @@ from procs.journal.writer import JournalFull, JournalWriter
 from procs.table import Role
 from shm.control import Stop, TripSource
 from shm.ring import Ring
-from shm.ring_kernels import CURSOR, RECORD_SIZE, consumer_advance, consumer_read, consumer_ready
+from shm.ring_kernels import CURSOR, RECORD_SIZE, consumer_advance, consumer_read, consumer_ready, consumer_release
 
 _BATCH = 64
 _CHECKPOINT_NS = 100_000_000
@@ -96,6 +96,8 @@ class StageProcess:
             raise ValueError(f"{self.context.role.label}: no whole checkpoint to start from")
         for source, ring in enumerate(self.inputs):
             ring.consumer[CURSOR] = self.header[c.INPUT_CURSOR + source]
+            # A predecessor may have died between its checkpoint and this: the producer must not wait for it.
+            consumer_release(ring.control, ring.consumer)
         for route, ring in enumerate(self.outputs):
             self.params[p.P_SUPPRESS + route] = ring.producer[CURSOR] - self.header[c.OUTPUT_CURSOR + route]
         self.params[p.P_WORD_SEEN] = self.header[c.WORD_SEEN]
