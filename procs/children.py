@@ -19,6 +19,8 @@ from procs.table import Role
 from shm.clock import python_monotonic_ns
 
 _PR_SET_PDEATHSIG = 1
+# By which a person or a machine asks an engine to stop in order.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -64,10 +66,10 @@ def _redirect_output(folder: Path, role: Role) -> None:
 def settle(context: ProcessContext) -> None:
     """What every process of the engine does first: its core, its pid, deaf to the terminal's signals.
 
-    The supervisor alone hears Ctrl-C and SIGTERM; the others are told to stop in the right order.
+    The supervisor alone hears Ctrl-C, SIGTERM and the end of the terminal; the others are told to stop in their order.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
     cores = context.plan.cores.get(context.role.label, ())
     if cores:
         os.sched_setaffinity(0, cores)

@@ -31,7 +31,7 @@ from shm.segment import Segment, layout_hash
 
 # Session time at which the frame of an ingest id was in hand, for latency only; 2^16 frames are kept.
 STAMPS = 1 << 16
-# Latency histograms: one of the time in the stage and one of the time since the frame was in hand, a role.
+# Latency histograms of a role: time in the stage, time since the frame was in hand, and what a checkpoint takes.
 HISTOGRAM_KINDS = ("hop", "origin", "checkpoint")
 
 
@@ -188,7 +188,7 @@ class Mapping:
         return segment.array(np.int64, 0, STAMPS)
 
     def histogram(self, role: Role, kind: str) -> np.ndarray:
-        """A latency histogram of a role: 'hop' or 'origin'."""
+        """A latency histogram of a role, one of HISTOGRAM_KINDS."""
         if self._latency is None:
             segment = _words_segment(self.plan, "latency", _histogram_words(), create=False, read_only=self._read_only)
             self._segments.append(segment)

@@ -21,6 +21,7 @@ from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
 from procs.venues.binance_usdm.rest import SignedSession
 from shm.clock import python_monotonic_ns, sleep, wall_ns
 from shm.control import Stop, TripSource, gate_epoch, trip_count, tripped_sources
+from shm.lease import Lease, LeaseHeld
 from shm.segment import unlink_all
 
 _POLL_S = 0.005
@@ -65,7 +66,8 @@ class KillSwitch:
             stop = self._turns.turn(0)
             if self._turns.orphaned and not self._context.control.word:
                 self._context.control.trip(TripSource.SUPERVISOR)
-                continue
+            if self._context.control.word not in (0, handled):
+                continue  # before anything else ends
             if stop:
                 break
             if self._turns.orphaned:
@@ -88,9 +90,11 @@ class KillSwitch:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self._note("ended everything: supervisor and launcher are gone")
-        unlink_all(name)
-        plan_path(name).unlink(missing_ok=True)
-        lock_path(name).unlink(missing_ok=True)
+        # Whoever holds the lease by now is a new engine of that name, and the memory is its own.
+        with contextlib.suppress(LeaseHeld), Lease.acquire(lock_path(name)):
+            unlink_all(name)
+            plan_path(name).unlink(missing_ok=True)
+            lock_path(name).unlink(missing_ok=True)
 
     def _cover_for_the_dead(self) -> None:
         """Cancel what rests once execution or the gateway has been silent for a second: nobody looks after it."""
@@ -100,8 +104,9 @@ class KillSwitch:
             if heartbeat and now - heartbeat < _SILENCE_NS:
                 self._silent_since[role] = heartbeat
             elif since > 0 and now - since >= _SILENCE_NS and control.stop_requested(role) == Stop.RUN:
-                self._silent_since[role] = -1  # once for each silence
                 resting, error = self._cancel_everything(dry=False)
+                # Once for each silence, and again a second later as long as something failed or rests.
+                self._silent_since[role] = self._context.now_ns() if error or resting else -1
                 self._note("covered", silent=role.label, resting=resting, error=error)
 
     def _act(self, word: int) -> int:
@@ -142,6 +147,7 @@ class KillSwitch:
         resting = 0
         failed = ""
         for symbol in self._symbols:
+            self._turns.turn(0)  # a venue may take seconds for each answer
             try:
                 if not dry:
                     self._session.call("DELETE", "/fapi/v1/allOpenOrders", symbol=symbol)

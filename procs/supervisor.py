@@ -31,7 +31,17 @@ from engine.validation.step import VALIDATION
 from models.inference import load_card
 from procs import VERSION
 from procs.attach import leave_plan, lock_path, plan_path
-from procs.children import Child, adopt_child, fork_child, kill, reap, spawn_child, wait_all, wait_for_death
+from procs.children import (
+    STOP_SIGNALS,
+    Child,
+    adopt_child,
+    fork_child,
+    kill,
+    reap,
+    spawn_child,
+    wait_all,
+    wait_for_death,
+)
 from procs.handover import Handover
 from procs.identity import new_session_id
 from procs.inference import model_path, run_inference
@@ -132,13 +142,14 @@ class Supervisor:
         self._commands = Outlet(self._mapping, "commands")
         self._await_ready()
         self._reconcile(opening=True)
-        self.trading_ns = python_monotonic_ns()
+        if self._mapping.control.tripped:
+            raise EngineError(f"{self._emergency_in_words()} while starting")
         if not self._execution_state()["opened"][0]:
             raise EngineError(
                 "the venue's account cannot be adopted: orders rest there already, or the answer was not whole "
                 f"(see {folder}/execution-*.journal)"
             )
-
+        self.trading_ns = python_monotonic_ns()
         self._leave_report()
 
     def _take_lease(self) -> None:
@@ -147,8 +158,9 @@ class Supervisor:
             self._lease = Lease.acquire(lock_path(name))
         except LeaseHeld:
             raise EngineError(f"an engine named {name!r} is running already (`bot4 status` shows it)") from None
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in STOP_SIGNALS:
             signal.signal(signum, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the launcher started this process deaf to them
 
     def _leave_report(self) -> None:
         """Tell the launcher what the next supervisor needs, should this one be killed."""
@@ -183,6 +195,8 @@ class Supervisor:
             child = adopt_child(self.plan, process.role, pid) if pid else None
             if child is None:
                 control.clear_role(process.role)
+                if process.role == Role.INGESTION:
+                    self.command(Kind.STALE)
                 self.restarts[process.role.label] = 1
                 child = self._start_child(process.role, successor=True)
             self._children.append(child)
@@ -223,8 +237,13 @@ class Supervisor:
         if PROCESS_BY_ROLE[role].spawned:
             assert self._credentials is not None
             secrets = {"api_key": self._credentials.api_key, "secret": self._credentials.secret}
-            return spawn_child(self.plan, role, orjson.dumps(secrets), successor)
-        return fork_child(self.plan, role, stage_body(role), successor)
+            child = spawn_child(self.plan, role, orjson.dumps(secrets), successor)
+        else:
+            child = fork_child(self.plan, role, stage_body(role), successor)
+        if self._mapping is not None:
+            # It says so itself later on; a supervisor that takes over before must not start a second one.
+            self._mapping.control.set_pid(role, child.pid)
+        return child
 
     def _await_ready(self) -> None:
         assert self._mapping is not None
@@ -275,7 +294,8 @@ class Supervisor:
         before = int(reconcile["done"][0]) + int(reconcile["failed"][0])
         self.command(Kind.RECONCILE, aux=1 if opening else 0)
         done = self._until(
-            lambda: int(reconcile["done"][0]) + int(reconcile["failed"][0]) > before, _QUIESCENCE_TIMEOUT_S
+            lambda: int(reconcile["done"][0]) + int(reconcile["failed"][0]) > before or self.mapping.control.tripped,
+            _QUIESCENCE_TIMEOUT_S,
         )
         return done and int(reconcile["mismatch"][0]) == 0 and int(reconcile["done"][0]) > 0
 
@@ -304,7 +324,11 @@ class Supervisor:
             if child.alive and heartbeat and now - heartbeat > patience:
                 self._say(f"{child.role.label} has not moved for {(now - heartbeat) / 1e9:.1f} s: killing it")
                 signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
-                wait_all([child], _STOP_TIMEOUT_S)
+                if not wait_all([child], _STOP_TIMEOUT_S):
+                    # Stuck in the kernel, it may wake up yet: nobody takes its place.
+                    self._failure = self._failure or f"{child.role.label} cannot be ended"
+                    self._mapping.control.trip(TripSource.SUPERVISOR)
+                    return
                 self._replace(child)
 
     def _replace(self, dead: Child) -> None:
@@ -327,7 +351,7 @@ class Supervisor:
         self._children[self._children.index(dead)] = self._start_child(role, successor=True)
 
     def run(self, duration_s: float | None, every_tick: Callable[[Supervisor], None]) -> None:
-        """Trade until the time is over, somebody asks to stop, or a process dies."""
+        """Trade until the time is over, somebody asks to stop, or a process dies too often."""
         end = self.trading_ns + int(duration_s * 1e9) if duration_s is not None else None
         while not self._stop_wanted and (end is None or python_monotonic_ns() < end):
             if not self._watch(_TICK_S):
@@ -350,11 +374,11 @@ class Supervisor:
         memory["supervisor"] = pss_bytes(os.getpid())
         self._come_to_rest()
         self._stop_children()
-        word = self._mapping.control.word
-        if word and not self._failure:
-            names = ", ".join(source.name.lower() for source in tripped_sources(word))
-            self._failure = f"emergency stop ({names})"
+        if self._mapping.control.tripped and not self._failure:
+            self._failure = self._emergency_in_words()
         self.summary = summarise(self._mapping, duration_s, memory, "paper" if self.settings.venue.embedded else "live")
+        if self.summary["unaccounted"] and not self._failure:
+            self._failure = f"{self.summary['unaccounted']} records are unaccounted for"
         self._keep_quarantine()
         self.summary["engine"] |= {"failure": self._failure, "restarts": self.restarts}
         return self.summary
@@ -370,6 +394,10 @@ class Supervisor:
                 for one in refused
             ]
             (self.plan.path / "quarantine.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+
+    def _emergency_in_words(self) -> str:
+        names = ", ".join(source.name.lower() for source in tripped_sources(self.mapping.control.word))
+        return f"emergency stop ({names})"
 
     @property
     def failure(self) -> str:
@@ -405,9 +433,20 @@ class Supervisor:
             if child.alive and not wait_all([child], _STOP_TIMEOUT_S):
                 self._failure = self._failure or f"{role.label} did not stop by itself"
                 kill(child)
+            if child.status:
+                self._failure = self._failure or f"{role.label} {child.died_in_words()} while stopping"
+
+    def _cancel_what_rests(self) -> None:
+        """An error ended the session without its orderly stop: the kill switch cancels before everything ends."""
+        living = [child for child in self._children if child.role == Role.KILLSWITCH and child.alive]
+        if self._mapping is not None and self.trading_ns and living:
+            self._mapping.control.trip(TripSource.SUPERVISOR)
+            self._mapping.control.request_stop(Role.KILLSWITCH, Stop.DRAIN)
+            wait_all(living, _STOP_TIMEOUT_S)
 
     def close(self) -> None:
         """End what still runs and leave nothing in shared memory. Safe at any point, again and again."""
+        self._cancel_what_rests()
         for child in self._children:
             if child.alive and not reap(child, wait=False):
                 kill(child)

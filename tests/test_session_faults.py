@@ -73,6 +73,33 @@ def test_too_many_deaths_stop_the_engine(tmp_path: Path, role: str) -> None:
         assert place.state()["open_orders"] == []
 
 
+def test_an_error_in_the_supervisor_leaves_no_order_behind(tmp_path: Path) -> None:
+    """What nobody has foreseen ends the session; the kill switch cancels before everything is ended."""
+    with venue(tmp_path) as place, engine(tmp_path, venue=place.connection) as made:
+        made.start()
+        made.wait_trading()
+        wait_until(lambda: place.state()["open_orders"], 20, "resting order")
+        status = made.status()
+        assert status is not None
+        shutil.rmtree(status["folder"])  # a successor finds no place for its log
+        os.kill(status["processes"]["gateway"]["pid"], signal.SIGKILL)
+        code, _, err = made.finish(signum=None)
+        assert code == 1
+        assert "FileNotFoundError" in err and "Traceback" not in err
+        assert place.state()["open_orders"] == []
+        assert leftovers(made.name) == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_ask_to_stop(tmp_path: Path, signum: signal.Signals) -> None:
+    with engine(tmp_path) as made:
+        made.start()
+        made.wait_trading()
+        code, out, err = made.finish(signum=signum)
+        assert code == 0, out + err
+        assert leftovers(made.name) == []
+
+
 def _supervisor_of(made: Engine) -> int:
     status = made.status()
     return int(status["supervisor_pid"]) if status else 0

@@ -21,6 +21,7 @@ from shm.python_clock import python_monotonic_ns
 _PR_SET_CHILD_SUBREAPER = 36
 _DEATHS_WINDOW_NS = 600 * 1_000_000_000
 _MOST_DEATHS = 3
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Launcher:
@@ -42,7 +43,7 @@ class Launcher:
     def run(self) -> int:
         """Start the supervisor, and again after each death by a signal; its exit code in the end."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in _STOP_SIGNALS:
             signal.signal(signum, self._forward)
         while True:
             code = self._run_supervisor()
@@ -59,10 +60,13 @@ class Launcher:
     def _run_supervisor(self) -> int:
         """One supervisor from start to end: its exit code, or minus the signal that ended it."""
         report_end, supervisors_end = os.pipe()
+        # It starts deaf to them until it can stop in order; what came before is then heard.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "tools.supervised", str(self._venue_end), str(supervisors_end), *self._arguments],
             stdin=subprocess.PIPE, pass_fds=(self._venue_end, supervisors_end),
         )
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         os.close(supervisors_end)
         assert self._supervisor.stdin is not None
         try:

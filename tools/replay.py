@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 import orjson
@@ -30,6 +32,11 @@ def _speed(text: str) -> float | None:
     return float(match[1])
 
 
+def _end(signum: int, frame: FrameType | None) -> None:
+    """Leave as after an error: what was made in shared memory is freed on the way out."""
+    raise SystemExit(128 + signum)
+
+
 def replay_command(options: argparse.Namespace) -> int:
     """Replay and report; 0 when every record is accounted for."""
     settings = read_settings(options.config)
@@ -37,6 +44,8 @@ def replay_command(options: argparse.Namespace) -> int:
     if options.fills == "sim":
         raise UsageError("--fills sim: captures are replayed without fills as yet; allowed is none")
     check_summary_path(options.summary)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _end)
     try:
         source = open_source(options.source, settings)
         if options.fills and source.is_session:

@@ -110,12 +110,13 @@ def run_supervised(options: argparse.Namespace, handover: Handover) -> int:
 
 def _closing_words(summary: dict[str, Any]) -> str:
     orders, pnl = summary["orders"], summary["pnl"]
+    matches = "not compared" if summary["ledger_matches_venue"] is None else summary["ledger_matches_venue"]
     lines = [
         f"{summary['engine']['duration_s']:.0f} s: {summary['market']['frames']} frames, "
         f"{orders['sent']} orders, {summary['fills']} fills, {orders['cancelled']} cancelled, "
         f"{orders['rejected'] + orders['expired']} refused by the venue, {sum(orders['denied'].values())} denied by us",
         f"realised {pnl['realised']}, unrealised {pnl['unrealised']}, fees {pnl['fees']}, cash {summary['cash']}",
-        f"ledger equals venue: {summary['ledger_matches_venue']}, unaccounted records: {summary['unaccounted']}, "
+        f"ledger equals venue: {matches}, unaccounted records: {summary['unaccounted']}, "
         f"decision hash {summary['decision_hash']}",
         f"session folder: {summary['engine']['folder']}",
     ]

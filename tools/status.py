@@ -70,7 +70,8 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
     state = mapping.state(Role.EXECUTION)
     return {
         "name": mapping.plan.name, "folder": mapping.plan.folder, "supervisor_pid": control.supervisor_pid,
-        "mode": _mode_name(int(state["mode"][0])), "emergency_word": control.word,
+        "mode": Mode.EMERGENCY.name if control.tripped else _mode_name(int(state["mode"][0])),
+        "emergency_word": control.word,
         "tripped_by": [source.name.lower() for source in tripped_sources(control.word)],
         "processes": processes, "rings": rings,
         "market": {"frames": int(mapping.state(Role.INGESTION)["frames"][0])},

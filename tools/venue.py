@@ -11,12 +11,15 @@ import orjson
 from procs.config_file import read_settings
 from procs.embedded.errors import VenueError
 from procs.embedded.server import VenueAddress, serve_forever
+from tools.usage import UsageError
 
 
 def venue_command(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM. Once ready, --json prints {rest_url, ws_url, api_key, secret}."""
     settings = read_settings(options.config).embedded
     if options.port is not None:
+        if not 0 <= options.port < 1 << 16:
+            raise UsageError(f"--port {options.port}: allowed are 0 to 65535")
         settings = dataclasses.replace(settings, port=options.port)
 
     def announce(address: VenueAddress) -> None:
