@@ -1,6 +1,7 @@
 """LMAX Disruptor as a peer of `bench rings`: a small Java driver, compiled at the time, in a JVM of its own.
 
-The JVM stays up over all passes, warm; its two threads wait in the kernel while somebody else is measured.
+The consumer waits as ours does, which serves it far better than the library's own spinning strategies. The JVM stays
+up over all passes, warm; its two threads wait in the kernel while somebody else is measured.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from shm.clock import python_monotonic_ns, sleep
 from tools.bench.report import BenchError
+from tools.bench.ring_kernels import PAUSES
 
 _SOURCE = Path(__file__).parent / "java" / "DisruptorBench.java"
 _JARS = ("/usr/share/java", "/usr/local/share/java")
@@ -48,7 +50,7 @@ class Disruptor:
             if made.returncode:
                 raise BenchError(f"javac: {(made.stderr.strip().splitlines() or ['failed'])[0]}")
             self._process = subprocess.Popen(
-                [java, *_OPTIONS, "-cp", f"{self._folder.name}:{jar}", "DisruptorBench", str(capacity)],
+                [java, *_OPTIONS, "-cp", f"{self._folder.name}:{jar}", "DisruptorBench", str(capacity), str(PAUSES)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             )
         except BaseException:
