@@ -39,8 +39,9 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 # One process compiles every kernel before any fleet starts; numba's index is not safe against two writers.
-$(VENV)/kernels: $(VENV)/ready $(shell find engine shm procs models -name '*.py' 2>/dev/null)
+$(VENV)/kernels: $(VENV)/ready $(shell find engine shm procs models tools/bench -name '*.py' 2>/dev/null)
 	@$(BIN)/python -m procs.warm
+	@$(BIN)/python -c 'import tools.bench.suites'
 	@touch $@
 
 clean:
