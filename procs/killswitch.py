@@ -1,8 +1,8 @@
 """The kill-switch process: when the emergency word is set it cancels everything, by itself, until nothing rests.
 
 It shares nothing with the trading path but the word: its own HTTP session, its own signatures, no ring, no ccxt. It
-retries for ever while tripped. An exception inside it ends tripped, never silent. When the supervisor dies it
-trips, cancels, and goes.
+retries for ever while tripped. An exception ends the process and the supervisor starts its successor. When launcher
+and supervisor are both gone it trips, cancels, ends the other processes, and goes.
 """
 
 from __future__ import annotations
