@@ -35,6 +35,7 @@ class Kind(IntEnum):
     QUIESCE = 50  # no more entries, cancel everything that rests
     RECONCILE = 51  # ask the venue for balances, positions, open orders; aux = 1 adopts them as opening state
     STALE = 52  # market data are not to be trusted until the next BOOK_VALID
+    READINESS = 53  # aux = one bit for each process that is not ready; no entries while any is set
 
 
 # Kinds that every stage passes on, in order, to execution.

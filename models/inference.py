@@ -4,14 +4,15 @@ The adapter of the ml stage: FEATURE records in, PREDICTION records out, control
 same vector gives the same bits whatever the batch. A vector or an output that is not finite in float32 gives zeros,
 which a strategy reads as "no opinion", and is counted.
 Invariant: records_in = processed = out. Cost: a few us a vector, nearly all of it onnxruntime's call.
+onnxruntime is imported by whoever loads a model: everybody else needs the counters alone, and 60 MB less.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numba import types
 
 from engine.features.settings import FeatureSettings
@@ -90,8 +91,10 @@ def store_finite(output: np.ndarray, target: np.ndarray) -> bool:
     return finite
 
 
-def open_session(content: bytes) -> ort.InferenceSession:
-    """A session on the CPU with one thread that does not spin, from the bytes of a model."""
+def open_session(content: bytes) -> Any:
+    """An onnxruntime.InferenceSession on the CPU with one thread that does not spin, from the bytes of a model."""
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -100,7 +103,7 @@ def open_session(content: bytes) -> ort.InferenceSession:
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _takes_and_gives(session: ort.InferenceSession) -> bool:
+def _takes_and_gives(session: Any) -> bool:
     """Whether a model maps one float tensor of FEATURE_COUNT columns to one of OUTPUT_COUNT, a single row at least."""
     for values, columns in ((session.get_inputs(), FEATURE_COUNT), (session.get_outputs(), OUTPUT_COUNT)):
         if len(values) != 1 or values[0].type != "tensor(float)":
@@ -117,6 +120,8 @@ class Model:
 
     def __init__(self, path: Path = DEFAULT_MODEL, settings: FeatureSettings | None = None) -> None:
         """settings: the features that the engine computes, for None the default ones. Raises ModelError."""
+        import onnxruntime as ort
+
         self.card, content = load_verified(path, settings)
         try:
             session = open_session(content)

@@ -234,9 +234,13 @@ def test_a_young_quote_is_left_alone() -> None:
         control(Kind.BOOK_INVALID, T + 50 * MS, 11), control(Kind.GAP, T + 50 * MS, 11),
         control(Kind.STATUS, T + 50 * MS, 11, aux=0), command(Kind.STALE, T + 50 * MS),
         command(Kind.MODE, T + 50 * MS, aux=int(Mode.PAUSE)), command(Kind.MODE, T + 50 * MS, aux=99),
+        command(Kind.READINESS, T + 50 * MS, aux=1 << 7), command(Kind.READINESS, T + 50 * MS, aux=-1),
         control(Kind.CLOCK, T + 1_010 * MS, 0),
     ],
-    ids=["invalid", "gap", "halt", "stale", "pause", "unknown mode", "old book"],
+    ids=[
+        "invalid", "gap", "halt", "stale", "pause", "unknown mode", "a process is missing", "all are missing",
+        "old book",
+    ],
 )
 def test_quotes_are_taken_back(cause: Any) -> None:
     state, _ = quoting_state()
@@ -248,6 +252,7 @@ def test_quotes_are_taken_back(cause: Any) -> None:
     later = T + 1_040 * MS
     feed(state, [
         control(Kind.BOOK_VALID, later, 13), control(Kind.STATUS, later, 13, aux=1), command(Kind.MODE, later, aux=0),
+        command(Kind.READINESS, later, aux=0),
     ])
     assert kinds(step(state, quote(later + MS, 14))) == [OrderAction.NEW] * 2
 

@@ -23,8 +23,14 @@ from engine.risk.modes import Mode
 
 @kernel()
 def entries_allowed(state: np.record) -> bool:
-    """True when mode, trip, quiescence and opening let new orders be sent."""
-    return state.opened == 1 and state.tripped == 0 and state.quiescing == 0 and state.mode == Mode.NORMAL
+    """True when mode, trip, quiescence, opening and the readiness of the other processes let new orders be sent."""
+    return (
+        state.opened == 1
+        and state.tripped == 0
+        and state.quiescing == 0
+        and state.not_ready == 0
+        and state.mode == Mode.NORMAL
+    )
 
 
 @kernel()

@@ -6,6 +6,7 @@ handled, in (deadline, id) order; those that its handling makes due fire right a
 TIMER_BUDGET timers; what is left over fires with the records that follow.
 Rules: TRIP shuts the stage for good, nothing is ever emitted again. QUIESCE ends entries and cancels everything;
 `quiescent` says when nothing is open, unknown or owed. STALE takes back all quotes until each book is valid again.
+READINESS names the processes that are missing: quotes are taken back and nothing is entered until none is.
 BOOK_INVALID, GAP and a halt take back the quotes of their instrument, and so does, at the next CLOCK, a book that
 grew older than the gate's limit. Strategies run on PREDICTION only.
 Output bound: MAX_OUT records an input record: TIMER_BUDGET timers, and 2 a strategy on a prediction or 1 on a
@@ -141,6 +142,10 @@ def _handle_command(state: np.record, outbox: np.ndarray, routes: np.ndarray, re
         for i in range(MAX_INSTRUMENTS):
             state.views[i].book_valid = 0
         withdraw_all(state)
+    elif kind == Kind.READINESS:
+        state.not_ready = record.aux
+        if state.not_ready != 0:
+            withdraw_all(state)
     elif kind == Kind.RECONCILE:
         state.reconcile.opening_wanted = 1 if record.aux == 1 else 0
         send_reconcile(state, outbox, routes, record.aux, record.venue)

@@ -32,6 +32,7 @@ EXECUTION_STATE = np.dtype(
         ("written", "<i8"),  # records in the outbox of the step under way; 0 between steps
         ("max_decision_age_ns", "<i8"),
         ("mode", "<i8"),  # Mode
+        ("not_ready", "<i8"),  # one bit for each process that is not ready: no entries while any is set
         ("signals", "<i8"),  # quote targets changed
         ("intents", "<i8"),  # orders that passed the gate, and cancels
         ("sent", "<i8"),  # NEW records emitted
