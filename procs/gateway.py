@@ -47,9 +47,14 @@ class Gateway:
         plan = context.plan
         self._context = context
         self._credentials = credentials
-        self._wire = context.histogram(context.role, "origin")
+        self._wire = context.histogram(context.role, "intent")
+        self._frame_wire = context.histogram(context.role, "origin")
         self._hop = context.histogram(context.role, "hop")
         self._stamps = context.stamps()
+        self._intent_stamps = context.intent_stamps()
+        # When execution published the order that the main loop is at, and the one that the sender is at.
+        self._taken_published_ns = 0
+        self._sent_published_ns = 0
 
         def make_client(before_order: Callable[[], None]) -> TradingClient:
             return TradingClient(
@@ -64,7 +69,7 @@ class Gateway:
         self._outlet = Outlet(context, "fills")
         self._turns = Turns(context)
         self._arrivals: queue.SimpleQueue[Answer | PrivateEvent] = queue.SimpleQueue()
-        self._work: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Job | None, int]] = queue.SimpleQueue()  # and when it was published
         self._stream = PrivateStream(self._stream_url, self._deliver)
         self._sender = threading.Thread(target=self._send_loop, name="sender", daemon=True)
         self._caught_up = False
@@ -88,14 +93,16 @@ class Gateway:
         set_gate_epoch(self._context.control.words, self._context.role, word)
 
     def order_leaves(self, cause: int) -> None:
-        """Count the wire hop."""
+        """Count the wire hop, from the intent and from the frame behind it."""
+        now = self._context.now_ns()
+        record_latency(self._wire, now - self._sent_published_ns)
         stamp = int(self._stamps[cause & (len(self._stamps) - 1)])
         if stamp:
-            record_latency(self._wire, self._context.now_ns() - stamp)
+            record_latency(self._frame_wire, now - stamp)
 
     def hand_over(self, job: Job) -> None:
         """Queue a job for the sender."""
-        self._work.put(job)
+        self._work.put((job, self._taken_published_ns))
 
     def prolong_listen_key(self) -> None:
         """See procs.venues.binance_usdm.rest.listen_key."""
@@ -133,7 +140,7 @@ class Gateway:
     def _send_loop(self) -> None:
         errands = Errands()
         while True:
-            job = self._next_job(errands)
+            job, self._sent_published_ns = self._next_job(errands)
             if job is None:
                 return
             answer = self._core.perform(job)
@@ -144,8 +151,11 @@ class Gateway:
                 self._arrivals.put(answer)
                 ring_own_bell(self._context)
 
-    def _next_job(self, errands: Errands) -> Job | None:
-        """What to do next. Orders go on while housekeeping waits for its next try: a cancel must not stand behind."""
+    def _next_job(self, errands: Errands) -> tuple[Job | None, int]:
+        """What to do next, and when it was published.
+
+        Orders go on while housekeeping waits for its next try: a cancel must not stand behind.
+        """
         wait_ns = errands.wait_ns(python_monotonic_ns())
         if wait_ns is None:
             return self._work.get()
@@ -154,7 +164,7 @@ class Gateway:
                 return self._work.get(timeout=wait_ns / 1e9)
             except queue.Empty:
                 pass
-        return errands.take()
+        return errands.take(), 0
 
     # --- main loop ------------------------------------------------------------------------------------------------
 
@@ -181,7 +191,7 @@ class Gateway:
                 raise RuntimeError("a thread of the gateway has ended; its last words are above")
             if not moved and self._arrivals.empty():
                 self._inlet.wait(10_000_000)
-        self._work.put(None)
+        self._work.put((None, 0))
         self._stream.stop()
         self._sender.join(timeout=_TIMEOUT_MS / 1000)
         self._take_arrivals()
@@ -190,8 +200,10 @@ class Gateway:
 
     def _take_orders(self) -> int:
         count = self._inlet.take()
-        for order in self._inlet.records[:count]:
+        cursor = self._inlet.cursor - count
+        for place, order in enumerate(self._inlet.records[:count]):
             started = self._context.now_ns()
+            self._taken_published_ns = int(self._intent_stamps[(cursor + place) & (len(self._intent_stamps) - 1)])
             self._core.take_order(order, started)
             record_latency(self._hop, self._context.now_ns() - started)
         if count:

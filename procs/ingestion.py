@@ -76,6 +76,7 @@ class Ingestion:
         self._turns = Turns(context)
         self._stamps = context.stamps()
         self._hop = context.histogram(context.role, "hop")
+        self._checkpoint_cost = context.histogram(context.role, "checkpoint")
         self._urls = market_socket_urls(plan.endpoints.ws_url, self._symbols)
         self._open_sockets = 0
         self._losses = 0
@@ -256,6 +257,7 @@ class Ingestion:
             self._checkpoint[JOURNAL_ORDINAL] = self._journal.ordinal
             self._checkpoint[EXTRA] = self._decoder.ingest_id
             checkpoint_now(self._arena, as_bytes(self._decoder.state), self._checkpoint)
+            record_latency(self._checkpoint_cost, self.context.now_ns() - now)
 
     def _take_inputs(self) -> int:
         taken, self._inputs = self._inputs, 0

@@ -31,8 +31,9 @@ from shm.segment import Segment, layout_hash
 
 # Session time at which the frame of an ingest id was in hand, for latency only; 2^16 frames are kept.
 STAMPS = 1 << 16
-# Latency histograms of a role: time in the stage, time since the frame was in hand, and what a checkpoint takes.
-HISTOGRAM_KINDS = ("hop", "origin", "checkpoint")
+# Latency histograms of a role: time in the stage, time since the frame was in hand, what a checkpoint takes, and time
+# since the order intent was published.
+HISTOGRAM_KINDS = ("hop", "origin", "checkpoint", "intent")
 
 
 @dataclass(frozen=True)
@@ -124,15 +125,17 @@ def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
         if role in CHECKPOINTED:
             create_arena(plan, role, state)
     _words_segment(plan, "stamps", STAMPS, create=True).close()
+    _words_segment(plan, "intents", plan.capacities["orders"], create=True).close()
     _words_segment(plan, "latency", _histogram_words(), create=True).close()
     return control
 
 
 def memory_beside_rings(states: dict[Role, np.ndarray]) -> int:
     """Bytes that an instance needs beside its rings."""
-    pages = 4096 * (len(states) + len(RING_BY_NAME) + 3)
+    pages = 4096 * (len(states) + len(RING_BY_NAME) + 4)
     arenas = sum(8 * SLOTS * slot_words(state.nbytes) for role, state in states.items() if role in CHECKPOINTED)
-    return arenas + sum(state.nbytes for state in states.values()) + 8 * (STAMPS + _histogram_words()) + pages + 65536
+    words = STAMPS + RING_BY_NAME["orders"].capacity + _histogram_words()
+    return arenas + sum(state.nbytes for state in states.values()) + 8 * words + pages + 65536
 
 
 class Mapping:
@@ -183,9 +186,16 @@ class Mapping:
 
     def stamps(self) -> np.ndarray:
         """int64[STAMPS]: session time at which a frame was in hand, at its ingest id modulo STAMPS."""
-        segment = _words_segment(self.plan, "stamps", STAMPS, create=False, read_only=self._read_only)
+        return self._words("stamps", STAMPS)
+
+    def intent_stamps(self) -> np.ndarray:
+        """int64[capacity of `orders`]: session time at which an order record was published, at its slot."""
+        return self._words("intents", self.plan.capacities["orders"])
+
+    def _words(self, name: str, words: int) -> np.ndarray:
+        segment = _words_segment(self.plan, name, words, create=False, read_only=self._read_only)
         self._segments.append(segment)
-        return segment.array(np.int64, 0, STAMPS)
+        return segment.array(np.int64, 0, words)
 
     def histogram(self, role: Role, kind: str) -> np.ndarray:
         """A latency histogram of a role, one of HISTOGRAM_KINDS."""

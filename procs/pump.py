@@ -69,7 +69,7 @@ P_ROLE = 6
 P_OWN_BELL = 7  # index of this process's doorbell
 P_JOURNAL = 8  # 1: journal every batch before it is stepped
 P_WANTS_TRIP = 9  # 1: insert a TRIP record when the emergency word changes
-P_STAMP_ALL = 10  # 1: since-origin latency of every batch; 0: of batches of the main input that had output
+P_STAMP_ALL = 10  # 1: since-origin latency of every batch; 0: of every record of the main input that had output
 P_TRIP_SOURCE = 11  # source number under which the TRIP record is stepped
 P_IN_SLICE = 12  # ..14 by source: first byte of a record that is journaled
 P_IN_LENGTH = 15  # ..17 by source: bytes of a record that are journaled
@@ -79,6 +79,8 @@ P_SUPPRESS = 21  # ..22 by route: records that a predecessor has already publish
 P_CHECKPOINT = 23  # 1: input slots are freed by checkpoints only
 P_CHECKPOINT_RECORDS = 24  # most records between two checkpoints
 P_CHECKPOINT_NS = 25  # most time between two checkpoints while there is something new
+P_STAMP_PUBLISHED = 26  # 1: note when each record of the first output was published
+P_OUT_SIZE = 27  # bytes of an output record
 PARAM_COUNT = 32
 
 Arrays = tuple[np.ndarray, ...]
@@ -100,7 +102,7 @@ _IDLE_WAIT_NS = 10_000_000
 @kernel()
 def _publish(
     outbox: np.ndarray, routes: np.ndarray, produced: int, outputs: int, controls: Arrays, locals_: Arrays,
-    slots: Arrays, bells: np.ndarray, params: np.ndarray,
+    slots: Arrays, bells: np.ndarray, params: np.ndarray, published: np.ndarray,
 ) -> None:
     """Copy the outbox to the rings that its routes name, run by run, and ring their consumers."""
     first = 0
@@ -121,6 +123,11 @@ def _publish(
             continue
         producer_claim(controls[route], locals_[route], count)
         producer_write(locals_[route], slots[route], 0, outbox, first, count)
+        if params[P_STAMP_PUBLISHED] != 0 and route == 0:
+            # Before the records are visible: whoever takes one finds its stamp.
+            now = session_ns(params[P_CLOCK_OFFSET])
+            for index in range(count):
+                published[(locals_[route][CURSOR] + index) & (published.size - 1)] = now
         producer_publish(controls[route], locals_[route], count)
         ring_bell(bells, params[P_OUT_BELL + route])
         first = end
@@ -143,15 +150,35 @@ def _journal_batch(
 
 
 @kernel(
-    types.void(BYTES, BYTES, types.int64, types.int64, _OUTPUT_WORDS, _OUTPUT_WORDS, _OUTPUT_BYTES, INT32S, INT64S)
+    types.void(
+        BYTES, BYTES, types.int64, types.int64, _OUTPUT_WORDS, _OUTPUT_WORDS, _OUTPUT_BYTES, INT32S, INT64S, INT64S
+    )
 )
 def publish_again(
     outbox: np.ndarray, routes: np.ndarray, produced: int, outputs: int, controls: Arrays, locals_: Arrays,
-    slots: Arrays, bells: np.ndarray, params: np.ndarray,
+    slots: Arrays, bells: np.ndarray, params: np.ndarray, published: np.ndarray,
 ) -> None:
     """Publish, from Python, what a successor's step wrote; what its predecessor published is left out."""
     if produced > 0 and outputs > 0:
-        _publish(outbox, routes, produced, outputs, controls, locals_, slots, bells, params)
+        _publish(outbox, routes, produced, outputs, controls, locals_, slots, bells, params, published)
+
+
+@kernel()
+def _record_since_origin(
+    origin: np.ndarray, stamps: np.ndarray, first_id: int, out_words: np.ndarray, produced: int, size: int, now: int
+) -> None:
+    """One latency for each record of a batch that had output; the first word of an output is the id of its cause.
+
+    A cause before the batch's first id is that of a timer: it fired by the clock, and no frame is behind it.
+    """
+    mask = np.int64(stamps.size - 1)
+    words = size // 8
+    previous = 0
+    for index in range(produced):
+        cause = out_words[index * words]
+        if cause != previous and cause >= first_id and stamps[cause & mask] > 0:
+            record(origin, now - stamps[cause & mask])
+        previous = cause
 
 
 @kernel()
@@ -174,7 +201,7 @@ def _checkpoint(
 @kernel(
     types.int64(
         STEP, BYTES, _INPUT_WORDS, _INPUT_WORDS, _INPUT_BYTES, _OUTPUT_WORDS, _OUTPUT_WORDS, _OUTPUT_BYTES, BYTES,
-        BYTES, INT64S, INT32S, INT64S, INT64S, INT64S, BYTES, INT64S, BYTES, INT64S, INT64S, INT64S, INT64S,
+        BYTES, INT64S, INT32S, INT64S, INT64S, INT64S, BYTES, INT64S, BYTES, INT64S, INT64S, INT64S, INT64S, INT64S,
     )
 )
 def pump(
@@ -182,7 +209,7 @@ def pump(
     out_locals: Arrays, out_slots: Arrays, outbox: np.ndarray, routes: np.ndarray, control: np.ndarray,
     bells: np.ndarray, hop: np.ndarray, origin: np.ndarray, stamps: np.ndarray, journal: np.ndarray,
     journal_cursor: np.ndarray, scratch: np.ndarray, params: np.ndarray, arena: np.ndarray, header: np.ndarray,
-    checkpoint_cost: np.ndarray,
+    checkpoint_cost: np.ndarray, published: np.ndarray,
 ) -> int:
     """Run a stage until it is asked to stop and its inputs are empty, or its journal segment is full.
 
@@ -193,6 +220,7 @@ def pump(
     scratch         uint8 with room for a journaled batch
     arena, header   the checkpoint slots and the words of the last one (procs/checkpoint.py)
     checkpoint_cost histogram of what a checkpoint takes
+    published       int64[2^k]: session time at which a record of the first output was published, at its cursor
     Returns STOPPED or JOURNAL_FULL.
     """
     inputs = params[P_INPUTS]
@@ -202,6 +230,7 @@ def pump(
     offset = params[P_CLOCK_OFFSET]
     stamp_mask = np.int64(stamps.size - 1)
     trip_inbox = np.zeros(_MARKET_SIZE, np.uint8)
+    out_words = outbox.view(np.int64)
     fresh = 0  # records since the last checkpoint
     due = session_ns(offset) + params[P_CHECKPOINT_NS]
     while True:
@@ -260,10 +289,15 @@ def pump(
                 params[P_WORD_SEEN] = word
             produced = step(state, source, inbox, count, outbox, routes)
             if produced > 0 and outputs > 0:
-                _publish(outbox, routes, produced, outputs, out_controls, out_locals, out_slots, bells, params)
+                _publish(
+                    outbox, routes, produced, outputs, out_controls, out_locals, out_slots, bells, params, published
+                )
             ended = session_ns(offset)
             record(hop, ended - started)
-            if source == 0 and (params[P_STAMP_ALL] != 0 or produced > 0):
+            if source == 0 and params[P_STAMP_ALL] == 0:
+                first_id = inbox[:size].view(np.int64)[0]
+                _record_since_origin(origin, stamps, first_id, out_words, produced, params[P_OUT_SIZE], ended)
+            elif source == 0:
                 # The first word of every record is the ingest id that caused it.
                 ingest_id = inbox[(count - 1) * size : count * size].view(np.int64)[0]
                 stamp = stamps[ingest_id & stamp_mask]

@@ -41,6 +41,8 @@ def pump_params(context: ProcessContext, stage: Stage, batch: int) -> np.ndarray
     params[p.P_JOURNAL] = execution
     params[p.P_WANTS_TRIP] = execution
     params[p.P_STAMP_ALL] = not execution
+    params[p.P_STAMP_PUBLISHED] = execution
+    params[p.P_OUT_SIZE] = stage.out_dtype.itemsize
     params[p.P_TRIP_SOURCE] = SOURCE_COMMANDS
     params[p.P_CHECKPOINT] = 1
     params[p.P_CHECKPOINT_NS] = _CHECKPOINT_NS
@@ -75,6 +77,7 @@ class StageProcess:
         self.outputs = [context.ring(name) for name in context.spec.outputs]
         self.state = as_bytes(context.state(context.role))
         self.arena = context.arena(context.role)
+        self.published = context.intent_stamps()
         self.header = np.zeros(c.HEADER_WORDS, np.int64)
         self.params = pump_params(context, stage, _BATCH)
         if not live:
@@ -116,7 +119,7 @@ class StageProcess:
             )
             p.publish_again(
                 self.outbox, self.routes, produced, len(self.outputs), *self._padded_outputs(),
-                self.context.control.bells, self.params,
+                self.context.control.bells, self.params, self.published,
             )
 
     def _inbox_of(self, source: int, count: int, payload: bytes) -> np.ndarray:
@@ -162,7 +165,7 @@ class StageProcess:
             outcome = p.pump(
                 self.stage.step, self.state, *arguments, self.outbox, self.routes, context.control.words,
                 context.control.bells, hop, origin, stamps, buffer, cursor, self.scratch, self.params, self.arena,
-                self.header, cost,
+                self.header, cost, self.published,
             )
             if journal is None or outcome == p.STOPPED:
                 break

@@ -20,12 +20,13 @@ from engine.kernel import kernel_digest
 from engine.validation.state import book_valid_ratio
 from procs import VERSION
 from procs.instance import Mapping
-from procs.table import PATH, PROCESS_BY_ROLE, RINGS, Role
+from procs.table import CHECKPOINTED, PATH, PROCESS_BY_ROLE, RINGS, Role
 from shm.control import trip_count
 from shm.histogram import summary as histogram_summary
 
 _LIBRARIES = ("numpy", "numba", "llvmlite", "onnxruntime", "ccxt", "picows", "orjson")
-# Hops by name: role and histogram. "decision" is frame in hand -> intent published, "wire" intent's frame -> bytes out.
+# Hops by name: role and histogram. "decision" is frame in hand -> intent published, "wire" intent published -> bytes
+# out, "frame_wire" frame in hand -> bytes out; "checkpoint.STAGE" is what writing a checkpoint costs.
 HOPS = {
     "ingestion": (Role.INGESTION, "hop"),
     "validation": (Role.VALIDATION, "hop"),
@@ -33,7 +34,9 @@ HOPS = {
     "ml": (Role.ML, "hop"),
     "execution": (Role.EXECUTION, "hop"),
     "decision": (Role.EXECUTION, "origin"),
-    "wire": (Role.GATEWAY, "origin"),
+    "wire": (Role.GATEWAY, "intent"),
+    "frame_wire": (Role.GATEWAY, "origin"),
+    **{f"checkpoint.{role.label}": (role, "checkpoint") for role in CHECKPOINTED},
 }
 
 

@@ -123,9 +123,12 @@ def test_memory_of_the_engine(session: Session) -> None:
 
 def test_latency_of_every_hop_is_there(session: Session) -> None:
     assert set(session.summary["latency_us"]) == {
-        "ingestion", "validation", "features", "ml", "execution", "decision", "wire",
+        "ingestion", "validation", "features", "ml", "execution", "decision", "wire", "frame_wire",
+        *(f"checkpoint.{stage}" for stage in ("ingestion", "validation", "features", "execution")),
     }
-    assert session.summary["latency_us"]["wire"]["count"] == session.summary["orders"]["sent"]
+    latency, sent = session.summary["latency_us"], session.summary["orders"]["sent"]
+    assert latency["wire"]["count"] == latency["frame_wire"]["count"] == sent
+    assert latency["wire"]["p50"] < latency["frame_wire"]["p50"]
 
 
 def replay(folder: Path, *arguments: str) -> dict[str, Any]:
