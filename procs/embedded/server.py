@@ -1,9 +1,9 @@
 """`bot4 venue`: the embedded exchange as a loopback server, by itself or inside another process.
 
-One asyncio loop does everything. Every `loop_interval_ms` a turn lets the order flow run up to the clock, sends what
-it caused, and publishes the diffs that are due; requests are answered between turns. This is the edge where the
-venue's clock is read. `/bot4/state` gives the ground truth, `/bot4/faults` orders faults (see faults.py); both are
-answered whatever is in force, except by a venue that is gone.
+What it does is said in venue.py; here are the sockets. One asyncio loop does everything: a turn of the venue every
+`loop_interval_ms`, requests between turns. This is the edge where the venue's clock is read. `/bot4/state` gives the
+ground truth, `/bot4/faults` orders faults (see faults.py); both are answered whatever is in force, except by a venue
+that is gone.
 """
 
 from __future__ import annotations
@@ -18,30 +18,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import orjson
 from aiohttp import web
 
-from engine.matching.exchange import Exchange
-from engine.matching.orders import Notice, WalletChange
 from engine.matching.settings import VenueSettings
-from engine.matching.wire import MarketFeed
-from engine.units import format_units
-from procs.embedded.answers import fill_answer, money, order_answer
 from procs.embedded.credentials import random_key
 from procs.embedded.door import Door
 from procs.embedded.errors import VenueError
-from procs.embedded.events import account_event, force_order_event, order_event, wallet_event
-from procs.embedded.faults import SOCKETS, Faults, HttpFault
-from procs.embedded.limits import banned
-from procs.embedded.rest import RestApi
-from procs.embedded.streams import Hub, root_of
+from procs.embedded.fanout import root_of
+from procs.embedded.faults import Faults
+from procs.embedded.streams import Hub
+from procs.embedded.venue import JSON, Treatment, Venue
 from shm.clock import wall_ns
 
-NS_PER_MS = 1_000_000
-_JSON = "application/json"
-# What a broken proxy answers with status 200, in turn.
-_GARBAGE = (b"<html><body>Bad Gateway</body></html>", b"", b"{", b"null", b"\xff\xfe\x00", b"[]")
 _log = logging.getLogger("bot4.venue")
 
 
@@ -82,17 +71,11 @@ class EmbeddedVenue:
         self.settings = settings
         self.faults = Faults()
         self.hub = Hub(settings.send_queue, self.faults)
-        self.turns = 0
         self._key = api_key or random_key()
         self._secret = secret or random_key()
-        try:
-            self.exchange = Exchange(settings, wall_ns(), self._on_market, self._on_notice, self._on_wallet)
-        except ValueError as error:
-            raise VenueError(str(error)) from None
-        self.feed = MarketFeed(self.exchange.market, self.hub.wanted, self._clock_ms())
-        self.rest = RestApi(
-            self.exchange, self.feed, self._key, self._secret, random_key(), self._clock_ms, self._shown_ms
-        )
+        self.venue = Venue(settings, wall_ns, self.hub, self.faults, self._key, self._secret, random_key())
+        self.exchange = self.venue.exchange
+        self.rest = self.venue.rest
         self._door: Door | None = None
         self._is_gone = False
         self._opening: asyncio.Task[None] | None = None
@@ -150,16 +133,6 @@ class EmbeddedVenue:
         if self._turning is not None:
             await self._turning
 
-    # time
-
-    @staticmethod
-    def _clock_ms() -> int:
-        return wall_ns() // NS_PER_MS
-
-    def _shown_ms(self) -> int:
-        """The clock that clients are shown, which a fault may put off."""
-        return self._clock_ms() + self.faults.skew_ms()
-
     async def _turn_for_ever(self) -> None:
         interval = self.settings.loop_interval_ms / 1000
         loop = asyncio.get_running_loop()
@@ -171,29 +144,7 @@ class EmbeddedVenue:
 
     def turn(self, now_ns: int) -> None:
         """One loop turn at a time."""
-        self.turns += 1
-        now_ms = now_ns // NS_PER_MS
-        self.hub.now_ms = now_ms
-        self._enforce_faults(now_ns)
-        self.exchange.advance(now_ns)
-        for symbol, deadline in list(self.rest.cancel_at_ms.items()):
-            if now_ms >= deadline:
-                del self.rest.cancel_at_ms[symbol]
-                self.exchange.cancel_all(symbol, now_ns)
-        self._watch_listen_key(now_ms)
-        self.hub.publish(self.feed.turn(now_ms))
-        self.hub.release()
-
-    def _enforce_faults(self, now_ns: int) -> None:
-        """Begin and end what lasts: whether the door is open, the market trades and sockets speak."""
-        for begun in self.faults.tick(now_ns // NS_PER_MS):
-            name, _, place = begun.partition(" ")
-            if name == "disconnect":
-                self.hub.disconnect(place)
-                self.faults.applied["disconnect"] += 1
-            self._begin(name)
-        if self.exchange.halted and not self.faults.lasting("maintenance"):
-            self.exchange.resume(now_ns)
+        self.venue.turn(now_ns)
         is_gone = self.faults.lasting("gone") is not None
         if is_gone != self._is_gone and self._door is not None:  # in a turn: who asked for it has had the answer
             self._is_gone = is_gone
@@ -201,43 +152,6 @@ class EmbeddedVenue:
                 self._door.shut()
             else:
                 self._opening = asyncio.create_task(self._door.open())
-
-    def _begin(self, fault: str) -> None:
-        """The first moment of a fault that lasts."""
-        if fault == "half_open" and (lasting := self.faults.lasting(fault)):
-            self.hub.silence(lasting.detail)
-        elif fault == "maintenance" and (lasting := self.faults.lasting(fault)):
-            self.exchange.halt(self.exchange.now_ns)
-            if lasting.detail == "closed":
-                self.hub.disconnect("all")
-
-    def _watch_listen_key(self, now_ms: int) -> None:
-        """Keep the hub's listen key in step with what the clients asked for."""
-        alive = now_ms < self.rest.listen_key_until_ms
-        if alive:
-            self.hub.listen_key = self.rest.listen_key
-        elif self.hub.listen_key:
-            self.hub.publish_user({"e": "listenKeyExpired", "E": now_ms, "listenKey": self.hub.listen_key})
-            self.hub.listen_key = ""
-
-    # what the exchange reports
-
-    def _on_market(self, symbol: int, events: np.ndarray) -> None:
-        self.hub.publish(self.feed.absorb(symbol, events, self.exchange.now_ns // NS_PER_MS))
-
-    def _on_notice(self, notice: Notice) -> None:
-        instrument = self.exchange.instruments[notice.order.symbol]
-        shown_ms = self.exchange.now_ns // NS_PER_MS + self.faults.skew_ms()
-        if notice.fill is not None:
-            self.hub.publish_user(account_event(notice, instrument, shown_ms))
-        self.hub.publish_user(order_event(notice, instrument, shown_ms))
-        if notice.order.forced and not notice.order.is_open:
-            payload = orjson.dumps(force_order_event(notice, instrument, self.exchange.now_ns // NS_PER_MS))
-            self.hub.publish([(f"{instrument.symbol.lower()}@forceOrder", payload), ("!forceOrder@arr", payload)])
-
-    def _on_wallet(self, change: WalletChange) -> None:
-        shown_ms = self.exchange.now_ns // NS_PER_MS + self.faults.skew_ms()
-        self.hub.publish_user(wallet_event(change, self.rest.account, shown_ms))
 
     # requests
 
@@ -247,23 +161,14 @@ class EmbeddedVenue:
             return self._own(request.method, path, await request.read())
         is_socket = request.headers.get("Upgrade", "").lower() == "websocket"
         place = (root_of(path) or "public") if is_socket else "rest"
-        if self.faults.half_open(place):
-            return await self._never_answer(request, place)
-        maintenance = self.faults.lasting("maintenance")
-        if maintenance is not None and maintenance.detail == "closed":
-            return web.Response(status=503, body=b"Service Unavailable.")
-        if is_socket:
+        met = self.venue.treatment(request.method, path, place)
+        if met.dead_end:
+            return await self._never_answer(request, met.dead_end)
+        if is_socket and met.carried_out:
             if {"ws", "stream"} & set(path.split("/")):
                 return await self.hub.serve(request)
             return web.Response(status=404)
-        ban = self.faults.lasting("ban")
-        if ban is not None:
-            error = banned(ban.until_ms, self._clock_ms())
-            return web.Response(status=418, body=error.body(), content_type=_JSON, headers=error.headers)
-        fault = self.faults.http(request.method, path)
-        if fault is not None:
-            return await self._faulty(request, fault)
-        return await self._answer(request)
+        return await self._answer(request, met)
 
     async def _never_answer(self, request: web.BaseRequest, place: str) -> web.StreamResponse:
         """Keep a connection without a word until the fault is over, then drop it."""
@@ -273,106 +178,41 @@ class EmbeddedVenue:
             request.transport.abort()
         return web.Response(status=503)
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
-        body = await request.text()
-        query = request.raw_path.partition("?")[2]
-        if self.settings.matching_delay_ms and request.method != "GET":
-            await asyncio.sleep(self.settings.matching_delay_ms / 1000)
-        status, data, headers = self.rest.answer(
-            request.method, request.path, query, body, request.headers.get("X-MBX-APIKEY")
+    async def _answer(self, request: web.BaseRequest, met: Treatment) -> web.Response:
+        """Answer a request as it is met."""
+        reply = met.reply
+        if met.carried_out:
+            body = await request.text()  # read first: a client that gives up must not take its order back
+            query = request.raw_path.partition("?")[2]
+            if met.before_ms:
+                await asyncio.sleep(met.before_ms / 1000)
+            carried_out = self.venue.answer(
+                request.method, request.path, query, body, request.headers.get("X-MBX-APIKEY")
+            )
+            reply = reply or carried_out
+            if met.after_ms:
+                await asyncio.sleep(met.after_ms / 1000)
+        assert reply is not None
+        return web.Response(
+            status=reply.status, body=reply.body, headers=reply.headers, content_type=reply.content_type
         )
-        self._watch_listen_key(self._clock_ms())
-        return web.Response(status=status, body=data, headers=headers, content_type=_JSON)
-
-    async def _faulty(self, request: web.BaseRequest, fault: HttpFault) -> web.Response:
-        """Answer a request with a fault in force."""
-        if fault.action == "rate_limit":
-            return web.Response(
-                status=429, body=b'{"code":-1003,"msg":"Too many requests."}', content_type=_JSON,
-                headers={"Retry-After": "1"},
-            )
-        if fault.action == "error_before":
-            return web.Response(status=fault.status, body=b"Service Unavailable.")
-        garbage = _GARBAGE[self.faults.applied[fault.action] % len(_GARBAGE)]
-        if fault.action == "garbage_before":
-            return web.Response(body=garbage, content_type=_JSON)
-        await request.read()  # a client that gives up while we hang must not take its order back
-        if fault.action == "hang_before":
-            await asyncio.sleep(fault.delay_ms / 1000)
-        answer = await self._answer(request)
-        if fault.action == "hang_after":
-            await asyncio.sleep(fault.delay_ms / 1000)
-        if fault.action == "error_after":
-            return web.Response(
-                status=fault.status, body=b"Unknown error, please check your request or try again later."
-            )
-        if fault.action == "garbage_after":
-            return web.Response(body=garbage, content_type=_JSON)
-        return answer
 
     def _own(self, method: str, path: str, body: bytes) -> web.Response:
         """The venue's own endpoints, which no real venue has."""
         answer: Any
         if path == "/bot4/state" and method == "GET":
-            answer = self.state()
+            answer = self.venue.state()
         elif path == "/bot4/faults" and method == "DELETE":
             self.faults.clear()
             answer = self.faults.pending()
         elif path == "/bot4/faults" and method == "POST":
             try:
-                request = orjson.loads(body)
-                if not isinstance(request, dict):
-                    raise ValueError("a JSON object is expected")
-                if request.get("fault") == "disconnect":
-                    if request.get("streams") not in SOCKETS:
-                        raise ValueError(f"streams: one of {', '.join(SOCKETS)}")
-                    answer = {"disconnected": self.hub.disconnect(request["streams"])}
-                    self.faults.applied["disconnect"] += 1
-                else:
-                    self.faults.order(request, self._clock_ms())
-                    self._begin(str(request.get("fault", "")))
-                    answer = {"pending": self.faults.pending()}
+                answer = self.venue.order_fault(orjson.loads(body))
             except ValueError as error:
                 return web.json_response({"error": str(error)}, status=400)
         else:
             return web.Response(status=404)
-        return web.Response(body=orjson.dumps(answer), content_type=_JSON)
-
-    def state(self) -> dict[str, Any]:
-        """The ground truth as one JSON object: account, orders, fills, counters. Money as decimal text."""
-        exchange = self.exchange
-        account = exchange.account[0]
-        names = exchange.instruments
-        return {
-            "time_ms": self._clock_ms(),
-            "wallet": money(exchange.wallet()),
-            "realised": money(int(account["realised"])),
-            "fees": money(int(account["fees"])),
-            "funding": money(int(account["funding"])),
-            "insurance": money(int(account["insurance"])),
-            "liquidations": exchange.clearing.liquidations,
-            # what all accounts are worth plus the fees paid: it never changes
-            "total": money(exchange.clearing.total()),
-            "positions": {
-                item.symbol: {
-                    "size": format_units(exchange.position(item.index), item.size_exp),
-                    "cost": money(exchange.cost(item.index)),
-                    "unrealised": money(exchange.unrealised(item.index)),
-                    "realised": money(exchange.contract_realised(item.index)),
-                }
-                for item in names
-            },
-            "open_orders": [order_answer(order, names[order.symbol]) for order in exchange.open.values()],
-            "fill_count": int(account["fills"]),
-            "fills": [fill_answer(fill, names[fill.symbol]) for fill in list(exchange.fills)[-1000:]],
-            "counters": {
-                "turns": self.turns,
-                "arrivals": sum(int(flow["arrivals"][0]) for flow in exchange.market.flows),
-                **self.hub.counters,
-                "faults": dict(self.faults.applied),
-            },
-            "pending_faults": self.faults.pending(),
-        }
+        return web.Response(body=orjson.dumps(answer), content_type=JSON)
 
 
 async def _serve(settings: VenueSettings, announce: Callable[[VenueAddress], None]) -> int:

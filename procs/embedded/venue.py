@@ -1,0 +1,243 @@
+"""The embedded venue without sockets and clocks: the exchange, its answers, its streams, and the faults in force.
+
+The server (server.py) and sessions in virtual time (procs/virtual) both drive it: they call `turn` now and then, ask
+what a request meets (`treatment`), wait as long as that says, and have it answered. Time comes from the given clock.
+`state` is the ground truth, `order_fault` orders faults (see faults.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+
+from engine.matching.exchange import Exchange
+from engine.matching.orders import Notice, WalletChange
+from engine.matching.settings import VenueSettings
+from engine.matching.wire import MarketFeed
+from engine.units import format_units
+from procs.embedded.answers import fill_answer, money, order_answer
+from procs.embedded.errors import VenueError
+from procs.embedded.events import account_event, force_order_event, order_event, wallet_event
+from procs.embedded.fanout import Fanout
+from procs.embedded.faults import SOCKETS, Faults
+from procs.embedded.limits import banned
+from procs.embedded.rest import RestApi
+
+NS_PER_MS = 1_000_000
+JSON = "application/json"
+# What a broken proxy answers with status 200, in turn.
+_GARBAGE = (b"<html><body>Bad Gateway</body></html>", b"", b"{", b"null", b"\xff\xfe\x00", b"[]")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP answer."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What a request meets. By default it is carried out at once and answered at once with what came of it."""
+
+    dead_end: str = ""  # a place that is half open: no answer until the fault is over, then the connection is cut
+    carried_out: bool = True
+    before_ms: int = 0  # until it is carried out
+    after_ms: int = 0  # from then until the answer
+    reply: Reply | None = None  # instead of what came of it
+
+
+class Venue:
+    """See the module.
+
+    settings: see VenueSettings; clock_ns: the venue's clock; hub: who listens. Raises VenueError where the settings
+    make no market.
+    """
+
+    def __init__(
+        self, settings: VenueSettings, clock_ns: Callable[[], int], hub: Fanout, faults: Faults, key: str,
+        secret: str, listen_key: str,
+    ):
+        self.settings = settings
+        self.hub = hub
+        self.faults = faults
+        self.turns = 0
+        self._clock_ns = clock_ns
+        try:
+            self.exchange = Exchange(settings, clock_ns(), self._on_market, self._on_notice, self._on_wallet)
+        except ValueError as error:
+            raise VenueError(str(error)) from None
+        self.feed = MarketFeed(self.exchange.market, hub.wanted, self._clock_ms())
+        self.rest = RestApi(self.exchange, self.feed, key, secret, listen_key, self._clock_ms, self._shown_ms)
+
+    # time
+
+    def _clock_ms(self) -> int:
+        return self._clock_ns() // NS_PER_MS
+
+    def _shown_ms(self) -> int:
+        """The clock that clients are shown, which a fault may put off."""
+        return self._clock_ms() + self.faults.skew_ms()
+
+    def turn(self, now_ns: int) -> None:
+        """Let everything happen that is due: faults, the other traders, dead-man switches, diffs."""
+        self.turns += 1
+        now_ms = now_ns // NS_PER_MS
+        self.hub.now_ms = now_ms
+        self._enforce_faults(now_ns)
+        self.exchange.advance(now_ns)
+        for symbol, deadline in list(self.rest.cancel_at_ms.items()):
+            if now_ms >= deadline:
+                del self.rest.cancel_at_ms[symbol]
+                self.exchange.cancel_all(symbol, now_ns)
+        self._watch_listen_key(now_ms)
+        self.hub.publish(self.feed.turn(now_ms))
+        self.hub.release()
+
+    def _enforce_faults(self, now_ns: int) -> None:
+        """Begin and end what lasts: whether the market trades and sockets speak."""
+        for begun in self.faults.tick(now_ns // NS_PER_MS):
+            name, _, place = begun.partition(" ")
+            if name == "disconnect":
+                self.hub.disconnect(place)
+                self.faults.applied["disconnect"] += 1
+            self._begin(name)
+        if self.exchange.halted and not self.faults.lasting("maintenance"):
+            self.exchange.resume(now_ns)
+
+    def _begin(self, fault: str) -> None:
+        """The first moment of a fault that lasts."""
+        if fault == "half_open" and (lasting := self.faults.lasting(fault)):
+            self.hub.silence(lasting.detail)
+        elif fault == "maintenance" and (lasting := self.faults.lasting(fault)):
+            self.exchange.halt(self.exchange.now_ns)
+            if lasting.detail == "closed":
+                self.hub.disconnect("all")
+
+    def _watch_listen_key(self, now_ms: int) -> None:
+        """Keep the hub's listen key in step with what the clients asked for."""
+        alive = now_ms < self.rest.listen_key_until_ms
+        if alive:
+            self.hub.listen_key = self.rest.listen_key
+        elif self.hub.listen_key:
+            self.hub.publish_user({"e": "listenKeyExpired", "E": now_ms, "listenKey": self.hub.listen_key})
+            self.hub.listen_key = ""
+
+    # what the exchange reports
+
+    def _on_market(self, symbol: int, events: np.ndarray) -> None:
+        self.hub.publish(self.feed.absorb(symbol, events, self.exchange.now_ns // NS_PER_MS))
+
+    def _on_notice(self, notice: Notice) -> None:
+        instrument = self.exchange.instruments[notice.order.symbol]
+        shown_ms = self.exchange.now_ns // NS_PER_MS + self.faults.skew_ms()
+        if notice.fill is not None:
+            self.hub.publish_user(account_event(notice, instrument, shown_ms))
+        self.hub.publish_user(order_event(notice, instrument, shown_ms))
+        if notice.order.forced and not notice.order.is_open:
+            payload = orjson.dumps(force_order_event(notice, instrument, self.exchange.now_ns // NS_PER_MS))
+            self.hub.publish([(f"{instrument.symbol.lower()}@forceOrder", payload), ("!forceOrder@arr", payload)])
+
+    def _on_wallet(self, change: WalletChange) -> None:
+        shown_ms = self.exchange.now_ns // NS_PER_MS + self.faults.skew_ms()
+        self.hub.publish_user(wallet_event(change, self.rest.account, shown_ms))
+
+    # requests
+
+    def treatment(self, method: str, path: str, place: str = "rest") -> Treatment:
+        """What a request meets that arrives now. place: rest, or public, market, private for a socket."""
+        if self.faults.half_open(place):
+            return Treatment(dead_end=place, carried_out=False)
+        maintenance = self.faults.lasting("maintenance")
+        if maintenance is not None and maintenance.detail == "closed":
+            return Treatment(carried_out=False, reply=Reply(503, b"Service Unavailable."))
+        if place != "rest":
+            return Treatment()
+        ban = self.faults.lasting("ban")
+        if ban is not None:
+            error = banned(ban.until_ms, self._clock_ms())
+            return Treatment(carried_out=False, reply=Reply(418, error.body(), error.headers, JSON))
+        matching_ms = self.settings.matching_delay_ms if method != "GET" else 0
+        fault = self.faults.http(method, path)
+        if fault is None:
+            return Treatment(before_ms=matching_ms)
+        if fault.action == "rate_limit":
+            body = b'{"code":-1003,"msg":"Too many requests."}'
+            return Treatment(carried_out=False, reply=Reply(429, body, {"Retry-After": "1"}, JSON))
+        garbage = Reply(200, _GARBAGE[self.faults.applied[fault.action] % len(_GARBAGE)], content_type=JSON)
+        if fault.action == "error_before":
+            return Treatment(carried_out=False, reply=Reply(fault.status, b"Service Unavailable."))
+        if fault.action == "garbage_before":
+            return Treatment(carried_out=False, reply=garbage)
+        if fault.action == "hang_before":
+            return Treatment(before_ms=fault.delay_ms + matching_ms)
+        if fault.action == "hang_after":
+            return Treatment(before_ms=matching_ms, after_ms=fault.delay_ms)
+        if fault.action == "error_after":
+            text = b"Unknown error, please check your request or try again later."
+            return Treatment(before_ms=matching_ms, reply=Reply(fault.status, text))
+        return Treatment(before_ms=matching_ms, reply=garbage)
+
+    def answer(self, method: str, path: str, query: str, body: str, api_key: str | None) -> Reply:
+        """Carry out a request; query and body raw as received."""
+        status, data, headers = self.rest.answer(method, path, query, body, api_key)
+        self._watch_listen_key(self._clock_ms())
+        return Reply(status, data, headers, JSON)
+
+    # the venue's own endpoints
+
+    def order_fault(self, request: Any) -> dict[str, Any]:
+        """Obey an order for a fault. Raises ValueError that says what is allowed."""
+        if not isinstance(request, dict):
+            raise ValueError("a JSON object is expected")
+        if request.get("fault") == "disconnect":
+            if request.get("streams") not in SOCKETS:
+                raise ValueError(f"streams: one of {', '.join(SOCKETS)}")
+            self.faults.applied["disconnect"] += 1
+            return {"disconnected": self.hub.disconnect(request["streams"])}
+        self.faults.order(request, self._clock_ms())
+        self._begin(str(request.get("fault", "")))
+        return {"pending": self.faults.pending()}
+
+    def state(self) -> dict[str, Any]:
+        """The ground truth as one JSON object: account, orders, fills, counters. Money as decimal text."""
+        exchange = self.exchange
+        account = exchange.account[0]
+        names = exchange.instruments
+        return {
+            "time_ms": self._clock_ms(),
+            "wallet": money(exchange.wallet()),
+            "realised": money(int(account["realised"])),
+            "fees": money(int(account["fees"])),
+            "funding": money(int(account["funding"])),
+            "insurance": money(int(account["insurance"])),
+            "liquidations": exchange.clearing.liquidations,
+            # what all accounts are worth plus the fees paid: it never changes
+            "total": money(exchange.clearing.total()),
+            "positions": {
+                item.symbol: {
+                    "size": format_units(exchange.position(item.index), item.size_exp),
+                    "cost": money(exchange.cost(item.index)),
+                    "unrealised": money(exchange.unrealised(item.index)),
+                    "realised": money(exchange.contract_realised(item.index)),
+                }
+                for item in names
+            },
+            "open_orders": [order_answer(order, names[order.symbol]) for order in exchange.open.values()],
+            "fill_count": int(account["fills"]),
+            "fills": [fill_answer(fill, names[fill.symbol]) for fill in list(exchange.fills)[-1000:]],
+            "counters": {
+                "turns": self.turns,
+                "arrivals": sum(int(flow["arrivals"][0]) for flow in exchange.market.flows),
+                **self.hub.counters,
+                "faults": dict(self.faults.applied),
+            },
+            "pending_faults": self.faults.pending(),
+        }
