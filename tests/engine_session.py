@@ -1,192 +1,31 @@
-"""Whole engines as a person starts them: `bot4 run` and `bot4 venue` as processes, for the session tests.
-
-Every engine has a name and a data folder of its own; `leftovers(name)` must be empty when it is gone.
-"""
+"""Whole engines and venues for the session tests (tools/soak/session.py), with a stock ccxt client on the venue."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import signal
-import subprocess
-import sys
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ccxt
-import psutil
-import requests
 
-from shm.clock import python_monotonic_ns, sleep
 from tests.embedded_venue import ccxt_client
+from tools.soak import session
+from tools.soak.session import BOT4, PROJECT_ROOT, Engine, bot4, engine, leftovers, replay, toml_of, wait_until
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
-BOT4 = [sys.executable, "-m", "tools.cli"]
-
-
-def bot4(*arguments: str, timeout: float = 120, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
-    return subprocess.run(
-        [*BOT4, *arguments], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=timeout, check=False, **options
-    )
+__all__ = [
+    "BOT4", "PROJECT_ROOT", "Engine", "Venue", "bot4", "engine", "leftovers", "replay", "toml_of", "venue",
+    "wait_until",
+]
 
 
-def leftovers(name: str) -> list[str]:
-    """What an engine of that name has left in shared memory, and its processes that still run."""
-    files = [path.name for path in Path("/dev/shm").glob(f"bot4*{name}*")]
-    processes = []
-    for process in psutil.process_iter(["pid", "cmdline", "status"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if f"{name}.toml" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
-            processes.append(line)
-    return files + processes
-
-
-def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
-    """The condition's first true value. Raises TimeoutError naming what was waited for."""
-    deadline = python_monotonic_ns() + int(timeout * 1e9)
-    while not (value := condition()):
-        if python_monotonic_ns() > deadline:
-            raise TimeoutError(f"after {timeout:.0f} s still no {what}")
-        sleep(0.05)
-    return value
-
-
-@dataclass
-class Engine:
-    """A configuration of one engine, and the engine itself once it is started."""
-
-    folder: Path
-    name: str
-    config: Path
-    process: subprocess.Popen[str] | None = None
-
-    @property
-    def summary_file(self) -> Path:
-        return self.folder / "summary.json"
-
-    def start(self, *arguments: str) -> None:
-        """`bot4 run` in the background."""
-        self.process = subprocess.Popen(
-            [*BOT4, "run", "--config", str(self.config), "--summary", str(self.summary_file), *arguments],
-            cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-
-    def run(self, *arguments: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
-        """`bot4 run` to its end."""
-        return bot4(
-            "run", "--config", str(self.config), "--summary", str(self.summary_file), *arguments, timeout=timeout
-        )
-
-    def status(self) -> dict[str, Any] | None:
-        """`bot4 status --json`, None while nothing runs."""
-        result = bot4("status", "--json", "--config", str(self.config))
-        return json.loads(result.stdout) if result.returncode == 0 else None
-
-    def wait_trading(self, orders: int = 8) -> dict[str, Any]:
-        """Wait until orders were acknowledged; the status then."""
-
-        def trading() -> dict[str, Any] | None:
-            assert self.process is not None
-            if self.process.poll() is not None:
-                raise AssertionError(f"the engine ended early: {self.process.communicate()}")
-            status = self.status()
-            return status if status and status["orders"]["acked"] >= orders else None
-
-        return wait_until(trading, 90, "orders")
-
-    def finish(self, signum: int | None = signal.SIGINT, timeout: float = 60) -> tuple[int, str, str]:
-        """Send a signal (None: just wait) and wait for the end; exit code, output, errors."""
-        assert self.process is not None
-        if signum is not None:
-            self.process.send_signal(signum)
-        out, err = self.process.communicate(timeout=timeout)
-        return self.process.returncode, out, err
-
-    def summary(self) -> dict[str, Any]:
-        return json.loads(self.summary_file.read_text())
-
-    def kill(self) -> None:
-        """Whatever happens in a test, nothing of it runs on."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate()
-
-
-def toml_of(tables: dict[str, dict[str, Any]]) -> str:
-    """A small TOML text; values in JSON's notation, which TOML shares for what is used here."""
-    lines = []
-    for table, values in tables.items():
-        lines.append(f"[{table}]")
-        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    return "\n".join(lines) + "\n"
-
-
-@contextlib.contextmanager
-def engine(folder: Path, **tables: dict[str, Any]) -> Iterator[Engine]:
-    """An engine with a configuration of its own."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    tables.setdefault("engine", {})
-    tables["engine"] = {"name": name, "data_folder": str(folder / "var"), "status_every_s": 1.0, **tables["engine"]}
-    config = folder / f"{name}.toml"
-    config.write_text(toml_of(tables))
-    made = Engine(folder, name, config)
-    try:
-        yield made
-    finally:
-        made.kill()
-
-
-class Venue:
-    """`bot4 venue --json` as a process, with a ccxt client of its own."""
-
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        config = folder / "venue.toml"
-        config.write_text(toml_of({"embedded": settings}))
-        self._process = subprocess.Popen(
-            [*BOT4, "venue", "--json", "--config", str(config)], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None
-        self.address = json.loads(self._process.stdout.readline())
-        self.credentials = folder / "credentials.toml"
-        descriptor = os.open(self.credentials, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f'api_key = "{self.address["api_key"]}"\nsecret = "{self.address["secret"]}"\n')
-
-    @property
-    def connection(self) -> dict[str, Any]:
-        """The [venue] table of an engine that trades here."""
-        return {
-            "embedded": False, "rest_url": self.address["rest_url"], "ws_url": self.address["ws_url"],
-            "credentials_file": str(self.credentials),
-        }
+class Venue(session.Venue):
+    """A venue process with a client of its own."""
 
     def client(self) -> ccxt.binanceusdm:
         """A stock ccxt client on this venue."""
-
-        class Address:
-            rest_url = self.address["rest_url"]
-            api_key = self.address["api_key"]
-            secret = self.address["secret"]
-
-        return ccxt_client(Address())
-
-    def state(self) -> dict[str, Any]:
-        """Ground truth."""
-        return requests.get(self.address["rest_url"] + "/bot4/state", timeout=10).json()
-
-    def fault(self, **request: Any) -> None:
-        """Order a fault."""
-        answer = requests.post(self.address["rest_url"] + "/bot4/faults", json=request, timeout=10)
-        assert answer.status_code == 200, answer.text
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.communicate(timeout=15)
+        return ccxt_client(SimpleNamespace(**self.address))
 
 
 @contextlib.contextmanager

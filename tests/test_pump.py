@@ -753,7 +753,8 @@ def test_killed_at_any_instant_every_record_comes_out_once(
                 ends_ns = python_monotonic_ns() + int(dice.uniform(0.0, 8.0) * 1e6)
                 if kills == 30:
                     ends_ns += 10**12  # the last one may finish
-            fed += b.feed(whole[fed : fed + dice.randint(1, 40)])
+            allowed = (kills + 1) * len(whole) // 8  # one life does not see all of them, however fast it is
+            fed += b.feed(whole[fed : min(fed + dice.randint(1, 40), allowed)])
             take_all()
             assert all(sum(map(len, parts)) <= total for parts, total in zip(got, totals, strict=True))
             if python_monotonic_ns() > ends_ns:
@@ -765,6 +766,6 @@ def test_killed_at_any_instant_every_record_comes_out_once(
         if child:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-    assert kills > 2
+    assert kills >= 7
     for route in range(outputs):
         assert np.concatenate(got[route]).tobytes() == expected(route).tobytes()

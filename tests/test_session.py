@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson
@@ -18,7 +17,7 @@ from engine.records import ORDER, REPORT, SOURCE_FILLS, Flag, ReportKind, Side
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry, read_stream
 from procs.journal.writer import JournalWriter
-from tests.engine_session import Engine, Venue, bot4, engine, leftovers, venue, wait_until
+from tests.engine_session import Engine, Venue, bot4, engine, leftovers, replay, venue, wait_until
 
 pytestmark = pytest.mark.session
 
@@ -129,12 +128,6 @@ def test_latency_of_every_hop_is_there(session: Session) -> None:
     latency, sent = session.summary["latency_us"], session.summary["orders"]["sent"]
     assert latency["wire"]["count"] == latency["frame_wire"]["count"] == sent
     assert latency["wire"]["p50"] < latency["frame_wire"]["p50"]
-
-
-def replay(folder: Path, *arguments: str) -> dict[str, Any]:
-    result = bot4("replay", str(folder), "--json", *arguments)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
 
 
 @pytest.mark.parametrize("placement", ["fused", "auto"])

@@ -15,8 +15,7 @@ import pytest
 
 from procs.table import PROCESSES
 from shm.clock import sleep
-from tests.engine_session import PROJECT_ROOT, Engine, bot4, engine, leftovers, venue, wait_until
-from tests.test_session import replay
+from tests.engine_session import PROJECT_ROOT, Engine, bot4, engine, leftovers, replay, venue, wait_until
 
 pytestmark = pytest.mark.session
 

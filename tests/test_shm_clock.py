@@ -17,7 +17,7 @@ from shm.clock import (
     sleep,
     wall_ns,
 )
-from tests.shm_helpers import Fork
+from tools.soak.forks import Fork
 
 
 @numba.njit(nogil=True)

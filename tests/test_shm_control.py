@@ -25,7 +25,8 @@ from shm.control import (
     tripped_sources,
 )
 from shm.segment import SegmentError
-from tests.shm_helpers import DIGEST, Fork, fresh_instance
+from tests.shm_helpers import DIGEST, fresh_instance
+from tools.soak.forks import Fork
 
 
 @pytest.fixture

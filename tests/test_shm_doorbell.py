@@ -14,7 +14,8 @@ from shm.atomics import cpu_pause, load_acquire, load_relaxed, store_relaxed, st
 from shm.clock import monotonic_ns, python_monotonic_ns, sleep
 from shm.doorbell import MAX_WAIT_NS, Doorbell, cancel_wait, commit_wait, prepare_wait, ring_bell
 from shm.segment import Segment, layout_hash
-from tests.shm_helpers import DIGEST, Fork, fresh_instance
+from tests.shm_helpers import DIGEST, fresh_instance
+from tools.soak.forks import Fork
 
 HAND_OFFS = 100_000
 MILLISECOND_NS = 1_000_000

@@ -24,8 +24,10 @@ from shm.memory import copy_bytes
 from shm.ring import Ring, RingError
 from shm.segment import SegmentError
 from tests.compiled_paths import paths, plain_build
-from tests.shm_helpers import DIGEST, Fork, fresh_instance
-from tests.test_shm_ring import RECORD, fill, intact, numbered
+from tests.shm_helpers import DIGEST, fresh_instance
+from tests.test_shm_ring import numbered
+from tools.soak.forks import Fork
+from tools.soak.ring_exchange import RECORD, fill, intact
 
 DEADLINE_S = 40.0
 

@@ -15,7 +15,8 @@ import pytest
 
 from shm.lease import Lease, LeaseHeld
 from shm.ring import Ring
-from tests.shm_helpers import DIGEST, Fork, fresh_instance
+from tests.shm_helpers import DIGEST, fresh_instance
+from tools.soak.forks import Fork
 
 ROOT = Path(__file__).resolve().parent.parent
 HOLDER = """

@@ -16,14 +16,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from shm import ring_kernels as kernels
 from shm.atomics import cpu_pause, fence_acquire, load_acquire, load_relaxed
 from shm.clock import monotonic_ns
-from shm.doorbell import cancel_wait, commit_wait, prepare_wait, ring_bell
 from shm.memory import copy_bytes
 from shm.ring import Ring, RingError
-from shm.segment import Segment, SegmentError, layout_hash, unlink_all
-from tests.shm_helpers import DIGEST, Fork, fresh_instance
+from shm.segment import SegmentError, unlink_all
+from tests.shm_helpers import DIGEST, fresh_instance
+from tools.soak.forks import Fork
+from tools.soak.ring_exchange import RECORD, exchange
 
 MACHINE_INSTANCE = f"test-{os.getpid()}-machine"
-RECORD = np.dtype([("sequence", "<i8"), ("words", "<i8", (6,)), ("check", "<i8")], align=True)
 
 
 @pytest.fixture
@@ -302,140 +302,6 @@ TestRingMachine.settings = settings(
 # --- two processes --------------------------------------------------------------------------------------
 
 RECORDS = 1_500_000
-DEADLINE_NS = 40_000_000_000
-
-
-@numba.njit(nogil=True)
-def mix(x):
-    """A 64-bit number in which every bit depends on x (splitmix64's finaliser)."""
-    z = np.uint64(x) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.int64(z ^ (z >> np.uint64(31)))
-
-
-@numba.njit(nogil=True)
-def fill(words, at, sequence):
-    """One 64-byte record: sequence, six words of noise, their exclusive or."""
-    words[at] = sequence
-    check = sequence
-    for k in range(1, 7):
-        words[at + k] = mix(sequence * 8 + k)
-        check ^= words[at + k]
-    words[at + 7] = check
-
-
-@numba.njit(nogil=True)
-def intact(words, at, sequence):
-    if words[at] != sequence:
-        return False
-    check = sequence
-    for k in range(1, 7):
-        if words[at + k] != mix(sequence * 8 + k):
-            return False
-        check ^= words[at + k]
-    return words[at + 7] == check
-
-
-@numba.njit(nogil=True)
-def produce(control, local, slots, slot_words, bells, scratch, scratch_words, total, corrupt):
-    """Publish `total` records in batches of varying size, one half written in place; 0 when done."""
-    deadline = monotonic_ns() + DEADLINE_NS
-    done = 0
-    while done < total:
-        batch = min(1 + mix(done) % 64 + 63, total - done)
-        if kernels.producer_room(control, local, batch) < batch:
-            if monotonic_ns() > deadline:
-                return 1
-            seen = prepare_wait(bells, 2)
-            if kernels.producer_room(control, local, batch) < batch:
-                commit_wait(bells, 2, seen, 10_000_000)
-            else:
-                cancel_wait(bells, 2)
-            continue
-        kernels.producer_claim(control, local, batch)
-        if batch % 2:
-            for k in range(batch):
-                fill(scratch_words, 8 * k, done + k)
-            kernels.producer_write(local, slots, 0, scratch, 0, batch)
-        else:
-            batch = kernels.producer_run(local, batch)
-            first = kernels.producer_slot(local)
-            for k in range(batch):
-                fill(slot_words, 8 * (first + k), done + k)
-        if done <= corrupt < done + batch:
-            slot_words[8 * ((local[kernels.CURSOR] + corrupt - done) & local[kernels.MASK]) + 3] ^= 1 << 40
-        kernels.producer_publish(control, local, batch)
-        ring_bell(bells, 0)
-        done += batch
-    return 0
-
-
-@numba.njit(nogil=True)
-def consume(control, local, slots, slot_words, bells, scratch, scratch_words, total):
-    """Check `total` records, one half read in place; returns how many were bad, -1 when time was up."""
-    deadline = monotonic_ns() + DEADLINE_NS
-    done = 0
-    bad = 0
-    while done < total:
-        ready = kernels.consumer_ready(control, local, 1)
-        if ready == 0:
-            if monotonic_ns() > deadline:
-                return -1
-            seen = prepare_wait(bells, 0)
-            if kernels.consumer_ready(control, local, 1) == 0:
-                commit_wait(bells, 0, seen, 10_000_000)
-            else:
-                cancel_wait(bells, 0)
-            continue
-        batch = min(ready, 128)
-        if done % 2:
-            kernels.consumer_read(local, slots, 0, scratch, 0, batch)
-            for k in range(batch):
-                bad += not intact(scratch_words, 8 * k, done + k)
-        else:
-            batch = kernels.consumer_run(local, batch)
-            first = kernels.consumer_slot(local)
-            for k in range(batch):
-                bad += not intact(slot_words, 8 * (first + k), done + k)
-        kernels.consumer_advance(local, batch)
-        kernels.consumer_release(control, local)
-        ring_bell(bells, 2)
-        done += batch
-    return bad
-
-
-def exchange(instance: str, total: int, corrupt: int = -1, capacity: int = 1024) -> tuple[int, int]:
-    """Run both loops in two processes; returns (the producer's exit status, bad records)."""
-    ring = make(instance, capacity)
-    bell_segment = Segment.create(
-        "bells", 64, layout_hash=layout_hash(np.dtype(np.int32), 16), record_size=4, capacity=16,
-        instance=instance, kernel_digest=DIGEST,
-    )  # fmt: skip
-    bells = bell_segment.array(np.int32, 0, 16)
-    scratch = np.zeros(128 * 64, np.uint8)
-    words = scratch.view(np.int64)
-
-    def run_producer(wanted: int) -> int:
-        mine = attach(instance, capacity)
-        slot_words = mine.slots.view(np.int64)
-        return produce(
-            mine.control, mine.producer, mine.slots, slot_words, bells, scratch, words, wanted, corrupt
-        )
-
-    def run_consumer(wanted: int) -> int:
-        slot_words = ring.slots.view(np.int64)
-        return consume(ring.control, ring.consumer, ring.slots, slot_words, bells, scratch, words, wanted)
-
-    run_producer(0)  # compile before the fork
-    run_consumer(0)
-    child = Fork(lambda: run_producer(total))
-    bad = run_consumer(total)
-    status = child.join()
-    assert (ring.produced, ring.consumed, ring.in_flight) == (total, total, 0)
-    ring.unlink()
-    bell_segment.unlink()
-    return status, bad
 
 
 def test_two_processes_exchange_records_intact_and_in_order(instance: str) -> None:

@@ -26,7 +26,8 @@ from shm.segment import (
     segment_name,
     unlink_all,
 )
-from tests.shm_helpers import DIGEST, Fork, fresh_instance
+from tests.shm_helpers import DIGEST, fresh_instance
+from tools.soak.forks import Fork
 
 RECORD = np.dtype([("price", "<i8"), ("size", "<i8")], align=True)
 LAYOUT = layout_hash(RECORD, 64)

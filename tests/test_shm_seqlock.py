@@ -24,7 +24,8 @@ from shm.clock import monotonic_ns
 from shm.segment import Segment, layout_hash
 from shm.seqlock import BLOCK_ALIGNMENT, PAYLOAD, SEQUENCE, Seqlock, seqlock_bytes, seqlock_read, seqlock_write
 from tests.compiled_paths import paths, plain_build
-from tests.shm_helpers import DIGEST, Fork, fresh_instance
+from tests.shm_helpers import DIGEST, fresh_instance
+from tools.soak.forks import Fork
 
 POSITION = np.dtype([("instrument", "<i4"), ("side", "i1"), ("size", "<i8"), ("cash", "<i8", (3,))], align=True)
 WORDS = types.int64[::1]

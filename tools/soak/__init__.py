@@ -1,0 +1,1 @@
+"""Long suites that cumulate: kills, hostile sessions, rings, resources (`make soak HOURS=1`)."""

@@ -1,0 +1,205 @@
+"""Every process of a session is killed, and stopped and continued, at random moments under load.
+
+One piece is one session on a venue of its own that outlives it. Each role is met once with SIGKILL and once with
+SIGSTOP, in an order and at moments drawn from the seed. After each the engine must be back in service within five
+seconds. At the end the launcher is killed too; the session is then ended through its supervisor. What must hold then:
+every record accounted for, the ledger equal to the venue's, each fill once, and a replay of the journal with the same
+decision hash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from procs.attach import attach
+from procs.embedded.mix import Draws
+from procs.table import PROCESSES, Role
+from shm.clock import python_monotonic_ns, sleep
+from shm.control import Readiness
+from tools.soak.session import Engine, SessionError, Venue, engine, leftovers, replay, venue, wait_until
+from tools.soak.tally import Piece
+
+IN_SERVICE_S = 5.0
+_GIVE_UP_S = 40.0
+_STALL_S = 2.0
+_ORDERS_BEFORE = 8
+ROLES = [process.role.label for process in PROCESSES]
+VICTIMS = [*ROLES, "supervisor", "launcher"]
+SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}
+# Nobody watches these: the kill switch waits for the venue in its own loop, the other two have nobody above them.
+_NEVER_REPLACED_WHEN_STOPPED = ("killswitch", "supervisor", "launcher")
+# Three times the default flow.
+LOAD = {
+    "btcusdt": {"limit_rate": 330.0, "market_rate": 24.0}, "ethusdt": {"limit_rate": 270.0, "market_rate": 21.0},
+    "weight_limit_1m": 100_000, "order_limit_10s": 3_000, "order_limit_1m": 12_000,
+}
+SETTINGS = {"stall_s": _STALL_S, "deaths_to_stop": 1000}
+
+
+class Watch:
+    """What a session's shared memory says of it, read from outside."""
+
+    def __init__(self, made: Engine) -> None:
+        self._made = made
+        self._mapping = attach(made.name)
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._mapping.close()
+
+    def pid(self, victim: str) -> int:
+        """Of a role, the supervisor or the launcher."""
+        if victim == "launcher":
+            return self._made.launcher.pid
+        if victim == "supervisor":
+            return int(self._mapping.control.supervisor_pid)
+        return int(self._mapping.control.pid(Role[victim.upper()]))
+
+    def acked(self) -> int:
+        """Orders that the venue has confirmed so far."""
+        return int(self._mapping.state(Role.EXECUTION)["orders"]["acked"][0])
+
+    def ready(self) -> bool:
+        """Whether every process is there and says that it is ready."""
+        control = self._mapping.control
+        return _alive(control.supervisor_pid) and all(
+            control.readiness(process.role) == Readiness.READY and _alive(control.pid(process.role))
+            for process in PROCESSES
+        )
+
+    def wait_in_service(self, began: int, replaced: Callable[[], bool]) -> float | None:
+        """Seconds from `began` until the victim is replaced, all are ready and orders flow; None: not in 40 s."""
+
+        def seconds() -> float:
+            return (python_monotonic_ns() - began) / 1e9
+
+        while not (replaced() and self.ready()):
+            if seconds() > _GIVE_UP_S:
+                return None
+            sleep(0.01)
+        before = self.acked()
+        while self.acked() == before:
+            if seconds() > _GIVE_UP_S:
+                return None
+            sleep(0.01)
+        return seconds()
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs or is stopped; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def strike(watch: Watch, victim: str, name: str, draws: Draws) -> float | None:
+    """One signal to one process; seconds until the engine was in service again, None when it was not.
+
+    A stopped process is continued after a while that may be too long for the supervisor's patience; then it is killed
+    and replaced, and the time counts from the signal. Else it counts from the moment at which it went on.
+    """
+    pid = watch.pid(victim)
+    began = python_monotonic_ns()
+    os.kill(pid, SIGNALS[name])
+    if name == "SIGKILL":
+        return watch.wait_in_service(began, lambda: victim == "launcher" or watch.pid(victim) not in (0, pid))
+    longest = 1.0 if victim in _NEVER_REPLACED_WHEN_STOPPED else 2 * _STALL_S
+    end = python_monotonic_ns() + int((0.05 + draws.uniform() * longest) * 1e9)
+    while python_monotonic_ns() < end and _alive(pid):
+        sleep(0.01)
+    if _alive(pid):
+        with contextlib.suppress(ProcessLookupError):  # it was given up and killed just now
+            os.kill(pid, signal.SIGCONT)
+            began = python_monotonic_ns()
+    return watch.wait_in_service(began, lambda: _alive(watch.pid(victim)))
+
+
+def plan_of(seed: int) -> list[tuple[str, str]]:
+    """(victim, signal) in the order of a seed; the launcher's death comes last: nobody could start it again."""
+    draws = Draws(seed, 0)
+    todo = [(victim, name) for victim in VICTIMS for name in SIGNALS if (victim, name) != ("launcher", "SIGKILL")]
+    shuffled = []
+    while todo:
+        shuffled.append(todo.pop(draws.whole(0, len(todo) - 1)))
+    return [*shuffled, ("launcher", "SIGKILL")]
+
+
+def run_kills(piece: Piece) -> None:
+    """One session with every signal to every process."""
+    draws = Draws(piece.seed, 1)
+    with (
+        venue(piece.folder, seed=piece.seed + 1, **LOAD) as place,
+        engine(piece.folder, venue=place.connection, engine=SETTINGS) as made,
+    ):
+        made.start()
+        made.wait_trading(_ORDERS_BEFORE)
+        watch = Watch(made)
+        try:
+            killed = _strike_all(piece, watch, draws)
+            supervisor = watch.pid("supervisor")
+        finally:
+            watch.close()
+        os.kill(supervisor, signal.SIGINT)
+        _, out, err = made.finish(signum=None, timeout=90)
+        wait_until(lambda: not _alive(supervisor), 20, "end of the supervisor")
+        if not made.summary_file.exists():
+            raise SessionError(f"the session left no summary: {out[-2000:]} {err[-2000:]}")
+        summary = made.summary()
+        for text in faults_of(summary, place, killed.get("ingestion", 0)):
+            piece.hold(False, text)
+        piece.hold(leftovers(made.name) == [], f"left behind: {leftovers(made.name)}")
+        piece.count("sessions")
+        piece.count("frames", summary["market"]["frames"])
+        piece.count("orders", summary["orders"]["sent"])
+        piece.count("fills", summary["fills"])
+
+
+def _strike_all(piece: Piece, watch: Watch, draws: Draws) -> dict[str, int]:
+    """All strikes of the piece's plan; how many processes of each role were replaced."""
+    replaced: dict[str, int] = {}
+    for victim, name in plan_of(piece.seed):
+        sleep(0.1 + 1.4 * draws.uniform())
+        before = watch.pid(victim)
+        seconds = strike(watch, victim, name, draws)
+        if seconds is None:
+            raise SessionError(f"{name} to {victim}: not in service again after {_GIVE_UP_S:.0f} s")
+        replaced[victim] = replaced.get(victim, 0) + (watch.pid(victim) != before)
+        piece.count(f"{victim} {name}")
+        piece.measure(f"seconds {victim} {name}", seconds)
+        piece.note(f"{name} to {victim}: in service after {seconds:.2f} s")
+        piece.hold(seconds <= IN_SERVICE_S, f"{name} to {victim}: {seconds:.1f} s until it was in service again")
+    return replaced
+
+
+def faults_of(summary: dict[str, Any], place: Venue, ingestion_deaths: int) -> list[str]:
+    """What a session that has ended has broken of its promises, its replay included."""
+    truth = place.state()
+    again = replay(Path(summary["engine"]["folder"]))
+    promises = {
+        f"the session failed: {summary['engine']['failure']}": not summary["engine"]["failure"],
+        f"{summary['unaccounted']} records are unaccounted for": summary["unaccounted"] == 0,
+        "the ledger does not equal the venue's account": summary["ledger_matches_venue"] is True,
+        f"{len(truth['open_orders'])} orders rest at the venue": truth["open_orders"] == [],
+        f"{summary['fills']} fills, {truth['fill_count']} at the venue": summary["fills"] == truth["fill_count"],
+        f"positions {summary['positions']}, at the venue {truth['positions']}": all(
+            float(size) == float(truth["positions"][symbol]["size"]) for symbol, size in summary["positions"].items()
+        ),
+        f"{summary['orders']['illegal_transitions']} illegal transitions of orders": (
+            summary["orders"]["illegal_transitions"] == 0
+        ),
+        f"{summary['market']['gaps']} gaps after {ingestion_deaths} deaths of ingestion": (
+            summary["market"]["gaps"] >= ingestion_deaths
+        ),
+        f"decision hash {summary['decision_hash']}, of its replay {again['decision_hash']}": (
+            again["decision_hash"] == summary["decision_hash"]
+        ),
+        f"{summary['fills']} fills, {again['fills']} in the replay": again["fills"] == summary["fills"],
+        "no order was ever sent": summary["orders"]["sent"] > 0,
+    }
+    return [text for text, kept in promises.items() if not kept]

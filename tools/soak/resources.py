@@ -1,0 +1,155 @@
+"""Whether a session that goes on and on needs more and more: memory and descriptors of every process.
+
+One piece is one undisturbed session of up to half an hour under load. Memory is sampled every two seconds after a
+warm-up; its slope is fitted by least squares to means of blocks, so that what is uncertain about it is not
+understated by samples that resemble their neighbours. What a process holds privately (RssAnon) must not grow; the
+resident size with shared pages is printed beside it, as it grows until every ring has been walked through once. The
+number of descriptors must be at its end what it was at its beginning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from procs.attach import attach
+from procs.table import PROCESSES
+from shm.clock import python_monotonic_ns, sleep
+from tools.soak.kills import LOAD
+from tools.soak.session import Engine, engine, venue, wait_until
+from tools.soak.tally import Piece
+
+LONGEST_S = 1800.0
+_SAMPLE_S = 2.0
+_WARM_UP_SHARE = 0.15
+_BLOCKS = 12
+_MOST_MB_PER_HOUR = 1.0  # of private memory, beyond twice the uncertainty
+_MB = 1 << 20
+# Small rings, so that all their pages are touched during the warm-up.
+_BUDGET_MIB = 48
+
+
+@dataclass
+class Samples:
+    """What was seen of one process."""
+
+    seconds: list[float] = field(default_factory=list)
+    private_mb: list[float] = field(default_factory=list)
+    resident_mb: list[float] = field(default_factory=list)
+    descriptors: list[int] = field(default_factory=list)
+
+
+def slope(times: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """(slope, standard error) of a least-squares line through the means of _BLOCKS blocks; per unit of time.
+
+    Raises ValueError with fewer samples than blocks.
+    """
+    size = len(times) // _BLOCKS
+    if size == 0:
+        raise ValueError(f"{len(times)} samples; at least {_BLOCKS} are needed")
+    starts = range(len(times) - size * _BLOCKS, len(times), size)
+    xs = [sum(times[at : at + size]) / size for at in starts]
+    ys = [sum(values[at : at + size]) / size for at in starts]
+    mean_x, mean_y = sum(xs) / _BLOCKS, sum(ys) / _BLOCKS
+    spread = sum((x - mean_x) ** 2 for x in xs)
+    line = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread
+    rest = sum((y - mean_y - line * (x - mean_x)) ** 2 for x, y in zip(xs, ys, strict=True))
+    return line, math.sqrt(rest / (_BLOCKS - 2) / spread)
+
+
+def private_mb(pid: int) -> tuple[float, float]:
+    """(RssAnon, VmRSS) of a process in MB. Raises OSError when it is gone."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    anonymous, resident = (int(fields[name].split()[0]) / 1024 for name in ("RssAnon", "VmRSS"))
+    return anonymous, resident
+
+
+def processes_of(made: Engine) -> dict[str, int]:
+    """Pids by name: roles, supervisor, launcher, and what else descends from the launcher."""
+    mapping = attach(made.name)
+    control = mapping.control
+    pids = {process.role.label: control.pid(process.role) for process in PROCESSES}
+    pids |= {"supervisor": control.supervisor_pid, "launcher": made.launcher.pid}
+    mapping.close()
+    for child in psutil.Process(made.launcher.pid).children(recursive=True):
+        if child.pid not in pids.values():
+            pids[f"child {child.pid}"] = child.pid
+    return pids
+
+
+def run_resources(piece: Piece) -> None:
+    """One long session; slopes of memory, numbers of descriptors, and how long the start took."""
+    seconds = min(LONGEST_S, piece.seconds)
+    settings = {"memory_budget_mib": _BUDGET_MIB}
+    with (
+        venue(piece.folder, seed=piece.seed + 1, **LOAD) as place,
+        engine(piece.folder, venue=place.connection, engine=settings) as made,
+    ):
+        began = python_monotonic_ns()
+        made.start()
+        piece.measure("start to first event s", _first_event_s(made, began))
+        made.wait_trading()
+        pids = processes_of(made)
+        seen = _sample(pids, seconds)
+        piece.hold(processes_of(made) == pids, "a process was replaced in an undisturbed session")
+        code, out, err = made.finish()
+        piece.hold(code == 0, f"the session ended with exit code {code}: {out[-1000:]} {err[-1000:]}")
+        _judge(piece, seen)
+        piece.count("minutes", seconds / 60)
+
+
+def _first_event_s(made: Engine, began: int) -> float:
+    """Seconds from `bot4 run` to the first event in the market ring."""
+
+    def events() -> bool:
+        try:
+            mapping = attach(made.name)
+        except LookupError:
+            return False
+        try:
+            return mapping.ring("market").produced > 0
+        finally:
+            mapping.close()
+
+    wait_until(events, 60, "market event")
+    return (python_monotonic_ns() - began) / 1e9
+
+
+def _sample(pids: dict[str, int], seconds: float) -> dict[str, Samples]:
+    """Look at every process every two seconds, after the warm-up."""
+    sleep(seconds * _WARM_UP_SHARE)
+    seen = {name: Samples() for name in pids}
+    began = python_monotonic_ns()
+    while (at := (python_monotonic_ns() - began) / 1e9) < seconds * (1 - _WARM_UP_SHARE):
+        for name, pid in pids.items():
+            samples = seen[name]
+            private, resident = private_mb(pid)
+            samples.seconds.append(at)
+            samples.private_mb.append(private)
+            samples.resident_mb.append(resident)
+            samples.descriptors.append(psutil.Process(pid).num_fds())
+        sleep(_SAMPLE_S)
+    return seen
+
+
+def _judge(piece: Piece, seen: dict[str, Samples]) -> None:
+    for name, samples in seen.items():
+        hours = [at / 3600 for at in samples.seconds]
+        private, error = slope(hours, samples.private_mb)
+        resident, resident_error = slope(hours, samples.resident_mb)
+        first, last = samples.descriptors[0], samples.descriptors[-1]
+        piece.note(
+            f"{name}: private {samples.private_mb[-1]:.1f} MB, {private:+.3f} ± {error:.3f} MB/h; resident "
+            f"{samples.resident_mb[-1]:.1f} MB, {resident:+.2f} ± {resident_error:.2f} MB/h; {first} -> {last} "
+            f"descriptors, {max(samples.descriptors)} at the most"
+        )
+        piece.measure(f"MB/h {name}", private)
+        piece.hold(
+            private - 2 * error <= _MOST_MB_PER_HOUR,
+            f"{name}: private memory grows by {private:.2f} ± {error:.2f} MB/h",
+        )
+        piece.hold(last <= first, f"{name}: {first} descriptors at the beginning, {last} at the end")

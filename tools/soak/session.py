@@ -1,0 +1,224 @@
+"""Whole engines and venues as a person starts them: `bot4 run` and `bot4 venue` as processes of their own.
+
+The session tests and the long suites share this. Every engine has a name and a data folder of its own; when it is gone
+`leftovers(name)` must be empty. Nothing outlives the `with` that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from shm.clock import python_monotonic_ns, sleep
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
+BOT4 = [sys.executable, "-m", "tools.cli"]
+_numbers = itertools.count()
+
+
+class SessionError(RuntimeError):
+    """A session did not do what it must; the message has what the engine said."""
+
+
+def bot4(*arguments: str, timeout: float = 120, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    return subprocess.run(
+        [*BOT4, *arguments], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=timeout, check=False, **options
+    )
+
+
+def replay(folder: Path, *arguments: str) -> dict[str, Any]:
+    """The summary of a replay of a session's journal. Raises SessionError when the replay fails."""
+    result = bot4("replay", str(folder), "--json", *arguments, timeout=600)
+    if result.returncode != 0:
+        raise SessionError(f"the replay of {folder} ended with exit code {result.returncode}: {result.stderr}")
+    summary: dict[str, Any] = json.loads(result.stdout)
+    return summary
+
+
+def leftovers(name: str) -> list[str]:
+    """What an engine of that name has left in shared memory, and its processes that still run."""
+    files = [path.name for path in Path("/dev/shm").glob(f"bot4*{name}*")]
+    processes = []
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if f"{name}.toml" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+            processes.append(line)
+    return files + processes
+
+
+def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
+    """The condition's first true value. Raises TimeoutError naming what was waited for."""
+    deadline = python_monotonic_ns() + int(timeout * 1e9)
+    while not (value := condition()):
+        if python_monotonic_ns() > deadline:
+            raise TimeoutError(f"after {timeout:.0f} s still no {what}")
+        sleep(0.05)
+    return value
+
+
+@dataclass
+class Engine:
+    """A configuration of one engine, and the engine itself once it is started."""
+
+    folder: Path
+    name: str
+    config: Path
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def summary_file(self) -> Path:
+        """Where `bot4 run` writes its summary."""
+        return self.folder / "summary.json"
+
+    @property
+    def launcher(self) -> subprocess.Popen[str]:
+        """The process of `bot4 run`. Raises SessionError when it was never started."""
+        if self.process is None:
+            raise SessionError(f"{self.name} was not started")
+        return self.process
+
+    def start(self, *arguments: str) -> None:
+        """`bot4 run` in the background."""
+        self.process = subprocess.Popen(
+            [*BOT4, "run", "--config", str(self.config), "--summary", str(self.summary_file), *arguments],
+            cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+
+    def run(self, *arguments: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+        """`bot4 run` to its end."""
+        return bot4(
+            "run", "--config", str(self.config), "--summary", str(self.summary_file), *arguments, timeout=timeout
+        )
+
+    def status(self) -> dict[str, Any] | None:
+        """`bot4 status --json`, None while nothing runs."""
+        result = bot4("status", "--json", "--config", str(self.config))
+        return json.loads(result.stdout) if result.returncode == 0 else None
+
+    def wait_trading(self, orders: int = 8) -> dict[str, Any]:
+        """Wait until orders were acknowledged; the status then. Raises SessionError when the engine ends."""
+
+        def trading() -> dict[str, Any] | None:
+            if self.launcher.poll() is not None:
+                raise SessionError(f"the engine ended early: {self.launcher.communicate()}")
+            status = self.status()
+            return status if status and status["orders"]["acked"] >= orders else None
+
+        return dict(wait_until(trading, 90, "orders"))
+
+    def finish(self, signum: int | None = signal.SIGINT, timeout: float = 60) -> tuple[int, str, str]:
+        """Send a signal (None: just wait) and wait for the end; exit code, output, errors."""
+        if signum is not None:
+            self.launcher.send_signal(signum)
+        out, err = self.launcher.communicate(timeout=timeout)
+        return self.launcher.returncode, out, err
+
+    def summary(self) -> dict[str, Any]:
+        """The summary that the session has left."""
+        content: dict[str, Any] = json.loads(self.summary_file.read_text())
+        return content
+
+    def kill(self) -> None:
+        """Whatever happens, nothing of it runs on."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+
+def toml_of(tables: dict[str, dict[str, Any]]) -> str:
+    """A small TOML text; values in JSON's notation, which TOML shares for what is used here."""
+    lines = []
+    for table, values in tables.items():
+        lines.append(f"[{table}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+        inner = {f"{table}.{key}": value for key, value in values.items() if isinstance(value, dict)}
+        lines.append(toml_of(inner))
+    return "\n".join(lines) + "\n"
+
+
+@contextlib.contextmanager
+def engine(folder: Path, **tables: dict[str, Any]) -> Iterator[Engine]:
+    """An engine with a configuration of its own."""
+    name = f"test-{os.getpid():x}-{next(_numbers):03d}"
+    tables.setdefault("engine", {})
+    tables["engine"] = {"name": name, "data_folder": str(folder / "var"), "status_every_s": 1.0, **tables["engine"]}
+    config = folder / f"{name}.toml"
+    config.write_text(toml_of(tables))
+    made = Engine(folder, name, config)
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+class Venue:
+    """`bot4 venue --json` as a process."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        config = folder / "venue.toml"
+        config.write_text(toml_of({"embedded": settings}))
+        self.process = subprocess.Popen(
+            [*BOT4, "venue", "--json", "--config", str(config)], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True
+        )
+        line = self.process.stdout.readline() if self.process.stdout else ""
+        if not line:
+            raise SessionError(f"the venue ended with exit code {self.process.wait()} before it was ready")
+        self.address = json.loads(line)
+        self.credentials = folder / "credentials.toml"
+        descriptor = os.open(self.credentials, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f'api_key = "{self.address["api_key"]}"\nsecret = "{self.address["secret"]}"\n')
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """The [venue] table of an engine that trades here."""
+        return {
+            "embedded": False, "rest_url": self.address["rest_url"], "ws_url": self.address["ws_url"],
+            "credentials_file": str(self.credentials),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Ground truth."""
+        return self._request("GET", "/bot4/state")
+
+    def fault(self, **request: Any) -> dict[str, Any]:
+        """Order a fault, or a mix of them. Raises HTTPError when the venue does not know it."""
+        return self._request("POST", "/bot4/faults", json.dumps(request).encode())
+
+    def heal(self) -> None:
+        """No more faults."""
+        self._request("DELETE", "/bot4/faults")
+
+    def _request(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        request = urllib.request.Request(self.address["rest_url"] + path, body, method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            content: dict[str, Any] = json.loads(answer.read())
+            return content
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.communicate(timeout=15)
+
+
+@contextlib.contextmanager
+def venue(folder: Path, **settings: Any) -> Iterator[Venue]:
+    """A venue process."""
+    made = Venue(folder, **settings)
+    try:
+        yield made
+    finally:
+        made.stop()

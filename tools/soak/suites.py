@@ -1,0 +1,32 @@
+"""The long suites: one line each. A suite is a function that is given a Piece and tells it what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tools.soak.crash_points import run_crash_points
+from tools.soak.kills import SIGNALS, VICTIMS, run_kills
+from tools.soak.resources import run_resources
+from tools.soak.ring_exchange import RECORDS, run_rings
+from tools.soak.tally import Piece
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A line of the table."""
+
+    name: str
+    run: Callable[[Piece], None]
+    least_s: float  # with less time left no piece is begun
+    goals: dict[str, int] = field(default_factory=dict)  # counts that are wanted, all pieces together
+    once: bool = False  # one piece a call: it takes what time there is
+
+
+SUITES = (
+    Suite("kills", run_kills, 240, {f"{victim} {name}": 20 for victim in VICTIMS for name in SIGNALS}),
+    Suite("rings", run_rings, 60, {"records": RECORDS}),
+    Suite("crash_points", run_crash_points, 30, {"killed writer": 500, "killed reader": 500}),
+    Suite("resources", run_resources, 120, {"minutes": 30}, once=True),
+)
+BY_NAME = {suite.name: suite for suite in SUITES}
