@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: run test lint warm bench clean
+.PHONY: run test lint warm bench soak clean
 
 run: $(VENV)/kernels
 	@$(BIN)/bot4 run
@@ -24,6 +24,11 @@ bench: $(VENV)/kernels $(VENV)/peers
 	@failed=; for suite in $(SUITES); do $(BIN)/bot4 bench $$suite $(FULL) || failed="$$failed $$suite"; echo; done; \
 		test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
+# The long suites in turn, for so many hours; 0 shows what they have done so far.
+HOURS ?= 1
+soak: $(VENV)/kernels
+	@$(BIN)/python -m tools.soak --hours $(HOURS)
+
 # What the suites compare with; a suite says which peer it left out.
 $(VENV)/peers: $(VENV)/ready
 	@$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[bench]' \
@@ -39,9 +44,9 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 # One process compiles every kernel before any fleet starts; numba's index is not safe against two writers.
-$(VENV)/kernels: $(VENV)/ready $(shell find engine shm procs models tools/bench -name '*.py' 2>/dev/null)
+$(VENV)/kernels: $(VENV)/ready $(shell find engine shm procs models tools/bench tools/soak -name '*.py' 2>/dev/null)
 	@$(BIN)/python -m procs.warm
-	@$(BIN)/python -c 'import tools.bench.suites'
+	@$(BIN)/python -c 'import tools.bench.suites, tools.soak.suites'
 	@touch $@
 
 clean:

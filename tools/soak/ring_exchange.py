@@ -188,7 +188,7 @@ def exchange(
             ring.control, ring.consumer, ring.slots, ring.slots.view(np.int64), bells, scratch, words, total,
             deadline_ns,
         )
-        status = child.join(seconds)
+        status = child.join(seconds + 10)
         if bad >= 0 and (ring.produced, ring.consumed, ring.in_flight) != (total, total, 0):
             raise ValueError(f"{total} records exchanged; the cursors say {ring.produced} and {ring.consumed}")
     finally:

@@ -1,0 +1,156 @@
+"""The long suites: their tally survives a crash and adds up, a violation is told with its seed, and they can fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.kernel import PROJECT_ROOT
+from tools.soak import __main__ as command
+from tools.soak.kills import SIGNALS, VICTIMS, plan_of
+from tools.soak.resources import private_mb, slope
+from tools.soak.ring_exchange import exchange
+from tools.soak.suites import SUITES, Suite
+from tools.soak.tally import Piece, Tally, TallyError
+
+
+def ran(piece: Piece) -> None:
+    piece.count("turns", 2)
+    piece.measure("delay", 10.0 - piece.seed)
+
+
+def broken(piece: Piece) -> None:
+    piece.count("turns")
+    (piece.folder / "evidence").write_text("here")
+    piece.hold(piece.seed != 1, "one is not allowed")
+
+
+def raising(piece: Piece) -> None:
+    raise ValueError(f"nothing works with {piece.seed}")
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> None:
+    suites = (Suite("ran", ran, 0, {"turns": 6}), Suite("broken", broken, 0), Suite("raising", raising, 0, once=True))
+    monkeypatch.setattr(command, "SUITES", suites)
+    monkeypatch.setattr(command, "BY_NAME", {suite.name: suite for suite in suites})
+
+
+def run(folder: Path, hours: float) -> int:
+    return command.run_for(hours, folder, Tally(folder / "tally.json"))
+
+
+def test_pieces_in_turn_add_up_over_calls(
+    tmp_path: Path, table: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run(tmp_path, 0.05 / 3600)
+    seen = Tally(tmp_path / "tally.json")
+    second = run(tmp_path, 0.05 / 3600)
+    tally = Tally(tmp_path / "tally.json")
+    assert {name: record.pieces > seen.of(name).pieces for name, record in tally.records.items()} == {
+        "ran": True, "broken": True, "raising": True,
+    }
+    pieces = tally.of("ran").pieces
+    assert abs(pieces - tally.of("broken").pieces) <= 2  # in turn
+    assert tally.of("ran").counts == {"turns": 2 * pieces}
+    assert tally.of("ran").worst == {"delay": 10.0}
+    assert tally.of("raising").pieces == 2  # once a call
+    assert [entry["seed"] for entry in tally.of("broken").violations] == [1]
+    assert [entry["seed"] for entry in tally.of("raising").violations] == [0, 1]
+    assert first + second == tally.violations == 3
+    assert sum(tally.of("ran").codes.values()) == pieces
+    said = capsys.readouterr().out
+    assert "VIOLATION, seed 1: one is not allowed" in said
+    assert "again: python -m tools.soak --suite broken --seed 1" in said
+    assert "ValueError: nothing works with 0" in said
+    assert [path.name for path in tmp_path.glob("*-*")] and (tmp_path / "broken-1" / "evidence").exists()
+    assert not (tmp_path / "ran-0").exists()
+    report = "\n".join(tally.report({"ran": {"turns": 6}}))
+    assert f"{2 * pieces:,} of 6" in " ".join(report.split())
+    assert report.count("VIOLATION") == 3
+
+
+def test_a_tally_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tally = Tally(tmp_path / "tally.json")
+    tally.of("ran").pieces = 3
+    tally.save()
+    before = tally.path.read_bytes()
+    tally.of("ran").pieces = 4
+
+    def fail(descriptor: int) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="full"):
+        tally.save()
+    assert tally.path.read_bytes() == before
+    assert Tally(tally.path).of("ran").pieces == 3
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"version": 99, "last": "", "suites": {}}', '{"version": 1}'])
+def test_a_file_that_is_no_tally_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tally.json").write_text(content)
+    with pytest.raises(TallyError, match=r"tally\.json"):
+        Tally(tmp_path / "tally.json")
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """The real suites: none has time in a second; a report of nothing; one piece by its seed."""
+
+    def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tools.soak", "--folder", str(tmp_path), *arguments], cwd=PROJECT_ROOT,
+            capture_output=True, text=True, timeout=120, check=False,
+        )
+
+    done = soak("--hours", "0.0003")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(":")[0] for line in done.stdout.splitlines() if line[0] != " "] == [s.name for s in SUITES]
+    assert soak("--suite", "kills").returncode == 2
+    (tmp_path / "tally.json").write_text(json.dumps({
+        "version": 1, "last": "rings", "suites": {"rings": {"violations": [
+            {"seed": 7, "code": "abc", "what": "a record was lost", "again": "python -m tools.soak --suite rings"}
+        ]}},
+    }))
+    done = soak("--report")
+    assert done.returncode == 1
+    assert "VIOLATION seed 7, code abc: a record was lost" in done.stdout
+
+
+def test_every_seed_meets_every_process_with_every_signal() -> None:
+    everything = {(victim, name) for victim in VICTIMS for name in SIGNALS}
+    plans = [plan_of(seed) for seed in range(20)]
+    for plan in plans:
+        assert set(plan) == everything and len(plan) == len(everything)
+        assert plan[-1] == ("launcher", "SIGKILL")
+    assert plan_of(3) == plan_of(3)
+    assert len({tuple(plan) for plan in plans}) == 20
+
+
+def test_a_leak_shows_in_the_slope() -> None:
+    noise = [0.3 * ((7 * k) % 11 - 5) for k in range(600)]
+    hours = [2 * k / 3600 for k in range(600)]
+    flat, error = slope(hours, [50 + n for n in noise])
+    assert abs(flat) < 2 * error + 0.5
+    leaking, error = slope(hours, [50 + 6 * at + n for at, n in zip(hours, noise, strict=True)])
+    assert leaking - 2 * error > 4 and leaking + 2 * error < 8
+    with pytest.raises(ValueError, match="at least 12"):
+        slope(hours[:11], noise[:11])
+
+
+def test_memory_is_read_in_megabytes() -> None:
+    before, _ = private_mb(os.getpid())
+    held = bytearray(os.urandom(64 << 20))
+    after, resident = private_mb(os.getpid())
+    assert 55 < after - before < 80 and resident >= after
+    del held
+
+
+def test_an_exchange_that_does_not_end_is_told() -> None:
+    _, bad = exchange(f"test-soak-{os.getpid()}", 50_000_000, seconds=0.05)
+    assert bad == -1
