@@ -40,6 +40,9 @@ HOPS = {
 }
 
 
+PERCENTILE_KEYS = ("p50", "p99", "p99_9", "max")
+
+
 def machine_versions() -> dict[str, str]:
     """What a replay elsewhere would have to match."""
     return {
@@ -133,9 +136,7 @@ def latency_summary(histograms: dict[str, np.ndarray]) -> dict[str, dict[str, fl
     for hop, histogram in histograms.items():
         values = histogram_summary(histogram)
         if values["count"]:
-            result[hop] = {
-                "count": values["count"], **{key: values[key] / 1000 for key in ("p50", "p99", "p99_9", "max")}
-            }
+            result[hop] = {"count": values["count"], **{key: values[key] / 1000 for key in PERCENTILE_KEYS}}
     return result
 
 

@@ -115,6 +115,17 @@ def merge(into: np.ndarray, other: np.ndarray) -> None:
     into[SUM] = total
 
 
+def between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """The values counted from one copy of a histogram to a later one, as a histogram.
+
+    Its MAX is that of a bucket, as percentiles are, and so is SUM once it has reached its largest value.
+    """
+    values = after - before
+    filled = np.flatnonzero(values[FIRST_BUCKET:])
+    values[MAX] = min(int(_MIDDLE_OF_BUCKET[filled[-1]]), int(after[MAX])) if len(filled) else 0
+    return values
+
+
 def summary(histogram: np.ndarray) -> dict[str, int]:
     """count, negative, p50, p99, p99_9, max (ns) and mean (ns) of a histogram."""
     copy = histogram.copy()

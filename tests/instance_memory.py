@@ -10,10 +10,12 @@ from pathlib import Path
 from engine.config import Settings
 from engine.instruments import Instrument
 from engine.matching.settings import VenueSettings
+from procs.attach import leave_plan, lock_path, plan_path
 from procs.instance import Plan, create_memory
 from procs.states import initial_states
 from procs.table import RINGS
 from procs.venues.binance_usdm.endpoints import Endpoints
+from shm.lease import Lease
 from shm.segment import unlink_all
 
 
@@ -36,3 +38,17 @@ def small_instance(folder: Path, endpoints: Endpoints | None = None, capacity: i
         yield plan
     finally:
         unlink_all(plan.name)
+
+
+@contextlib.contextmanager
+def attachable(plan: Plan, folder: Path) -> Iterator[Path]:
+    """The instance as one that runs: its lease is held and its plan left; the configuration file that names it."""
+    config = folder / "attachable.toml"
+    config.write_text(f'[engine]\nname = "{plan.name}"\n')
+    try:
+        with Lease.acquire(lock_path(plan.name)):
+            leave_plan(plan.name, plan.to_json())
+            yield config
+    finally:
+        plan_path(plan.name).unlink(missing_ok=True)
+        lock_path(plan.name).unlink(missing_ok=True)

@@ -57,7 +57,7 @@ def test_the_installed_command_is_this_one() -> None:
     done = subprocess.run(
         [str(Path(sys.executable).with_name("bot4")), "--help"], capture_output=True, text=True, timeout=60, check=True
     )
-    commands = ("run", "replay", "status", "kill", "venue", "check")
+    commands = ("run", "replay", "status", "latency", "kill", "venue", "check")
     assert all(f"    {name} " in done.stdout for name in commands)
 
 
@@ -118,7 +118,7 @@ def test_usage_that_makes_no_sense_together_exits_with_2(
     assert len(said.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["run", "status", "kill", "check", "venue", "replay"])
+@pytest.mark.parametrize("command", ["run", "status", "latency", "kill", "check", "venue", "replay"])
 def test_every_command_refuses_a_configuration_that_is_not_sound(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,7 +157,7 @@ def test_run_that_cannot_start_says_why_and_leaves_nothing(
     assert not list(Path("/dev/shm").glob(f"*{instance_name(config)}*"))
 
 
-@pytest.mark.parametrize("command", ["status", "kill"])
+@pytest.mark.parametrize("command", ["status", "latency", "kill"])
 def test_without_an_engine(command: str, config: Path) -> None:
     done = bot4(command, "--json", "--config", str(config))
     assert (done.returncode, done.stdout) == (FINDING, "")

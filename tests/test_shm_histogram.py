@@ -21,6 +21,7 @@ from shm.histogram import (
     MAX,
     NEGATIVE,
     SUM,
+    between,
     bucket_of,
     merge,
     new_histogram,
@@ -112,6 +113,17 @@ def test_merging_is_the_same_as_recording_together() -> None:
     merge(merged, histogram_of(values[1000:]))
     assert np.array_equal(merged, histogram_of(values))
     assert len(merged) == HISTOGRAM_WORDS == FIRST_BUCKET + BUCKETS
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 1 << 50)), st.lists(st.integers(-1, 1 << 50)))
+def test_what_lies_between_two_copies_is_what_was_recorded_meanwhile(before: list[int], later: list[int]) -> None:
+    first, last, alone = histogram_of(before), histogram_of(before + later), histogram_of(later)
+    values = between(first, last)
+    assert np.array_equal(np.delete(values, MAX), np.delete(alone, MAX))
+    largest = max([value for value in later if value >= 0], default=0)
+    assert close(int(values[MAX]), largest) and values[MAX] <= last[MAX]
+    assert percentiles(values, (50, 99)) == percentiles(alone, (50, 99)) or largest >= 64
 
 
 def test_summary() -> None:

@@ -35,6 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--summary", type=Path, metavar="FILE", help="write the summary there as JSON")
 
     commands.add_parser("status", parents=[shared], help="processes, rings, positions and counters of a running engine")
+    latency = commands.add_parser("latency", parents=[shared], help="live percentiles of every hop of a running engine")
+    latency.add_argument("--watch", action="store_true", help="once a second, of the last second; Ctrl-C ends it")
     commands.add_parser("kill", parents=[shared], help="set the emergency word now")
     venue = commands.add_parser("venue", parents=[shared], help="run the embedded exchange by itself")
     venue.add_argument("--port", type=int, help="TCP port on loopback; 0 for any free one")
@@ -59,6 +61,10 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.status import status_command
 
         return status_command(options)
+    if options.command == "latency":
+        from tools.latency import latency_command
+
+        return latency_command(options)
     if options.command == "kill":
         from tools.kill import kill_command
 

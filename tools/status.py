@@ -80,6 +80,17 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
     }
 
 
+def latency_table(latency_us: dict[str, dict[str, float]]) -> list[str]:
+    """Percentiles by hop (procs.summary.latency_summary) for people: a heading, then a line a hop."""
+    lines = [f"{'hop':<24}{'count':>10}{'p50 us':>10}{'p99 us':>10}{'p99.9 us':>10}{'max us':>12}"]
+    for hop, values in latency_us.items():
+        lines.append(
+            f"{hop:<24}{values['count']:>10}{values['p50']:>10.1f}{values['p99']:>10.1f}{values['p99_9']:>10.1f}"
+            f"{values['max']:>12.1f}"
+        )
+    return lines
+
+
 def _as_text(status: dict[str, Any]) -> str:
     lines = [
         f"{status['name']}: {status['mode']}"
@@ -99,12 +110,7 @@ def _as_text(status: dict[str, Any]) -> str:
             f"{name:<12}{ring['capacity']:>10}{ring['produced']:>12}{ring['consumed']:>12}{ring['in_flight']:>10}"
             f"{ring['dropped']:>9}"
         )
-    lines += ["", f"{'hop':<12}{'count':>10}{'p50 us':>10}{'p99 us':>10}{'p99.9 us':>10}{'max us':>12}"]
-    for hop, values in status["latency_us"].items():
-        lines.append(
-            f"{hop:<12}{values['count']:>10}{values['p50']:>10.1f}{values['p99']:>10.1f}{values['p99_9']:>10.1f}"
-            f"{values['max']:>12.1f}"
-        )
+    lines += ["", *latency_table(status["latency_us"])]
     orders = status["orders"]
     lines += [
         "",
