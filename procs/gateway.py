@@ -55,11 +55,12 @@ class Gateway:
         # When execution published the order that the main loop is at, and the one that the sender is at.
         self._taken_published_ns = 0
         self._sent_published_ns = 0
+        self._budget = context.budget()
 
         def make_client(before_order: Callable[[], None]) -> TradingClient:
             return TradingClient(
                 plan.endpoints, credentials, list(plan.instruments), plan.session, before_order, _TIMEOUT_MS,
-                _RECV_WINDOW_MS,
+                _RECV_WINDOW_MS, self._budget,
             )
 
         self._journal = EdgeJournal(context)
@@ -106,7 +107,7 @@ class Gateway:
 
     def prolong_listen_key(self) -> None:
         """See procs.venues.binance_usdm.rest.listen_key."""
-        listen_key(self._context.plan.endpoints.rest_url, self._credentials, prolong=True)
+        listen_key(self._context.plan.endpoints.rest_url, self._credentials, self._budget, prolong=True)
 
     def reconnect_stream(self) -> None:
         """Break the private stream's socket; its thread makes a new one."""
@@ -131,7 +132,8 @@ class Gateway:
 
     def _stream_url(self) -> str:
         endpoints = self._context.plan.endpoints
-        return f"{endpoints.ws_url}/private/ws?listenKey={listen_key(endpoints.rest_url, self._credentials)}"
+        key = listen_key(endpoints.rest_url, self._credentials, self._budget)
+        return f"{endpoints.ws_url}/private/ws?listenKey={key}"
 
     def _deliver(self, event: StreamEvent, data: bytes) -> None:
         self._arrivals.put(PrivateEvent(event, data))

@@ -27,6 +27,7 @@ from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.private_stream import StreamEvent
+from procs.venues.binance_usdm.rate_limits import BudgetSpent
 from procs.venues.binance_usdm.reports import from_order_update, report
 from procs.venues.binance_usdm.trading import GateShut, TradingClient
 
@@ -161,7 +162,7 @@ class GatewayCore:
             if job == CATCH_UP:
                 return Answer(None, self.client.catch_up(), b"")
             self.place.prolong_listen_key()
-        except ccxt.BaseError:
+        except (ccxt.BaseError, BudgetSpent):
             return None
         except VenueUnreachable:
             self.place.reconnect_stream()  # the key may be dead; a new connection asks for a new one

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import picows
-import requests
 
 from engine.ingest.kernel import CLOCK_GRID_NS
 from engine.stage import as_bytes
@@ -33,6 +32,7 @@ from procs.ports import EdgeJournal, Outlet, Turns, record_latency
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.market_streams import market_socket_urls
+from procs.venues.binance_usdm.rate_limits import paying_session
 from procs.venues.binance_usdm.rest import fetch_depth
 from shm.clock import sleep
 from shm.control import TripSource
@@ -75,6 +75,7 @@ class Ingestion:
         self._outlet = Outlet(context, "market")
         self._turns = Turns(context)
         self._stamps = context.stamps()
+        self._budget = context.budget()
         self._hop = context.histogram(context.role, "hop")
         self._checkpoint_cost = context.histogram(context.role, "checkpoint")
         self._urls = market_socket_urls(plan.endpoints.ws_url, self._symbols)
@@ -180,7 +181,7 @@ class Ingestion:
     def _fetch(self, index: int) -> bytes | None:
         """Thread: the snapshot of one book, or None."""
         try:
-            with requests.Session() as session:
+            with paying_session(self._budget) as session:
                 return fetch_depth(session, self.context.plan.endpoints.rest_url, self._symbols[index])
         except VenueUnreachable:
             return None

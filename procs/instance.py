@@ -18,6 +18,7 @@ from engine.config import Settings
 from engine.instruments import Instrument
 from engine.settings import as_plain, build
 from engine.stage import as_bytes
+from procs.budget import BUDGET_WORDS, Budget, RateLimit, write_limits
 from procs.checkpoint import HEADER_WORDS, SLOTS, checkpoint_now, slot_words
 from procs.states import state_dtype
 from procs.table import CHECKPOINTED, PROCESS_BY_ROLE, RING_BY_NAME, Role
@@ -51,6 +52,7 @@ class Plan:
     cores: dict[str, tuple[int, ...]]  # by role
     spin: bool
     launcher_pid: int = 0  # the parent of all whose supervisor has died; 0: there is none
+    rate_limits: tuple[RateLimit, ...] = ()  # of the venue; empty where nobody calls one (a replay)
 
     def to_json(self) -> bytes:
         """The plan as JSON."""
@@ -64,6 +66,7 @@ class Plan:
         plain["settings"] = build(Settings, plain["settings"])
         plain["instruments"] = tuple(Instrument(**entry) for entry in plain["instruments"])
         plain["endpoints"] = Endpoints(**plain["endpoints"])
+        plain["rate_limits"] = tuple(RateLimit(**entry) for entry in plain["rate_limits"])
         plain["cores"] = {role: tuple(cores) for role, cores in plain["cores"].items()}
         return cls(**plain)
 
@@ -127,14 +130,17 @@ def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
     _words_segment(plan, "stamps", STAMPS, create=True).close()
     _words_segment(plan, "intents", plan.capacities["orders"], create=True).close()
     _words_segment(plan, "latency", _histogram_words(), create=True).close()
+    budget = _words_segment(plan, "budget", BUDGET_WORDS, create=True)
+    write_limits(budget.array(np.int64, 0, BUDGET_WORDS), plan.rate_limits)
+    budget.close()
     return control
 
 
 def memory_beside_rings(states: dict[Role, np.ndarray]) -> int:
     """Bytes that an instance needs beside its rings."""
-    pages = 4096 * (len(states) + len(RING_BY_NAME) + 4)
+    pages = 4096 * (len(states) + len(RING_BY_NAME) + 5)
     arenas = sum(8 * SLOTS * slot_words(state.nbytes) for role, state in states.items() if role in CHECKPOINTED)
-    words = STAMPS + RING_BY_NAME["orders"].capacity + _histogram_words()
+    words = STAMPS + RING_BY_NAME["orders"].capacity + _histogram_words() + BUDGET_WORDS
     return arenas + sum(state.nbytes for state in states.values()) + 8 * words + pages + 65536
 
 
@@ -196,6 +202,10 @@ class Mapping:
         segment = _words_segment(self.plan, name, words, create=False, read_only=self._read_only)
         self._segments.append(segment)
         return segment.array(np.int64, 0, words)
+
+    def budget(self) -> Budget:
+        """The rate budget of the venue. Raises ValueError where its limits are not known."""
+        return Budget(self._words("budget", BUDGET_WORDS), self.plan.rate_limits, self.now_ns)
 
     def histogram(self, role: Role, kind: str) -> np.ndarray:
         """A latency histogram of a role, one of HISTOGRAM_KINDS."""

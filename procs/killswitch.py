@@ -41,7 +41,7 @@ class KillSwitch:
     def __init__(self, context: ProcessContext, credentials: Credentials) -> None:
         self._context = context
         self._turns = Turns(context)
-        self._session = SignedSession(context.plan.endpoints.rest_url, credentials)
+        self._session = SignedSession(context.plan.endpoints.rest_url, credentials, context.budget())
         self._symbols = [item.symbol for item in context.plan.instruments]
         # Last sign of life of those who look after resting orders; 0 before the first, -1 once it was acted upon.
         self._silent_since = {Role.EXECUTION: 0, Role.GATEWAY: 0}
@@ -146,6 +146,7 @@ class KillSwitch:
         """
         resting = 0
         failed = ""
+        self._session.urgent = not dry
         for symbol in self._symbols:
             self._turns.turn(0)  # a venue may take seconds for each answer
             try:

@@ -182,7 +182,8 @@ def summarise(mapping: Mapping, duration_s: float, memory: dict[str, int], mode:
     states = {role: mapping.state(role) for role in PATH}
     rings = ring_counts(mapping, tuple(spec.name for spec in RINGS))
     trips = trip_count(mapping.control.word)
-    return report(engine, plan.settings, plan.instruments, states, rings, hop_histograms(mapping), memory, trips)
+    found = report(engine, plan.settings, plan.instruments, states, rings, hop_histograms(mapping), memory, trips)
+    return found | {"rate_budget": mapping.budget().report()}
 
 
 def hop_histograms(mapping: Mapping) -> dict[str, np.ndarray]:

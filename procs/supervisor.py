@@ -55,7 +55,7 @@ from procs.summary import machine_versions, summarise
 from procs.table import PROCESS_BY_ROLE, PROCESSES, Role, placement, ring_capacities
 from procs.venue_process import VenueDidNotStart, VenueProcess
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, load_credentials
-from procs.venues.binance_usdm.rest import fetch_instruments
+from procs.venues.binance_usdm.rest import fetch_listing
 from shm.clock import python_monotonic_ns, sleep, wall_ns
 from shm.control import Readiness, Stop, TripSource, tripped_sources
 from shm.lease import Lease, LeaseHeld
@@ -118,7 +118,8 @@ class Supervisor:
         card = load_card(model_path(settings.model.path), settings.features)
         folder = self._make_folder(name)
         endpoints, credentials = self._venue_access(folder)
-        instruments = tuple(fetch_instruments(endpoints.rest_url, settings.venue.symbols))
+        listing = fetch_listing(endpoints.rest_url, settings.venue.symbols)
+        instruments = listing.instruments
         states = initial_states(settings, instruments)
         capacities = ring_capacities(settings.engine.memory_budget_mib << 20, memory_beside_rings(states))
         cores, spin, why = placement(tuple(sorted(os.sched_getaffinity(0))), settings.engine.placement)
@@ -126,6 +127,7 @@ class Supervisor:
             name=name, session=new_session_id(), folder=str(folder), kernel_digest=kernel_digest(), settings=settings,
             instruments=instruments, endpoints=endpoints, capacities=capacities,
             cores={role.label: cores[role] for role in Role}, spin=spin, launcher_pid=self._handover.launcher_pid,
+            rate_limits=listing.rate_limits,
         )
         self._write_session_file(folder, why, card)
         control = create_memory(self.plan, states)

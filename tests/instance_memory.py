@@ -11,10 +11,14 @@ from engine.config import Settings
 from engine.instruments import Instrument
 from engine.matching.settings import VenueSettings
 from procs.attach import leave_plan, lock_path, plan_path
+from procs.budget import Budget, RateLimit
+from procs.embedded.answers import exchange_information
 from procs.instance import Plan, create_memory
 from procs.states import initial_states
 from procs.table import RINGS
 from procs.venues.binance_usdm.endpoints import Endpoints
+from procs.venues.binance_usdm.rate_limits import limits_of
+from shm.clock import python_monotonic_ns
 from shm.lease import Lease
 from shm.segment import unlink_all
 
@@ -24,6 +28,16 @@ def listed_instruments() -> tuple[Instrument, ...]:
     return tuple(item.instrument(index) for index, item in enumerate(VenueSettings().listed()))
 
 
+def venue_limits() -> tuple[RateLimit, ...]:
+    """The rate limits of the embedded venue."""
+    return limits_of(exchange_information(VenueSettings(), 0))
+
+
+def own_budget() -> Budget:
+    """A rate budget that nobody shares."""
+    return Budget.of_own(venue_limits(), python_monotonic_ns)
+
+
 @contextlib.contextmanager
 def small_instance(folder: Path, endpoints: Endpoints | None = None, capacity: int = 64) -> Iterator[Plan]:
     """Memory of an instance whose rings all have one capacity; gone at the end."""
@@ -31,7 +45,7 @@ def small_instance(folder: Path, endpoints: Endpoints | None = None, capacity: i
     plan = Plan(
         name=f"test-{uuid.uuid4().hex[:8]}", session=uuid.uuid4().hex[:8], folder=str(folder), kernel_digest="0" * 64,
         settings=Settings(), instruments=instruments, endpoints=endpoints or Endpoints("", ""),
-        capacities={spec.name: capacity for spec in RINGS}, cores={}, spin=False,
+        capacities={spec.name: capacity for spec in RINGS}, cores={}, spin=False, rate_limits=venue_limits(),
     )
     try:
         create_memory(plan, initial_states(plan.settings, instruments)).close()

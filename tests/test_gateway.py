@@ -33,7 +33,7 @@ from procs.venues.binance_usdm.rest import SignedSession
 from shm.clock import python_monotonic_ns, sleep
 from shm.control import Readiness, Stop, TripSource, gate_epoch
 from tests.embedded_venue import RunningVenue, running_venue
-from tests.instance_memory import small_instance
+from tests.instance_memory import own_budget, small_instance
 
 NO_DEADLINE = 2**63 - 1
 
@@ -137,7 +137,8 @@ class Desk:
 
 
 def signed(venue: RunningVenue) -> SignedSession:
-    return SignedSession(venue.address.rest_url, Credentials(venue.address.api_key, venue.address.secret))
+    credentials = Credentials(venue.address.api_key, venue.address.secret)
+    return SignedSession(venue.address.rest_url, credentials, own_budget())
 
 
 def clear(venue: RunningVenue) -> None:
@@ -211,6 +212,30 @@ def test_after_a_trip_orders_are_denied_and_cancels_go_out(desk: Desk) -> None:
     row = desk.counters()
     assert int(row["sent"]) == 1 and int(row["dropped"][Reason.DENIED_EMERGENCY]) == 1
     assert int(row["records_in"]) == int(row["processed"]) + int(row["dropped"].sum()) == 3
+
+
+def test_what_is_kept_of_the_rate_budget_is_for_cancels_and_questions(desk: Desk) -> None:
+    desk.start()
+    resting = desk.new(taking=False)
+    desk.wait(resting, ReportKind.ACCEPTED)
+    others = desk.mapping.budget()  # another process has used what is not kept back
+    while others.take(desk.mapping.now_ns(), 100, 1) == 0:
+        pass
+    while others.take(desk.mapping.now_ns(), 1, 0) == 0:
+        pass
+    while others.take(desk.mapping.now_ns(), 0, 1) == 0:
+        pass
+    denied = desk.new(taking=True)
+    desk.wait(denied, ReportKind.DENIED)
+    assert int(desk.reports[-1]["reason"][0]) == Reason.DENIED_RATE_BUDGET
+    desk.send(OrderAction.RECONCILE, 0)
+    desk.wait(0, ReportKind.RECONCILE_END)
+    assert int(desk.reports[-1]["aux"][0]) == 0, "housekeeping used what is kept back"
+    desk.send(OrderAction.QUERY, 77)
+    desk.wait(77, ReportKind.NOT_FOUND)
+    desk.send(OrderAction.CANCEL, resting)
+    desk.wait(resting, ReportKind.CANCELLED)
+    assert int(desk.counters()["sent"]) == 1
 
 
 def test_a_trip_between_the_ring_and_the_socket_is_seen_by_the_last_gate(desk: Desk) -> None:

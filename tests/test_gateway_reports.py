@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.records import ORDER, Flag, OrderAction, OrderType, ReportKind, Side, TimeInForce
+from procs.budget import Budget
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, VenueUnreachable
 from procs.venues.binance_usdm.reports import (
     ClientIds,
@@ -36,10 +37,11 @@ from procs.venues.binance_usdm.reports import (
     from_user_trade,
     reason_of_code,
 )
-from procs.venues.binance_usdm.rest import SignedSession, fetch_depth, fetch_instruments, listen_key
+from procs.venues.binance_usdm.rest import SignedSession, fetch_depth, fetch_listing, listen_key
 from procs.venues.binance_usdm.trading import GateShut, TradingClient, make_exchange
+from shm.clock import python_monotonic_ns
 from tests.embedded_venue import RunningVenue, running_venue
-from tests.instance_memory import listed_instruments
+from tests.instance_memory import listed_instruments, own_budget, venue_limits
 
 SESSION = "0badcafe"
 SECRET, KEY = "c4n4rySecret0123456789", "c4n4ryKey9876543210"
@@ -211,6 +213,7 @@ class Desk:
     client: TradingClient
     gate: list[GateShut] = field(default_factory=list)  # not empty: shut
     passed: int = 0
+    ahead_ns: int = 0  # of the clock that the rate budget goes by
     number: int = 0
 
     def order(self, action: OrderAction, order_id: int = 0, **values: int) -> np.void:
@@ -263,7 +266,7 @@ def desk(venue: RunningVenue, request: pytest.FixtureRequest) -> Iterator[Desk]:
     address = venue.address
     client = TradingClient(
         Endpoints(address.rest_url, address.ws_url), Credentials(address.api_key, address.secret), [BTC, ETH], session,
-        before_order, 1000, 1000,
+        before_order, 1000, 1000, Budget.of_own(venue_limits(), lambda: python_monotonic_ns() + made.ahead_ns),
     )
     made = Desk(venue, client)
     yield made
@@ -278,7 +281,9 @@ class SignedKill:
     """A hand-signed session as a context."""
 
     def __init__(self, address: Any) -> None:
-        self._session = SignedSession(address.rest_url, Credentials(address.api_key, address.secret))
+        self._session = SignedSession(
+            address.rest_url, Credentials(address.api_key, address.secret), own_budget()
+        )
 
     def __enter__(self) -> SignedSession:
         return self._session
@@ -367,6 +372,10 @@ def test_a_fault_never_means_that_an_order_does_not_exist(
     kind, order_id, why = desk.perform(order)[0]
     assert (kind, order_id) == (answer, 1) and reason in (None, why)
     assert (desk.client.ids.text(1) in desk.open_at_venue()) == exists
+    if fault["action"] == "rate_limit":
+        refused = [(ReportKind.UNKNOWN, 1, Reason.DENIED_RATE_BUDGET)]
+        assert desk.perform(desk.order(OrderAction.QUERY, 1)) == refused, "a call before Retry-After is over"
+        desk.ahead_ns = 120 * 10**9
     asked = desk.perform(desk.order(OrderAction.QUERY, 1))
     assert asked == [(ReportKind.ACCEPTED if exists else ReportKind.NOT_FOUND, 1, asked[0][2])]
 
@@ -582,7 +591,8 @@ def client_of(
     server: ScriptedServer, before_order: Callable[[], None] = lambda: None, prefix: str = ""
 ) -> TradingClient:
     return TradingClient(
-        Endpoints(server.url + prefix, ""), Credentials(KEY, SECRET), [BTC, ETH], SESSION, before_order, 1000, 1000
+        Endpoints(server.url + prefix, ""), Credentials(KEY, SECRET), [BTC, ETH], SESSION, before_order, 1000, 1000,
+        own_budget(),
     )
 
 
@@ -642,17 +652,18 @@ GARBAGE = [
 @pytest.mark.parametrize("status", [200, 418, 500])
 def test_an_answer_that_cannot_be_read_is_unknown_and_never_raises(status: int, body: bytes) -> None:
     with ScriptedServer(lambda method, path: (status, body)) as server:
-        client = client_of(server)
         order = new_order()
-        for action in (OrderAction.NEW, OrderAction.CANCEL, OrderAction.QUERY):
+        for action in (OrderAction.NEW, OrderAction.CANCEL, OrderAction.QUERY, OrderAction.RECONCILE):
+            client = client_of(server)  # each with a budget of its own, which no ban has closed yet
             order["kind"] = action
-            kinds = [ReportKind(int(one["kind"][0])) for one in client.perform(order)]
-            limited = status == 418 and action == OrderAction.NEW
-            assert kinds == [ReportKind.REJECTED if limited else ReportKind.UNKNOWN], action
-        order["kind"] = OrderAction.RECONCILE
-        end = client.perform(order)
-        assert [int(one["kind"][0]) for one in end] == [ReportKind.RECONCILE_END] and end[0]["aux"][0] == 0
-        client.close()
+            answers = client.perform(order)
+            kinds = [ReportKind(int(one["kind"][0])) for one in answers]
+            if action == OrderAction.RECONCILE:
+                assert kinds == [ReportKind.RECONCILE_END] and answers[0]["aux"][0] == 0
+            else:
+                limited = status == 418 and action != OrderAction.QUERY
+                assert kinds == [ReportKind.REJECTED if limited else ReportKind.UNKNOWN], action
+            client.close()
 
 
 @pytest.mark.parametrize("code", [-1000, -1001, -1006, -1007])
@@ -675,18 +686,20 @@ def test_a_server_that_is_not_there() -> None:
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b"{", b'{"listenKey": ""}'])
 def test_a_listen_key_that_is_none_is_an_error(body: bytes) -> None:
     with ScriptedServer(lambda method, path: (200, body)) as server, pytest.raises(VenueUnreachable):
-        listen_key(server.url, Credentials(KEY, SECRET))
+        listen_key(server.url, Credentials(KEY, SECRET), own_budget())
 
 
 # --- public data ----------------------------------------------------------------------------------------------------
 
 
 def test_instruments_and_depth_of_the_embedded_venue(venue: RunningVenue) -> None:
-    assert fetch_instruments(venue.address.rest_url, ["ETHUSDT", "BTCUSDT"]) == [
+    listing = fetch_listing(venue.address.rest_url, ["ETHUSDT", "BTCUSDT"])
+    assert listing.instruments == (
         Instrument(**(ETH.as_dict() | {"index": 0})), Instrument(**(BTC.as_dict() | {"index": 1}))
-    ]
+    )
+    assert [limit.name for limit in listing.rate_limits] == [limit.name for limit in venue_limits()]
     with pytest.raises(ValueError, match="does not list DOGEUSDT"):
-        fetch_instruments(venue.address.rest_url, ["DOGEUSDT"])
+        fetch_listing(venue.address.rest_url, ["DOGEUSDT"])
     with requests.Session() as session:
         assert orjson.loads(fetch_depth(session, venue.address.rest_url, "BTCUSDT"))["bids"]
         with pytest.raises(VenueUnreachable, match="HTTP 400"):
@@ -699,7 +712,7 @@ def test_an_exchange_info_that_is_none(body: bytes) -> None:
         ScriptedServer(lambda method, path: (200, body)) as server,
         pytest.raises(VenueUnreachable, match="no exchangeInfo"),
     ):
-        fetch_instruments(server.url, ["BTCUSDT"])
+        fetch_listing(server.url, ["BTCUSDT"])
 
 
 # --- signatures and secrets -----------------------------------------------------------------------------------------
@@ -711,7 +724,7 @@ def test_a_hand_signed_query_is_what_ccxt_would_sign() -> None:
     exchange.milliseconds = lambda: now_ms
     sent: list[str] = []
     exchange.fetch = lambda url, method, headers, body: sent.append(body or url.partition("?")[2])
-    session = SignedSession("http://localhost", Credentials(KEY, SECRET), recv_window_ms=1000)
+    session = SignedSession("http://localhost", Credentials(KEY, SECRET), own_budget(), recv_window_ms=1000)
     for call, params in (
         (exchange.fapiPrivateDeleteAllOpenOrders, {"symbol": "BTCUSDT"}),
         (exchange.fapiPrivateGetOpenOrders, {"symbol": "ETHUSDT"}),
@@ -749,7 +762,7 @@ def test_no_secret_in_any_text(venue: RunningVenue, caplog: pytest.LogCaptureFix
                     except Exception as error:
                         texts += [str(error), repr(error)]
                 client.perform(new_order())
-                session = SignedSession(server.url, credentials)
+                session = SignedSession(server.url, credentials, own_budget())
                 texts += [repr(session), str(session)]
                 for path in ("/fapi/v1/openOrders", "/fapi/v1/allOpenOrders"):
                     try:
@@ -757,13 +770,13 @@ def test_no_secret_in_any_text(venue: RunningVenue, caplog: pytest.LogCaptureFix
                     except VenueUnreachable as error:
                         texts += [str(error), repr(error)]
                 try:
-                    listen_key(server.url, credentials)
+                    listen_key(server.url, credentials, own_budget())
                 except VenueUnreachable as error:
                     texts += [str(error), repr(error)]
                 client.close()
                 session.close()
         # Nobody listens there any more.
-        lonely = SignedSession(server.url, credentials)
+        lonely = SignedSession(server.url, credentials, own_budget())
         try:
             lonely.call("DELETE", "/fapi/v1/allOpenOrders", symbol="BTCUSDT")
         except VenueUnreachable as error:

@@ -77,6 +77,7 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
         "market": {"frames": int(mapping.state(Role.INGESTION)["frames"][0])},
         **execution_summary(state, mapping.plan.instruments),
         "latency_us": latency_summary(hop_histograms(mapping)),
+        "rate_budget": mapping.budget().report(),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,7 +18,9 @@ import orjson
 import requests
 
 from engine.instruments import Instrument, instrument_from_binance
+from procs.budget import Budget, RateLimit
 from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
+from procs.venues.binance_usdm.rate_limits import PayingAdapter, limits_of, paying_session
 from shm.clock import wall_ns
 
 _TIMEOUT_S = 5.0
@@ -34,21 +37,32 @@ def _get(session: requests.Session, url: str, params: Mapping[str, Any] | None =
     return answer.content
 
 
-def fetch_instruments(rest_url: str, symbols: Sequence[str]) -> list[Instrument]:
-    """The named instruments as the venue describes them now, indexed in the order of `symbols`.
+@dataclass(frozen=True)
+class Listing:
+    """What exchangeInfo says of what is traded, and how much may be asked."""
 
-    Raises VenueUnreachable, and ValueError for a symbol that the venue does not list.
+    instruments: tuple[Instrument, ...]
+    rate_limits: tuple[RateLimit, ...]
+
+
+def fetch_listing(rest_url: str, symbols: Sequence[str]) -> Listing:
+    """The named instruments as the venue describes them now, indexed in the order of `symbols`, and its rate limits.
+
+    The one call that no budget pays for: it brings the limits. Raises VenueUnreachable, and ValueError for a symbol
+    that the venue does not list or a limit that it does not name.
     """
     with requests.Session() as session:
         url = f"{rest_url}/fapi/v1/exchangeInfo"
         try:
-            listed = {entry["symbol"]: entry for entry in orjson.loads(_get(session, url))["symbols"]}
+            answer = orjson.loads(_get(session, url))
+            listed = {entry["symbol"]: entry for entry in answer["symbols"]}
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise VenueUnreachable(f"{url}: the answer is no exchangeInfo") from None
     missing = [symbol for symbol in symbols if symbol not in listed]
     if missing:
         raise ValueError(f"the venue at {rest_url} does not list {', '.join(missing)}")
-    return [instrument_from_binance(listed[symbol], index) for index, symbol in enumerate(symbols)]
+    instruments = tuple(instrument_from_binance(listed[symbol], index) for index, symbol in enumerate(symbols))
+    return Listing(instruments, limits_of(answer))
 
 
 def fetch_depth(session: requests.Session, rest_url: str, symbol: str) -> bytes:
@@ -56,15 +70,17 @@ def fetch_depth(session: requests.Session, rest_url: str, symbol: str) -> bytes:
     return _get(session, f"{rest_url}/fapi/v1/depth", {"symbol": symbol, "limit": SNAPSHOT_LEVELS})
 
 
-def listen_key(rest_url: str, credentials: Credentials, prolong: bool = False) -> str:
+def listen_key(rest_url: str, credentials: Credentials, budget: Budget, prolong: bool = False) -> str:
     """A listen key of the private stream, or with `prolong` the current one kept alive (it dies after 60 minutes).
 
-    Raises VenueUnreachable. Needs the API key alone, so it can be asked for beside a busy trading session.
+    Raises VenueUnreachable (BudgetSpent when it was not asked). Needs the API key alone, so it can be asked for beside
+    a busy trading session.
     """
     url = f"{rest_url}/fapi/v1/listenKey"
     try:
         method = "PUT" if prolong else "POST"
-        answer = requests.request(method, url, headers={"X-MBX-APIKEY": credentials.api_key}, timeout=_TIMEOUT_S)
+        with paying_session(budget) as session:
+            answer = session.request(method, url, headers={"X-MBX-APIKEY": credentials.api_key}, timeout=_TIMEOUT_S)
         if answer.status_code != 200:
             raise VenueUnreachable(f"{method} {url}: HTTP {answer.status_code}")
         key = str(orjson.loads(answer.content).get("listenKey", ""))
@@ -76,14 +92,29 @@ def listen_key(rest_url: str, credentials: Credentials, prolong: bool = False) -
 
 
 class SignedSession:
-    """A warmed HTTP session that signs by hand: no queue, no throttle, one request at a time."""
+    """A warmed HTTP session that signs by hand: no queue, one request at a time.
 
-    def __init__(self, rest_url: str, credentials: Credentials, recv_window_ms: int = 1000) -> None:
+    budget: what pays for the calls; `urgent` says whether they may use what is kept back.
+    """
+
+    def __init__(self, rest_url: str, credentials: Credentials, budget: Budget, recv_window_ms: int = 1000) -> None:
         self._rest_url = rest_url
         self._secret = credentials.secret.encode()
         self._recv_window_ms = recv_window_ms
         self._session = requests.Session()
+        self._adapter = PayingAdapter(budget, urgent=True)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._adapter)
         self._session.headers["X-MBX-APIKEY"] = credentials.api_key
+
+    @property
+    def urgent(self) -> bool:
+        """Whether what is asked may use what is kept back of the budget."""
+        return self._adapter.urgent
+
+    @urgent.setter
+    def urgent(self, value: bool) -> None:
+        self._adapter.urgent = value
 
     def query(self, params: Mapping[str, Any], timestamp_ms: int) -> str:
         """The signed query string of a request."""

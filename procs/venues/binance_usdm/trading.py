@@ -18,13 +18,14 @@ import ccxt
 import numpy as np
 import orjson
 import requests
-from requests.adapters import HTTPAdapter
 
 from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.records import Flag, OrderAction, OrderType, ReportKind, Side, TimeInForce
 from engine.units import MONEY_EXP, format_units, parse_units
+from procs.budget import Budget
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
+from procs.venues.binance_usdm.rate_limits import BudgetSpent, PayingAdapter, is_new_order
 from procs.venues.binance_usdm.reports import ClientIds, from_order, from_user_trade, reason_of_code, report
 
 # At DEBUG the library writes the headers of every request, the API key among them.
@@ -58,19 +59,17 @@ class GateShut(Exception):
         self.reason = reason
 
 
-class LastGate(HTTPAdapter):
-    """The last thing that runs before a request's bytes reach a socket: gate, then the stamp of the wire hop."""
+class LastGate(PayingAdapter):
+    """The last thing that runs before a request's bytes reach a socket: budget, gate, the stamp of the wire hop."""
 
-    def __init__(self, before_order: Callable[[], None]) -> None:
-        super().__init__(pool_connections=2, pool_maxsize=2, max_retries=0)
+    def __init__(self, budget: Budget, before_order: Callable[[], None]) -> None:
+        super().__init__(budget)
         self._before_order = before_order
 
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send, after `before_order` allowed it when the request enters an order. Raises GateShut."""
-        # Wherever the venue's root may lie: behind a proxy its path has a prefix.
-        if request.method == "POST" and "/fapi/v1/order" in request.path_url.partition("?")[0]:
+    def before_sending(self, request: requests.PreparedRequest) -> None:
+        """Have `before_order` allow a request that enters an order. Raises GateShut."""
+        if is_new_order(request.method or "", request.path_url):
             self._before_order()
-        return super().send(request, *args, **kwargs)
 
 
 def make_exchange(
@@ -110,10 +109,12 @@ class TradingClient:
         before_order: Callable[[], None],
         timeout_ms: int,
         recv_window_ms: int,
+        budget: Budget,
     ) -> None:
         self._exchange = make_exchange(endpoints, credentials, timeout_ms, recv_window_ms)
+        self._gate = LastGate(budget, before_order)
         for scheme in ("http://", "https://"):
-            self._exchange.session.mount(scheme, LastGate(before_order))
+            self._exchange.session.mount(scheme, self._gate)
         self._instruments = {item.index: item for item in instruments}
         self.ids = ClientIds(session)
         self._order_by_venue_id: dict[int, int] = {}
@@ -138,6 +139,7 @@ class TradingClient:
         """Carry out one ORDER record and report what became of it. Never raises for what a venue can do."""
         self._exchange.last_http_response = None
         action, order_id, index = int(order["kind"]), int(order["order_id"]), int(order["instrument"])
+        self._gate.urgent = action in (OrderAction.CANCEL, OrderAction.QUERY)
         try:
             with _understanding():
                 if action == OrderAction.NEW:
@@ -151,9 +153,23 @@ class TradingClient:
         except GateShut as gate:
             self._open.pop(order_id, None)
             return [report(ReportKind.DENIED, order_id, index, gate.reason)]
+        except BudgetSpent:
+            return [self._not_sent(action, order_id, index)]
         except ccxt.BaseError as error:
             return [self._failure(action, order_id, index, error)]
+        finally:
+            self._gate.urgent = False
         return [report(ReportKind.DENIED, order_id, index, Reason.VENUE_ERROR)]
+
+    def _not_sent(self, action: int, order_id: int, index: int) -> np.ndarray:
+        """The budget had nothing left for it: execution learns that nothing was sent, and asks or cancels again."""
+        if action == OrderAction.RECONCILE:
+            return report(ReportKind.RECONCILE_END, 0, 0, Reason.DENIED_RATE_BUDGET)
+        if action == OrderAction.QUERY:
+            return report(ReportKind.UNKNOWN, order_id, index, Reason.DENIED_RATE_BUDGET)
+        if action == OrderAction.NEW:
+            self._open.pop(order_id, None)
+        return report(ReportKind.DENIED, order_id, index, Reason.DENIED_RATE_BUDGET)
 
     def _symbol(self, index: int) -> str:
         return self._instruments[index].symbol
@@ -214,16 +230,20 @@ class TradingClient:
     def _failure(self, action: int, order_id: int, index: int, error: ccxt.BaseError) -> np.ndarray:
         code = _code_of(self._exchange.last_http_response)
         definite = isinstance(error, ccxt.ExchangeError) and code < 0 and code not in _UNKNOWN_CODES
-        if action == OrderAction.NEW and definite:
-            self._open.pop(order_id, None)
-            return report(ReportKind.REJECTED, order_id, index, reason_of_code(code))
-        if action == OrderAction.CANCEL and definite:
-            return report(ReportKind.CANCEL_REJECTED, order_id, index, reason_of_code(code))
         if action == OrderAction.RECONCILE:
             return report(ReportKind.RECONCILE_END, 0, 0, Reason.VENUE_ERROR)
-        if action == OrderAction.NEW and isinstance(error, ccxt.RateLimitExceeded | ccxt.DDoSProtection):
+        # What is refused for its rate is not looked at: a new order was not entered, and an order that was to be
+        # cancelled is as before, which is what REJECTED says of one that the venue knows.
+        limited = isinstance(error, ccxt.RateLimitExceeded | ccxt.DDoSProtection)
+        if action == OrderAction.NEW and (definite or limited):
             self._open.pop(order_id, None)
+            return report(
+                ReportKind.REJECTED, order_id, index, Reason.RATE_LIMITED if limited else reason_of_code(code)
+            )
+        if action == OrderAction.CANCEL and limited:
             return report(ReportKind.REJECTED, order_id, index, Reason.RATE_LIMITED)
+        if action == OrderAction.CANCEL and definite:
+            return report(ReportKind.CANCEL_REJECTED, order_id, index, reason_of_code(code))
         unreachable = isinstance(error, ccxt.NetworkError) and not code
         reason = Reason.VENUE_UNREACHABLE if unreachable else Reason.VENUE_ERROR
         return report(ReportKind.UNKNOWN, order_id, index, reason)

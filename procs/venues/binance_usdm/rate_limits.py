@@ -1,0 +1,140 @@
+"""What calls to Binance USD-M futures cost, which limits the venue sets, and the adapter that pays.
+
+Source: Binance USD-M futures, "General Info" (limits), "Exchange Information" (rateLimits), request weights of the
+single endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+import requests
+from requests.adapters import HTTPAdapter
+
+from procs.budget import ORDERS, REQUESTS, WEIGHT, Budget, RateLimit
+from procs.venues.binance_usdm.endpoints import VenueUnreachable
+
+_SECONDS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
+_KINDS = {
+    "REQUEST_WEIGHT": (WEIGHT, "x-mbx-used-weight-"),
+    "ORDERS": (ORDERS, "x-mbx-order-count-"),
+    "RAW_REQUESTS": (REQUESTS, ""),
+}
+_ORDER = "/fapi/v1/order"
+_DEPTH = "/fapi/v1/depth"
+_OPEN_ORDERS = "/fapi/v1/openOrders"
+_WEIGHTS = {
+    "/fapi/v1/ping": 1, "/fapi/v1/time": 1, "/fapi/v1/exchangeInfo": 1, "/fapi/v1/allOpenOrders": 1,
+    "/fapi/v1/openOrder": 1, "/fapi/v1/allOrders": 5, "/fapi/v1/userTrades": 5, "/fapi/v1/listenKey": 1,
+    "/fapi/v1/income": 30, "/fapi/v1/countdownCancelAll": 10, "/fapi/v3/account": 5, "/fapi/v3/balance": 5,
+    "/fapi/v3/positionRisk": 5,
+}
+_DEAREST = 40  # what is not listed above counts as the dearest request that is
+# Without Retry-After: a minute is the venue's longest window of weight, two minutes its shortest ban.
+_WAIT_S = {429: 60.0, 418: 120.0}
+_TOO_MANY_ORDERS = -1015
+
+
+class BudgetSpent(VenueUnreachable):
+    """The rate budget does not allow a call now; nothing was sent. `wait_ns`: when it is worth trying again."""
+
+    def __init__(self, wait_ns: int) -> None:
+        super().__init__(f"the rate budget allows no call for {wait_ns / 1e9:.1f} s")
+        self.wait_ns = wait_ns
+
+
+def limits_of(exchange_info: Mapping[str, Any]) -> tuple[RateLimit, ...]:
+    """The limits that an exchangeInfo sets. Raises ValueError when one is missing or cannot be understood."""
+    limits = []
+    for entry in exchange_info.get("rateLimits", ()):
+        try:
+            kind, header = _KINDS[entry["rateLimitType"]]
+            number, interval, bound = int(entry["intervalNum"]), entry["interval"], int(entry["limit"])
+            header = f"{header}{number}{interval[0].lower()}" if header else ""
+            limits.append(RateLimit(kind, number * _SECONDS[interval], bound, header))
+        except (LookupError, TypeError, ValueError):
+            raise ValueError(f"exchangeInfo: rate limit {entry} cannot be understood") from None
+    for kind, name in ((WEIGHT, "REQUEST_WEIGHT"), (ORDERS, "ORDERS")):
+        if not any(limit.kind == kind for limit in limits):
+            raise ValueError(f"exchangeInfo names no rate limit of type {name}: without it nothing can be sent")
+    return tuple(limits)
+
+
+def is_new_order(method: str, path_url: str) -> bool:
+    """True for a request that enters an order. The venue's root may have a prefix, behind a proxy."""
+    return method == "POST" and path_url.partition("?")[0].endswith(_ORDER)
+
+
+def cost_of(method: str, path_url: str) -> tuple[int, int]:
+    """(weight, orders) of a request."""
+    path, _, query = path_url.partition("?")
+    path = path[max(path.find("/fapi/"), 0) :]
+    if path == _ORDER:
+        return {"POST": (0, 1), "PUT": (1, 1)}.get(method, (1, 0))
+    if path == _DEPTH:
+        levels = dict(parse_qsl(query)).get("limit", "500")
+        limit = int(levels) if levels.isdigit() else 1000
+        return 2 if limit <= 50 else 5 if limit <= 100 else 10 if limit <= 500 else 20, 0
+    if path == _OPEN_ORDERS:
+        return (1 if "symbol" in dict(parse_qsl(query)) else 40), 0
+    return _WEIGHTS.get(path, _DEAREST), 0
+
+
+def _retry_after_s(response: requests.Response) -> float:
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdigit() else _WAIT_S[response.status_code]
+
+
+def _is_about_orders(response: requests.Response) -> bool:
+    try:
+        return bool(orjson.loads(response.content)["code"] == _TOO_MANY_ORDERS)
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return False
+
+
+class PayingAdapter(HTTPAdapter):
+    """Pays for every request before a byte of it leaves, and takes note of what the answer says.
+
+    urgent: what is asked may use the part of the budget that is kept back; set by the thread that asks.
+    """
+
+    def __init__(self, budget: Budget, urgent: bool = False) -> None:
+        super().__init__(pool_connections=2, pool_maxsize=2, max_retries=0)
+        self._budget = budget
+        self.urgent = urgent
+
+    def before_sending(self, request: requests.PreparedRequest) -> None:
+        """Called when the request is paid for; it is not sent when this raises."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send. Raises BudgetSpent, and what `before_sending` raises; nothing was sent then."""
+        method, path_url = request.method or "", request.path_url
+        weight, orders = cost_of(method, path_url)
+        now_ns = self._budget.now_ns()
+        wait_ns = self._budget.take(now_ns, weight, orders, self.urgent)
+        if wait_ns:
+            raise BudgetSpent(wait_ns)
+        try:
+            self.before_sending(request)
+        except BaseException:
+            self._budget.give_back(now_ns, weight, orders)
+            raise
+        response = super().send(request, *args, **kwargs)
+        self._budget.hear(response.headers, of_order=orders > 0)
+        if response.status_code in _WAIT_S:
+            self._budget.refused_by_venue(
+                response.status_code, _retry_after_s(response), orders > 0 and _is_about_orders(response)
+            )
+        return response
+
+
+def paying_session(budget: Budget, urgent: bool = False) -> requests.Session:
+    """An HTTP session that pays for every request."""
+    session = requests.Session()
+    adapter = PayingAdapter(budget, urgent)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, adapter)
+    return session
