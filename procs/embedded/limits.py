@@ -30,6 +30,7 @@ class Limits:
         self._ban_ms = settings.ban_s * 1_000
         self._over = 0  # requests beyond the weight limit in this minute
         self.banned_until_ms = 0
+        self.bans = 0
         self._orders = {60_000: (-1, 0), 10_000: (-1, 0)}  # window -> (which, how many)
 
     def request(self, weight: int, now_ms: int) -> None:
@@ -44,6 +45,7 @@ class Limits:
             self._over += 1
             if self._over > self._ban_after:
                 self.banned_until_ms = now_ms + self._ban_ms
+                self.bans += 1
                 raise banned(self.banned_until_ms, now_ms)
             raise ApiError(
                 -1003,

@@ -69,6 +69,7 @@ class Venue:
         self.hub = hub
         self.faults = faults
         self.turns = 0
+        self.watch: Callable[[Notice], None] | None = None  # hears first of whatever happens to the client's orders
         self._clock_ns = clock_ns
         try:
             self.exchange = Exchange(settings, clock_ns(), self._on_market, self._on_notice, self._on_wallet)
@@ -136,6 +137,8 @@ class Venue:
         self.hub.publish(self.feed.absorb(symbol, events, self.exchange.now_ns // NS_PER_MS))
 
     def _on_notice(self, notice: Notice) -> None:
+        if self.watch is not None:
+            self.watch(notice)
         instrument = self.exchange.instruments[notice.order.symbol]
         shown_ms = self.exchange.now_ns // NS_PER_MS + self.faults.skew_ms()
         if notice.fill is not None:

@@ -18,6 +18,7 @@ import ccxt
 import numpy as np
 import orjson
 import requests
+import urllib3
 
 from engine.instruments import Instrument
 from engine.reasons import Reason
@@ -130,6 +131,12 @@ class TradingClient:
     def last_answer(self) -> bytes:
         """Body of the last answer of the venue, for the journal; empty when there was none."""
         return (self._exchange.last_http_response or "").encode()
+
+    def connect_through(self, connections: urllib3.PoolManager, clock_ms: Callable[[], int]) -> None:
+        """Reach the venue through these connections instead of sockets, and sign with the time of this clock."""
+        for adapter in self._exchange.session.adapters.values():
+            adapter.poolmanager = connections
+        self._exchange.milliseconds = clock_ms
 
     def warm_up(self) -> None:
         """Open the connection, so that the first order does not pay for it."""
