@@ -160,5 +160,5 @@ class Feed:
                 self._pass(self.path.decoder.snapshot(index, reply.body, self.wire.loop.now_ns))
 
         symbol = self._instruments[index].symbol
-        self.wire.send("GET", f"/fapi/v1/depth?symbol={symbol}&limit={SNAPSHOT_LEVELS}", "", None, done)
+        self.wire.send_paid("GET", f"/fapi/v1/depth?symbol={symbol}&limit={SNAPSHOT_LEVELS}", None, done)
         self.wire.loop.after(_REQUEST_NS, lambda: done(None))

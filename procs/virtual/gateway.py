@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import ccxt
 import numpy as np
 import orjson
+import requests
 import urllib3
 
 from engine.instruments import Instrument
@@ -24,6 +25,7 @@ from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, VenueUnreachable
 from procs.venues.binance_usdm.private_stream import StreamEvent
+from procs.venues.binance_usdm.rate_limits import BudgetSpent, paying_session
 from procs.venues.binance_usdm.trading import TradingClient
 from procs.virtual.sockets import Socket, connect
 from procs.virtual.wire import MS, Connections, ProcessKilled, Wire
@@ -71,7 +73,7 @@ class VirtualGateway:
         self.desk = desk
         self.loop = desk.wire.loop
         self.dead = False
-        self.cursor = 0  # of the orders ring
+        self.cursor = sum(entry.kind == Entry.REQUEST for entry in desk.journal)  # of the orders ring
         self.jobs: deque[Job] = deque()
         self.at_work: Job | None = None  # what the sender has not put on the wire yet
         self._ended = ended
@@ -88,7 +90,7 @@ class VirtualGateway:
         desk = self.desk
         client = TradingClient(
             Endpoints("http://venue", "ws://venue"), desk.credentials, list(desk.instruments), desk.session,
-            before_order, _TIMEOUT_MS, _RECV_WINDOW_MS,
+            before_order, _TIMEOUT_MS, _RECV_WINDOW_MS, desk.wire.budget,
         )
         client.connect_through(self._connections, lambda: self.loop.now_ns // MS)
         return client
@@ -121,15 +123,16 @@ class VirtualGateway:
 
     def prolong_listen_key(self) -> None:
         """Ask for it and wait."""
+        session = paying_session(self.desk.wire.budget)
+        for adapter in session.adapters.values():
+            adapter.poolmanager = self._connections  # type: ignore[attr-defined]
+        key = {"X-MBX-APIKEY": self.desk.credentials.api_key}
         try:
-            answer = self._connections.urlopen(
-                "PUT", _LISTEN_KEY, headers={"X-MBX-APIKEY": self.desk.credentials.api_key},
-                timeout=urllib3.Timeout(_TIMEOUT_MS / 1000),
-            )
-        except urllib3.exceptions.HTTPError as error:
+            answer = session.request("PUT", f"http://venue{_LISTEN_KEY}", headers=key, timeout=_TIMEOUT_MS / 1000)
+        except requests.RequestException as error:
             raise VenueUnreachable(f"PUT {_LISTEN_KEY}: {type(error).__name__}") from None
-        if answer.status != 200:
-            raise VenueUnreachable(f"PUT {_LISTEN_KEY}: HTTP {answer.status}")
+        if answer.status_code != 200:
+            raise VenueUnreachable(f"PUT {_LISTEN_KEY}: HTTP {answer.status_code}")
 
     def reconnect_stream(self) -> None:
         """Break the socket; a new one is made with a new key."""
@@ -153,7 +156,7 @@ class VirtualGateway:
             self.core.client.warm_up()
             if successor:
                 self.cursor = self.core.take_up(self.desk.journal, self.desk.published, self.desk.execution[0])
-        except ccxt.BaseError as error:
+        except (ccxt.BaseError, BudgetSpent) as error:
             self.dead = True
             self._ended(f"{type(error).__name__} while starting")
             return
@@ -240,7 +243,7 @@ class VirtualGateway:
             else:
                 self._failed()
 
-        self.desk.wire.send("POST", _LISTEN_KEY, "", self.desk.credentials.api_key, done)
+        self.desk.wire.send_paid("POST", _LISTEN_KEY, self.desk.credentials.api_key, done)
         self.loop.after(_TIMEOUT_MS * MS, lambda: done(None))
 
     def _opened(self, socket: Socket | None) -> None:

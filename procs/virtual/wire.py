@@ -14,10 +14,14 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import urllib3
+from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 
+from procs.budget import Budget
+from procs.embedded.answers import exchange_information
 from procs.embedded.mix import Draws
 from procs.embedded.venue import Reply, Treatment, Venue
+from procs.venues.binance_usdm.rate_limits import cost_of, limits_of
 from procs.virtual.loop import EventLog, Loop
 
 MS = 1_000_000
@@ -47,6 +51,8 @@ class Wire:
         self.log = log
         self.flights: dict[int, Flight] = {}
         self.last_trouble_ns = 0
+        limits = limits_of(exchange_information(venue.settings, 0))
+        self.budget = Budget.of_own(limits, lambda: loop.now_ns)  # of all processes
         self.sent = 0
         self.statuses: dict[int, int] = {}
 
@@ -55,6 +61,25 @@ class Wire:
         if self.draws.uniform() < 0.05:
             return self.draws.whole(2, 40) * MS
         return self.draws.whole(100, 600) * 1_000
+
+    def send_paid(
+        self, method: str, path_url: str, api_key: str | None, done: Callable[[Reply | None], None]
+    ) -> None:
+        """The same for a caller that does not wait, paid as rate_limits.PayingAdapter pays for those who do."""
+        weight, orders = cost_of(method, path_url)
+        if self.budget.take(self.loop.now_ns, weight, orders):
+            self.loop.after(0, lambda: done(None))
+            return
+
+        def heard(reply: Reply | None) -> None:
+            if reply is not None:
+                headers = CaseInsensitiveDict(reply.headers)
+                self.budget.hear(headers, of_order=orders > 0)
+                if reply.status in (418, 429):
+                    self.budget.refused_by_venue(reply.status, float(headers["Retry-After"]), False)
+            done(reply)
+
+        self.send(method, path_url, "", api_key, heard)
 
     def send(
         self, method: str, path_url: str, body: str, api_key: str | None, done: Callable[[Reply | None], None]
