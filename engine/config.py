@@ -38,7 +38,8 @@ class EngineSettings:
         maximum=1000,
     )
     stall_s: float = setting(
-        3.0, "A process whose loop has not turned for so long is killed and replaced.", minimum=0.2, maximum=60.0
+        1.0, "A process is killed and replaced that is stuck for so long; one that gets no core is given more time.",
+        minimum=0.2, maximum=60.0,
     )
     status_every_s: float = setting(5.0, "Seconds between two status lines of `run`.", minimum=0.5, maximum=3600.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -11,8 +12,9 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from procs.instance import Plan, ProcessContext
 from procs.table import Role
@@ -31,8 +33,11 @@ class Child:
     pid: int
     pidfd: int
     popen: subprocess.Popen[bytes] | None = None
-    adopted: bool = False  # the child of a supervisor that died: the launcher reaps it, we only see it go
+    # Where it is not our own child (forked by the zygote, or by one that died): who knows how it ended, given its pid.
+    exit_code: Callable[[int], int | None] | None = None
     status: int | None = None  # exit code, or minus the signal that ended it
+    untold: bool = False  # it has ended and nobody could say how
+    started_ns: int = field(default_factory=python_monotonic_ns)
 
     @property
     def alive(self) -> bool:
@@ -43,7 +48,7 @@ class Child:
         """How it ended, for people."""
         if self.status is None:
             return "is running"
-        if self.adopted:
+        if self.untold:
             return "has ended"
         if self.status < 0:
             return f"was ended by {signal.Signals(-self.status).name}"
@@ -55,12 +60,16 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def open_log(folder: Path, name: str) -> BinaryIO:
+    """The file of a session where what a process prints is kept; only its owner may read it."""
+    return os.fdopen(os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+
+
 def _redirect_output(folder: Path, role: Role) -> None:
     """Whatever a library prints goes to a file of the session, not to the person's terminal."""
-    descriptor = os.open(folder / f"{role.label}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+    with open_log(folder, role.label) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
 
 
 def settle(context: ProcessContext) -> None:
@@ -115,7 +124,7 @@ def fork_child(
 
 def spawn_child(plan: Plan, role: Role, secrets_json: bytes, successor: bool = False) -> Child:
     """Start a clean process (see procs/spawned.py); the plan and the credentials reach it through a pipe."""
-    with (plan.path / f"{role.label}.log").open("ab") as log:
+    with open_log(plan.path, role.label) as log:
         popen = subprocess.Popen(
             [sys.executable, "-m", "procs.spawned", role.label, "successor" if successor else "first"],
             stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
@@ -143,17 +152,43 @@ def adopt_child(plan: Plan, role: Role, pid: int) -> Child | None:
     if parent != plan.launcher_pid:
         os.close(pidfd)
         return None
-    return Child(role, pid, pidfd, adopted=True)
+    return Child(role, pid, pidfd, exit_code=lambda pid: None)
+
+
+def _has_ended(pidfd: int, timeout_ms: int | None) -> bool:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(timeout_ms))
+
+
+def end_unknown_children(parent: int, known: set[int]) -> list[int]:
+    """Kill the children of another process of ours that are not known, and theirs as they become its own.
+
+    The launcher inherits what a supervisor leaves: zygotes, and stages that nobody had entered in the control block.
+    Returns the pids that were ended.
+    """
+    ended: list[int] = []
+    while True:
+        listed = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        strangers = [int(pid) for pid in listed if int(pid) not in known and int(pid) not in ended]
+        if not strangers:
+            return ended
+        for pid in strangers:
+            ended.append(pid)
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(pid)
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                _has_ended(pidfd, None)
+                os.close(pidfd)
 
 
 def reap(child: Child, wait: bool) -> bool:
     """Learn how a child ended; True when it has. wait: block until then."""
-    if child.status is None and child.adopted:
-        poller = select.poll()
-        poller.register(child.pidfd, select.POLLIN)
-        if not poller.poll(None if wait else 0):
+    if child.status is None and child.exit_code is not None:
+        if not _has_ended(child.pidfd, None if wait else 0):
             return False
-        child.status = 0
+        status = child.exit_code(child.pid)
+        child.status, child.untold = status or 0, status is None
         os.close(child.pidfd)
     if child.status is None:
         if child.popen is not None:

@@ -18,11 +18,13 @@ from engine.stage import as_bytes
 from procs.gateway_core import KEEP_ALIVE, Answer, Errands, GatewayCore, Job
 from procs.instance import ProcessContext
 from procs.journal.reader import read_stream
+from procs.orphans import end_instance
 from procs.ports import EdgeJournal, Inlet, Outlet, Turns, record_latency, ring_own_bell
+from procs.sweep import Sweep
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Credentials
 from procs.venues.binance_usdm.private_stream import PrivateStream, StreamEvent
-from procs.venues.binance_usdm.rest import listen_key
+from procs.venues.binance_usdm.rest import SignedSession, listen_key
 from procs.venues.binance_usdm.trading import TradingClient
 from shm.clock import python_monotonic_ns, sleep
 from shm.control import Stop, TripSource, set_gate_epoch
@@ -30,6 +32,8 @@ from shm.control import Stop, TripSource, set_gate_epoch
 _TIMEOUT_MS = 5000
 _RECV_WINDOW_MS = 1000
 _KEEP_ALIVE_NS = 25 * 60 * 1_000_000_000
+# The kill switch turns every few milliseconds; in the middle of a request it is silent for longer.
+_KILL_SWITCH_SILENT_NS = 1_500_000_000
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ class Gateway:
         outbox = as_bytes(reports)
         given = self._outlet.give(outbox, len(reports))
         while given < len(reports) and self._context.stop != Stop.NOW:
+            self._turns.turn(0)  # it waits for somebody else: it is not stuck
             sleep(0.001)
             given += self._outlet.give(outbox, len(reports) - given, given)
         return given
@@ -199,6 +204,25 @@ class Gateway:
         self._take_arrivals()
         self._client.close()
         self._journal.close()
+        if self._turns.orphaned:
+            self._leave_nothing_behind()
+
+    def _leave_nothing_behind(self) -> None:
+        """Nobody is left who would end the engine: the kill switch does, and where there is none, this process."""
+        control, plan = self._context.control, self._context.plan
+        control.trip(TripSource.GATEWAY)
+        seen, ends_ns = control.heartbeat(Role.KILLSWITCH), python_monotonic_ns() + _KILL_SWITCH_SILENT_NS
+        while python_monotonic_ns() < ends_ns:
+            if control.heartbeat(Role.KILLSWITCH) != seen:
+                return
+            sleep(0.05)
+        symbols = [item.symbol for item in plan.instruments]
+        session = SignedSession(plan.endpoints.rest_url, self._credentials, self._context.budget())
+        sweep = Sweep(session, symbols, lambda: self._turns.turn(0))
+        # The embedded venue has gone with the launcher, and its orders with it.
+        sweep.until_nothing_rests(lambda failed: not (failed and plan.settings.venue.embedded))
+        sweep.close()
+        end_instance(plan.name)
 
     def _take_orders(self) -> int:
         count = self._inlet.take()

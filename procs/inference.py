@@ -45,6 +45,8 @@ def run_inference(context: ProcessContext) -> None:
         stop = turns.turn(moved)
         if stop >= Stop.NOW:
             return
+        if turns.orphaned:
+            raise SystemExit(4)  # nobody is left who would end it
         moved = inlet.take()
         if not moved:
             if stop:
@@ -56,6 +58,7 @@ def run_inference(context: ProcessContext) -> None:
         stage.step(inbox, moved)
         given = outlet.give(stage.outbox, moved)
         while given < moved and context.stop != Stop.NOW:
+            turns.turn(0)  # it waits for somebody else: it is not stuck
             sleep(_ROOM_RETRY_S)
             given += outlet.give(stage.outbox, moved - given, given)
         inlet.release()

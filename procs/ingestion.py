@@ -206,6 +206,8 @@ class Ingestion:
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapshot") as pool:
             try:
                 while not self._turns.turn(self._take_inputs()):
+                    if self._turns.orphaned:
+                        raise SystemExit(4)  # nobody is left who would end it
                     self._on_timer()
                     self._take_resync_requests()
                     self._take_checkpoint()
@@ -246,6 +248,7 @@ class Ingestion:
             while again < count:
                 again += self._outlet.give(self._decoder.outbox, count - again, again)
                 if again < count:
+                    self._turns.turn(0)  # it waits for somebody else: it is not stuck
                     sleep(_ROOM_RETRY_S)
         self._on_lost(ALL_INSTRUMENTS)
 

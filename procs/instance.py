@@ -20,6 +20,7 @@ from engine.settings import as_plain, build
 from engine.stage import as_bytes
 from procs.budget import BUDGET_WORDS, Budget, RateLimit, write_limits
 from procs.checkpoint import HEADER_WORDS, SLOTS, checkpoint_now, slot_words
+from procs.deaths import DEATH_WORDS
 from procs.states import state_dtype
 from procs.table import CHECKPOINTED, PROCESS_BY_ROLE, RING_BY_NAME, Role
 from procs.venues.binance_usdm.endpoints import Endpoints
@@ -133,14 +134,15 @@ def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
     budget = _words_segment(plan, "budget", BUDGET_WORDS, create=True)
     write_limits(budget.array(np.int64, 0, BUDGET_WORDS), plan.rate_limits)
     budget.close()
+    _words_segment(plan, "deaths", DEATH_WORDS, create=True).close()
     return control
 
 
 def memory_beside_rings(states: dict[Role, np.ndarray]) -> int:
     """Bytes that an instance needs beside its rings."""
-    pages = 4096 * (len(states) + len(RING_BY_NAME) + 5)
+    pages = 4096 * (len(states) + len(RING_BY_NAME) + 6)
     arenas = sum(8 * SLOTS * slot_words(state.nbytes) for role, state in states.items() if role in CHECKPOINTED)
-    words = STAMPS + RING_BY_NAME["orders"].capacity + _histogram_words() + BUDGET_WORDS
+    words = STAMPS + RING_BY_NAME["orders"].capacity + _histogram_words() + BUDGET_WORDS + DEATH_WORDS
     return arenas + sum(state.nbytes for state in states.values()) + 8 * words + pages + 65536
 
 
@@ -206,6 +208,10 @@ class Mapping:
     def budget(self) -> Budget:
         """The rate budget of the venue. Raises ValueError where its limits are not known."""
         return Budget(self._words("budget", BUDGET_WORDS), self.plan.rate_limits, self.now_ns)
+
+    def deaths(self) -> np.ndarray:
+        """int64[DEATH_WORDS]: how often and when each process died (procs/deaths.py)."""
+        return self._words("deaths", DEATH_WORDS)
 
     def histogram(self, role: Role, kind: str) -> np.ndarray:
         """A latency histogram of a role, one of HISTOGRAM_KINDS."""

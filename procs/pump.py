@@ -57,6 +57,7 @@ MAX_OUTPUTS = 2
 # Why the pump came back to Python.
 STOPPED = 0  # asked to stop, and every input is empty
 JOURNAL_FULL = 1  # the next batch does not fit into the journal segment; nothing was taken
+LOOK = 2  # it is time to look around, for which a loop in a kernel has no eyes
 
 # Indexes into params (int64[PARAM_COUNT]).
 P_INPUTS = 0
@@ -81,6 +82,7 @@ P_CHECKPOINT_RECORDS = 24  # most records between two checkpoints
 P_CHECKPOINT_NS = 25  # most time between two checkpoints while there is something new
 P_STAMP_PUBLISHED = 26  # 1: note when each record of the first output was published
 P_OUT_SIZE = 27  # bytes of an output record
+P_LOOK_NS = 28  # come back to Python so often; 0: never
 PARAM_COUNT = 32
 
 Arrays = tuple[np.ndarray, ...]
@@ -221,7 +223,7 @@ def pump(
     arena, header   the checkpoint slots and the words of the last one (procs/checkpoint.py)
     checkpoint_cost histogram of what a checkpoint takes
     published       int64[2^k]: session time at which a record of the first output was published, at its cursor
-    Returns STOPPED or JOURNAL_FULL.
+    Returns STOPPED, JOURNAL_FULL or LOOK.
     """
     inputs = params[P_INPUTS]
     outputs = params[P_OUTPUTS]
@@ -233,6 +235,7 @@ def pump(
     out_words = outbox.view(np.int64)
     fresh = 0  # records since the last checkpoint
     due = session_ns(offset) + params[P_CHECKPOINT_NS]
+    look_due = session_ns(offset) + params[P_LOOK_NS]
     while True:
         # Read before the inputs are looked at: whoever asks to stop does so after the producers have gone, so inputs
         # found empty afterwards stay empty.
@@ -249,6 +252,9 @@ def pump(
                 ended = session_ns(offset)
                 due = ended + params[P_CHECKPOINT_NS]
                 record(checkpoint_cost, ended - now)
+        # What was taken since the last checkpoint is counted here alone: never leave in between.
+        if params[P_LOOK_NS] != 0 and (fresh == 0 or params[P_CHECKPOINT] == 0) and session_ns(offset) >= look_due:
+            return LOOK
         word = emergency_word(control)
         trip = params[P_WANTS_TRIP] != 0 and word != params[P_WORD_SEEN]
         moved = 0

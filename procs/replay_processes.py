@@ -18,12 +18,14 @@ from engine.features.step import FEATURES
 from engine.kernel import kernel_digest
 from engine.records import PREDICTION
 from engine.validation.step import VALIDATION
+from procs.attach import lock_path
 from procs.children import Child, fork_child, kill, wait_all, wait_for_death
 from procs.decoding import Decoder, replay_inputs
 from procs.identity import new_session_id
 from procs.inference import run_inference
 from procs.instance import Mapping, Plan, ProcessContext, create_memory, memory_beside_rings
 from procs.memory_use import pss_bytes
+from procs.orphans import free_instance, sweep
 from procs.ports import Inlet, Outlet, Turns, record_latency
 from procs.replay import MergeReplayer, Pacer, ReplayError, Source, replay_summary
 from procs.stage_process import run_stage
@@ -33,7 +35,7 @@ from procs.table import Role, placement, ring_capacities
 from procs.venues.binance_usdm.endpoints import Endpoints
 from shm.clock import python_monotonic_ns, sleep
 from shm.control import Stop
-from shm.segment import unlink_all
+from shm.lease import Lease
 
 _ROLES = (Role.EXECUTION, Role.ML, Role.FEATURES, Role.VALIDATION, Role.INGESTION)
 _STOP_ORDER = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.EXECUTION)
@@ -135,6 +137,8 @@ def replay_auto(source: Source, speed: float | None) -> dict[str, Any]:
             cores={role.label: cores[role] for role in Role}, spin=spin,
         )
         started = python_monotonic_ns()
+        sweep()  # of replays that were killed
+        lease = Lease.acquire(lock_path(name))
         try:
             create_memory(plan, states).close()
             bodies = _bodies(source, speed)
@@ -145,7 +149,9 @@ def replay_auto(source: Source, speed: float | None) -> dict[str, Any]:
         finally:
             for child in children:
                 kill(child)
-            unlink_all(name)
+            free_instance(name)
+            lock_path(name).unlink(missing_ok=True)
+            lease.release()
 
 
 def _run_to_the_end(plan: Plan, mapping: Mapping, children: list[Child]) -> dict[str, int]:

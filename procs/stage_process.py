@@ -7,6 +7,8 @@ do not hold yet, and goes on. Starting is the same: the first checkpoint is the 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from engine.records import MARKET, OUTPUT_COUNT, PREDICTION, SOURCE_COMMANDS, SOURCE_MAIN, Kind
@@ -16,14 +18,18 @@ from procs import pump as p
 from procs.instance import ProcessContext
 from procs.journal.reader import read_stream
 from procs.journal.writer import JournalFull, JournalWriter
+from procs.ports import Turns
 from procs.table import Role
-from shm.control import Stop, TripSource
+from shm.control import Readiness, Stop, TripSource
 from shm.ring import Ring
 from shm.ring_kernels import CURSOR, RECORD_SIZE, consumer_advance, consumer_read, consumer_ready, consumer_release
 
 _BATCH = 64
 _CHECKPOINT_NS = 100_000_000
 _CHECKPOINT_RECORDS = 1 << 16
+_LOOK_NS = 1_000_000_000
+# So many looks without a kill switch stop trading, whoever else is there or not.
+_LOOKS_UNGUARDED = 8
 
 
 def pump_params(context: ProcessContext, stage: Stage, batch: int) -> np.ndarray:
@@ -45,6 +51,7 @@ def pump_params(context: ProcessContext, stage: Stage, batch: int) -> np.ndarray
     params[p.P_OUT_SIZE] = stage.out_dtype.itemsize
     params[p.P_TRIP_SOURCE] = SOURCE_COMMANDS
     params[p.P_CHECKPOINT] = 1
+    params[p.P_LOOK_NS] = _LOOK_NS
     params[p.P_CHECKPOINT_NS] = _CHECKPOINT_NS
     smallest = min(context.ring(name).capacity for name in context.spec.inputs)
     params[p.P_CHECKPOINT_RECORDS] = min(_CHECKPOINT_RECORDS, smallest // 4)
@@ -73,6 +80,9 @@ class StageProcess:
     def __init__(self, context: ProcessContext, stage: Stage, live: bool) -> None:
         self.context = context
         self.stage = stage
+        self._turns = Turns(context)
+        self._looks_unguarded = 0
+        self._was_guarded = False
         self.inputs = [context.ring(name) for name in context.spec.inputs]
         self.outputs = [context.ring(name) for name in context.spec.outputs]
         self.state = as_bytes(context.state(context.role))
@@ -167,6 +177,9 @@ class StageProcess:
                 context.control.bells, hop, origin, stamps, buffer, cursor, self.scratch, self.params, self.arena,
                 self.header, cost, self.published,
             )
+            if outcome == p.LOOK:
+                self._look()
+                continue
             if journal is None or outcome == p.STOPPED:
                 break
             journal.adopt(int(cursor[0]), int(cursor[1]))
@@ -182,6 +195,25 @@ class StageProcess:
             journal.close()
         if context.stop == Stop.RUN:
             raise SystemExit(3)
+
+
+    def _look(self) -> None:
+        """Once a second: end when nobody is left who would, and trip when there is no kill switch."""
+        if self._turns.orphaned:
+            raise SystemExit(4)
+        if not self.params[p.P_WANTS_TRIP]:
+            return
+        control = self.context.control
+        guarded = control.readiness(Role.KILLSWITCH) == Readiness.READY and _exists(control.pid(Role.KILLSWITCH))
+        self._looks_unguarded = 0 if guarded else self._looks_unguarded + 1
+        # The supervisor is quicker (procs/crew.py); this is for when it is gone too.
+        if self._looks_unguarded >= _LOOKS_UNGUARDED and self._was_guarded and not control.tripped:
+            control.trip(TripSource.EXECUTION)
+        self._was_guarded = self._was_guarded or guarded
+
+
+def _exists(pid: int) -> bool:
+    return pid > 0 and Path(f"/proc/{pid}").exists()
 
 
 def run_stage(context: ProcessContext, stage: Stage, live: bool = True) -> None:

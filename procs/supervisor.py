@@ -1,14 +1,14 @@
 """The supervisor: makes the memory, starts the processes in order, watches them, and stops them in order.
 
-Starting: embedded venue -> instruments -> memory -> stages (forked) -> gateway and kill switch (spawned) -> opening
-reconciliation -> trading. Stopping: no more entries, cancel all, wait for the final reports, compare with the venue,
-then drain the path from its head. A process that dies gets a successor, which takes up where its effects end; too
-many deaths of one role trip the engine: the kill switch cancels, everything stops.
+Starting: embedded venue -> instruments -> memory -> processes (procs/crew.py) -> opening reconciliation -> trading.
+Stopping: no more entries, cancel all, wait for the final reports, compare with the venue, then drain the path from its
+head. A process that dies gets a successor, which takes up where its effects end.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,71 +19,46 @@ import numpy as np
 import orjson
 
 from engine.config import Settings, config_hash
-from engine.execution.kernel import EXECUTION
-from engine.features.step import FEATURES
 from engine.kernel import kernel_digest
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
 from engine.settings import as_plain
 from engine.stage import as_bytes
 from engine.validation.state import quarantined_records
-from engine.validation.step import VALIDATION
-from models.inference import load_card
+from models.card import load_card
 from procs import VERSION
 from procs.attach import leave_plan, lock_path, plan_path
-from procs.children import (
-    STOP_SIGNALS,
-    Child,
-    adopt_child,
-    fork_child,
-    kill,
-    reap,
-    spawn_child,
-    wait_all,
-    wait_for_death,
-)
+from procs.children import STOP_SIGNALS, kill, wait_all
+from procs.crew import Crew
 from procs.handover import Handover
 from procs.identity import new_session_id
-from procs.inference import model_path, run_inference
-from procs.ingestion import Ingestion
-from procs.instance import Mapping, Plan, ProcessContext, create_memory, memory_beside_rings
+from procs.inference import model_path
+from procs.instance import Mapping, Plan, create_memory, memory_beside_rings
 from procs.memory_use import pss_bytes
+from procs.nursery import Nursery, NurseryError
+from procs.orphans import free_instance, sweep
 from procs.ports import Outlet
-from procs.stage_process import run_stage
 from procs.states import initial_states
 from procs.summary import machine_versions, summarise
-from procs.table import PROCESS_BY_ROLE, PROCESSES, Role, placement, ring_capacities
+from procs.table import Role, placement, ring_capacities
 from procs.venue_process import VenueDidNotStart, VenueProcess
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, load_credentials
 from procs.venues.binance_usdm.rest import fetch_listing
 from shm.clock import python_monotonic_ns, sleep, wall_ns
-from shm.control import Readiness, Stop, TripSource, tripped_sources
+from shm.control import Stop, TripSource, tripped_sources
 from shm.lease import Lease, LeaseHeld
-from shm.segment import unlink_all
 
 _START_TIMEOUT_S = 60.0
 _QUIESCENCE_TIMEOUT_S = 15.0
 _STOP_TIMEOUT_S = 10.0
 _TICK_S = 0.05
-_DEATHS_WINDOW_NS = 600 * 1_000_000_000
 _KILL_SWITCH_TIME_S = 2.0
-_KILL_SWITCH_PATIENCE = 10
 # After the market data the gateway, so that every report is in its ring, then execution, which takes them.
 _STOP_ORDER = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.GATEWAY, Role.EXECUTION, Role.KILLSWITCH)
 
 
 class EngineError(RuntimeError):
     """The engine cannot start or go on; the message is for the person who started it."""
-
-
-def stage_body(role: Role) -> Callable[[ProcessContext], None]:
-    """What a forked process runs."""
-    if role == Role.INGESTION:
-        return lambda context: Ingestion(context).run()
-    if role == Role.ML:
-        return run_inference
-    stage = {Role.VALIDATION: VALIDATION, Role.FEATURES: FEATURES, Role.EXECUTION: EXECUTION}[role]
-    return lambda context: run_stage(context, stage)
 
 
 class Supervisor:
@@ -93,7 +68,9 @@ class Supervisor:
         self.settings = settings
         self._handover = handover
         self._say = say
-        self._children: list[Child] = []
+        self._nursery: Nursery | None = None
+        self._folder: Path | None = None
+        self._crew: Crew | None = None
         self._venue: VenueProcess | None = None
         self._lease: Lease | None = None
         self._mapping: Mapping | None = None
@@ -103,8 +80,6 @@ class Supervisor:
         self._started_ns = 0
         self.trading_ns = 0  # CLOCK_MONOTONIC when trading began
         self._credentials: Credentials | None = None
-        self._deaths: dict[Role, list[int]] = {}
-        self.restarts: dict[str, int] = {}
         self.summary: dict[str, Any] = {}
 
     # --- starting -------------------------------------------------------------------------------------------------
@@ -114,9 +89,11 @@ class Supervisor:
         settings = self.settings
         name = settings.engine.name
         self._take_lease()
-        unlink_all(name)  # of an instance whose supervisor is dead: we hold its lease
+        free_instance(name)  # of a supervisor that is dead: we hold its lease
+        sweep()
         card = load_card(model_path(settings.model.path), settings.features)
-        folder = self._make_folder(name)
+        self._folder = folder = self._make_folder(name)
+        self._nursery = Nursery(folder)  # it gets ready while the venue starts
         endpoints, credentials = self._venue_access(folder)
         listing = fetch_listing(endpoints.rest_url, settings.venue.symbols)
         instruments = listing.instruments
@@ -137,14 +114,10 @@ class Supervisor:
         self._started_ns = python_monotonic_ns()
         self._say(f"session {folder.name}: {', '.join(settings.venue.symbols)}; placement {why}")
         self._credentials = credentials
-        # Forked first: this process must not have started a thread by then.
-        for process in sorted(PROCESSES, key=lambda process: process.spawned):
-            self._children.append(self._start_child(process.role, successor=False))
-        self._mapping = Mapping(self.plan)
-        self._commands = Outlet(self._mapping, "commands")
+        self._gather_crew().start()
         self._await_ready()
         self._reconcile(opening=True)
-        if self._mapping.control.tripped:
+        if self.mapping.control.tripped:
             raise EngineError(f"{self._emergency_in_words()} while starting")
         if not self._execution_state()["opened"][0]:
             raise EngineError(
@@ -153,6 +126,24 @@ class Supervisor:
             )
         self.trading_ns = python_monotonic_ns()
         self._leave_report()
+
+    def _gather_crew(self) -> Crew:
+        """Map the memory and make the crew, empty as yet."""
+        assert self._nursery is not None and self._credentials is not None
+        self._mapping = Mapping(self.plan)
+        self._commands = Outlet(self._mapping, "commands")
+        try:
+            self._nursery.settle(self.plan)
+        except OSError as error:
+            raise EngineError(f"the zygote does not start: {error}; see {self.plan.folder}/zygote.log") from None
+        self._crew = Crew(self.plan, self._mapping, self._nursery, self._credentials, self.command, self._say)
+        return self._crew
+
+    @property
+    def crew(self) -> Crew:
+        """The other processes."""
+        assert self._crew is not None
+        return self._crew
 
     def _take_lease(self) -> None:
         name = self.settings.engine.name
@@ -170,6 +161,7 @@ class Supervisor:
         self._handover.leave(
             {
                 "started_ns": self._started_ns, "trading_ns": self.trading_ns,
+                "deaths_to_stop": self.settings.engine.deaths_to_stop,
                 "credentials": {"api_key": self._credentials.api_key, "secret": self._credentials.secret},
                 "venue": self._venue.report() if self._venue is not None else None,
             }
@@ -185,23 +177,14 @@ class Supervisor:
             raise EngineError("the code has changed since the engine was started: it cannot be adopted")
         self._started_ns, self.trading_ns = report["started_ns"], report["trading_ns"]
         self._credentials = Credentials(**report["credentials"])
+        known = {os.getpid()}
         if report["venue"] is not None:
             self._venue = VenueProcess.adopt(report["venue"], self._credentials)
-        self._mapping = Mapping(self.plan)
-        self._commands = Outlet(self._mapping, "commands")
-        control = self._mapping.control
-        control.supervisor_pid = os.getpid()
-        self.restarts["supervisor"] = self.restarts.get("supervisor", 0) + 1
-        for process in PROCESSES:
-            pid = control.pid(process.role)
-            child = adopt_child(self.plan, process.role, pid) if pid else None
-            if child is None:
-                control.clear_role(process.role)
-                if process.role == Role.INGESTION:
-                    self.command(Kind.STALE)
-                self.restarts[process.role.label] = 1
-                child = self._start_child(process.role, successor=True)
-            self._children.append(child)
+            known.add(self._venue.pid)
+        self._nursery = Nursery(self.plan.path)
+        crew = self._gather_crew()
+        self.mapping.control.supervisor_pid = os.getpid()
+        crew.adopt(known)
         self._leave_report()
 
     def _make_folder(self, name: str) -> Path:
@@ -235,29 +218,13 @@ class Supervisor:
         }
         (folder / "session.json").write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
-    def _start_child(self, role: Role, successor: bool) -> Child:
-        if PROCESS_BY_ROLE[role].spawned:
-            assert self._credentials is not None
-            secrets = {"api_key": self._credentials.api_key, "secret": self._credentials.secret}
-            child = spawn_child(self.plan, role, orjson.dumps(secrets), successor)
-        else:
-            child = fork_child(self.plan, role, stage_body(role), successor)
-        if self._mapping is not None:
-            # It says so itself later on; a supervisor that takes over before must not start a second one.
-            self._mapping.control.set_pid(role, child.pid)
-        return child
-
     def _await_ready(self) -> None:
-        assert self._mapping is not None
         deadline = python_monotonic_ns() + int(_START_TIMEOUT_S * 1e9)
         while True:
-            waiting = [
-                child.role.label for child in self._children
-                if self._mapping.control.readiness(child.role) != Readiness.READY
-            ]
+            waiting = self.crew.waiting_for()
             if not waiting:
                 return
-            for child in wait_for_death(self._children, _TICK_S):
+            for child in self.crew.deaths_within(_TICK_S):
                 raise EngineError(
                     f"{child.role.label} {child.died_in_words()} while starting; its last words are in "
                     f"{self.plan.folder}/{child.role.label}.log"
@@ -307,50 +274,13 @@ class Supervisor:
         self._stop_wanted = True
 
     def _watch(self, timeout_s: float) -> bool:
-        """Look after the children for a moment: a dead one gets a successor. False when there were too many deaths."""
-        living = [child for child in self._children if child.alive]
-        for child in wait_for_death(living, timeout_s) if living else []:
-            self._replace(child)
-        self._kill_the_stalled()
+        """Look after the processes for a moment. False when the session cannot go on."""
+        try:
+            self.crew.watch(timeout_s)
+        except NurseryError as error:
+            raise EngineError(str(error)) from None
+        self._failure = self._failure or self.crew.failure
         return not self._failure
-
-    def _kill_the_stalled(self) -> None:
-        """A process whose loop has stopped turning is killed: nothing is taken from one that may wake up."""
-        assert self._mapping is not None
-        now = self._mapping.now_ns()
-        limit = int(self.settings.engine.stall_s * 1e9)
-        for child in self._children:
-            heartbeat = self._mapping.control.heartbeat(child.role)
-            # The kill switch waits for the venue's answers in its own loop, each for seconds.
-            patience = _KILL_SWITCH_PATIENCE * limit if child.role == Role.KILLSWITCH else limit
-            if child.alive and heartbeat and now - heartbeat > patience:
-                self._say(f"{child.role.label} has not moved for {(now - heartbeat) / 1e9:.1f} s: killing it")
-                signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
-                if not wait_all([child], _STOP_TIMEOUT_S):
-                    # Stuck in the kernel, it may wake up yet: nobody takes its place.
-                    self._failure = self._failure or f"{child.role.label} cannot be ended"
-                    self._mapping.control.trip(TripSource.SUPERVISOR)
-                    return
-                self._replace(child)
-
-    def _replace(self, dead: Child) -> None:
-        """Start the successor of a process that is surely dead, or stop everything after too many deaths."""
-        assert self._mapping is not None
-        role, control, now = dead.role, self._mapping.control, python_monotonic_ns()
-        self._deaths[role] = [at for at in self._deaths.get(role, []) if now - at < _DEATHS_WINDOW_NS] + [now]
-        self.restarts[role.label] = self.restarts.get(role.label, 0) + 1
-        if len(self._deaths[role]) >= self.settings.engine.deaths_to_stop:
-            self._failure = self._failure or f"{role.label} {dead.died_in_words()}, too often to go on"
-            self._say(f"{self._failure}: no more orders, cancelling everything")
-            # Without the kill switch nobody would act on a trip: the orderly stop cancels through the gateway.
-            if role != Role.KILLSWITCH:
-                control.trip(TripSource.SUPERVISOR)
-            return
-        self._say(f"{role.label} {dead.died_in_words()}: starting its successor")
-        control.clear_role(role)
-        if role == Role.INGESTION:
-            self.command(Kind.STALE)  # until its successor has synchronised the books again
-        self._children[self._children.index(dead)] = self._start_child(role, successor=True)
 
     def run(self, duration_s: float | None, every_tick: Callable[[Supervisor], None]) -> None:
         """Trade until the time is over, somebody asks to stop, or a process dies too often."""
@@ -372,8 +302,8 @@ class Supervisor:
         """Bring the engine to rest, compare it with the venue, stop every process, and return the summary."""
         assert self._mapping is not None
         duration_s = (python_monotonic_ns() - self._started_ns) / 1e9
-        memory = {child.role.label: pss_bytes(child.pid) for child in self._children if child.alive}
-        memory["supervisor"] = pss_bytes(os.getpid())
+        memory = {child.role.label: pss_bytes(child.pid) for child in self.crew.living()}
+        memory |= {"supervisor": pss_bytes(os.getpid()), "zygote": pss_bytes(self._nursery.pid) if self._nursery else 0}
         self._come_to_rest()
         self._stop_children()
         if self._mapping.control.tripped and not self._failure:
@@ -382,7 +312,7 @@ class Supervisor:
         if self.summary["unaccounted"] and not self._failure:
             self._failure = f"{self.summary['unaccounted']} records are unaccounted for"
         self._keep_quarantine()
-        self.summary["engine"] |= {"failure": self._failure, "restarts": self.restarts}
+        self.summary["engine"] |= {"failure": self._failure, "restarts": self.crew.restarts()}
         return self.summary
 
     def _keep_quarantine(self) -> None:
@@ -408,7 +338,7 @@ class Supervisor:
 
     def _come_to_rest(self) -> None:
         """No more entries, cancel what rests, wait for the final reports, compare ledger and venue."""
-        living = {child.role for child in self._children if child.alive}
+        living = {child.role for child in self.crew.living()}
         if not {Role.EXECUTION, Role.GATEWAY} <= living:
             # Nobody is left to ask; the kill switch cancels by itself, and is given the time for it.
             sleep(_KILL_SWITCH_TIME_S)
@@ -428,9 +358,10 @@ class Supervisor:
     def _stop_children(self) -> None:
         """Stop every process in the order of the data, each once it has drained its inputs."""
         assert self._mapping is not None
-        by_role = {child.role: child for child in self._children}
         for role in _STOP_ORDER:
-            child = by_role[role]
+            child = self.crew.child(role)
+            if child is None:
+                continue
             self._mapping.control.request_stop(role, Stop.DRAIN)
             if child.alive and not wait_all([child], _STOP_TIMEOUT_S):
                 self._failure = self._failure or f"{role.label} did not stop by itself"
@@ -440,7 +371,7 @@ class Supervisor:
 
     def _cancel_what_rests(self) -> None:
         """An error ended the session without its orderly stop: the kill switch cancels before everything ends."""
-        living = [child for child in self._children if child.role == Role.KILLSWITCH and child.alive]
+        living = self._crew.living([Role.KILLSWITCH]) if self._crew is not None else []
         if self._mapping is not None and self.trading_ns and living:
             self._mapping.control.trip(TripSource.SUPERVISOR)
             self._mapping.control.request_stop(Role.KILLSWITCH, Stop.DRAIN)
@@ -449,18 +380,22 @@ class Supervisor:
     def close(self) -> None:
         """End what still runs and leave nothing in shared memory. Safe at any point, again and again."""
         self._cancel_what_rests()
-        for child in self._children:
-            if child.alive and not reap(child, wait=False):
-                kill(child)
+        if self._crew is not None:
+            self._crew.close()
+            self._crew = None
+        elif self._nursery is not None:
+            self._nursery.close()
+        self._nursery = None
         if self._mapping is not None:
             self._mapping.close()
             self._mapping = None
         if self._venue is not None:
             self._venue.stop()
             self._venue = None
+        if self._folder is not None and not any(file.stat().st_size for file in self._folder.iterdir()):
+            shutil.rmtree(self._folder)  # it never came to anything worth keeping
         if self._lease is not None:
-            unlink_all(self.settings.engine.name)
-            plan_path(self.settings.engine.name).unlink(missing_ok=True)
+            free_instance(self.settings.engine.name)
             lock_path(self.settings.engine.name).unlink(missing_ok=True)
             self._lease.release()
             self._lease = None

@@ -57,7 +57,7 @@ RING_BY_NAME = {ring.name: ring for ring in RINGS}
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """One process. Forked ones share the supervisor's compiled kernels; spawned ones start clean."""
+    """One process. Forked ones share the zygote's compiled kernels; spawned ones start clean."""
 
     role: Role
     spawned: bool
@@ -81,6 +81,8 @@ SMALLEST_RING = 1024
 CHECKPOINTED = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.EXECUTION)
 # Stages in the order of the data, the order in which they are drained and stopped.
 PATH = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.EXECUTION, Role.GATEWAY)
+# Without which nothing may be entered: while one is not ready, entries stop.
+VITAL = (*PATH, Role.KILLSWITCH)
 
 
 def ring_capacities(budget_bytes: int, reserved_bytes: int) -> dict[str, int]:

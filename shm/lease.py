@@ -59,15 +59,19 @@ class Lease:
 
         Raises LeaseHeld, or OSError where the target cannot be opened.
         """
-        descriptor = _open(target)
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, byte))
-        except OSError as error:
+        while True:
+            descriptor = _open(target)
+            try:
+                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, byte))
+            except OSError as error:
+                os.close(descriptor)
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    raise LeaseHeld(f"{target}: lease {byte} is held by somebody else") from None
+                raise
+            if os.fstat(descriptor).st_nlink:
+                return cls(str(target), byte, descriptor)
+            # Its last holder removed the file between our opening and our lock: whoever comes next makes another.
             os.close(descriptor)
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise LeaseHeld(f"{target}: lease {byte} is held by somebody else") from None
-            raise
-        return cls(str(target), byte, descriptor)
 
     @staticmethod
     def is_held(target: str | Path, byte: int = 0) -> bool:

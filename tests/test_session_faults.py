@@ -11,9 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 
-from procs.table import PROCESSES
+from engine.records import MARKET, SOURCE_COMMANDS, Kind
+from procs.journal.reader import read_stream
+from procs.table import PROCESSES, Role
 from shm.clock import sleep
 from tests.engine_session import PROJECT_ROOT, Engine, bot4, engine, leftovers, replay, venue, wait_until
 
@@ -33,7 +37,7 @@ def _back_in_service(made: Engine, role: str, dead: int) -> bool:
 @pytest.mark.parametrize("role", ROLES)
 def test_a_killed_process_gets_a_successor_and_nothing_is_lost(tmp_path: Path, role: str) -> None:
     """kill -9, then SIGSTOP: back in service, every record once, equal to the venue, and the hash unbroken."""
-    patience = {"stall_s": 2.0, "deaths_to_stop": 9}
+    patience = {"deaths_to_stop": 9}
     with venue(tmp_path) as place, engine(tmp_path, venue=place.connection, engine=patience) as made:
         made.start()
         for signum in (signal.SIGKILL, signal.SIGSTOP):
@@ -56,6 +60,49 @@ def test_a_killed_process_gets_a_successor_and_nothing_is_lost(tmp_path: Path, r
         _sound(summary)
         if role == "ingestion":
             assert summary["market"]["gaps"] > 0
+        if role != "execution":
+            assert 1 << Role[role.upper()] in _missing_told(summary["engine"]["folder"])
+        assert leftovers(made.name) == []
+
+
+def _missing_told(folder: str) -> list[int]:
+    """Which processes were missing, each time that execution was told: the aux words of its READINESS commands."""
+    told = []
+    for entry in read_stream(Path(folder), "execution"):
+        if entry.source == SOURCE_COMMANDS:
+            told += [int(one["aux"]) for one in np.frombuffer(entry.payload, MARKET) if one["kind"] == Kind.READINESS]
+    assert told[-1] == 0
+    return told
+
+
+def _zygote_of(supervisor: int, before: int = 0) -> psutil.Process | None:
+    """The zygote of a supervisor, another than `before`; None while there is none."""
+    children = psutil.Process(supervisor).children()
+    return next((one for one in children if one.pid != before and "procs.zygote" in one.cmdline()), None)
+
+
+def test_the_zygote_holds_nothing_and_is_replaced(tmp_path: Path) -> None:
+    with engine(tmp_path) as made:
+        made.start()
+        status = made.wait_trading()
+        zygote = _zygote_of(status["supervisor_pid"])
+        assert zygote is not None
+        assert zygote.num_threads() == 1
+        mapped = Path(f"/proc/{zygote.pid}/maps").read_text()
+        for stranger in ("/dev/shm/", "onnxruntime", "ccxt", "picows"):
+            assert stranger not in mapped
+        stages = {name: entry["pid"] for name, entry in status["processes"].items()}
+        assert psutil.Process(stages["execution"]).ppid() == zygote.pid
+        zygote.kill()
+        wait_until(lambda: _zygote_of(status["supervisor_pid"], before=zygote.pid), 20, "new zygote")
+        os.kill(stages["features"], signal.SIGKILL)
+        wait_until(lambda: _back_in_service(made, "features", stages["features"]), 30, "successor from the new zygote")
+        made.wait_trading(orders=made.wait_trading()["orders"]["acked"] + 3)
+        code, out, err = made.finish()
+        assert code == 0, out + err
+        summary = made.summary()
+        assert summary["engine"]["restarts"] == {"features": 1, "zygote": 1}
+        _sound(summary)
         assert leftovers(made.name) == []
 
 
@@ -128,16 +175,19 @@ def test_a_killed_supervisor_is_started_again_and_adopts_the_engine(tmp_path: Pa
         assert leftovers(made.name) == []
 
 
-def test_without_launcher_and_supervisor_everything_ends_and_no_order_rests(tmp_path: Path) -> None:
+@pytest.mark.parametrize("also", [(), ("killswitch",)], ids=["", "nor kill switch"])
+def test_without_launcher_and_supervisor_everything_ends_and_no_order_rests(
+    tmp_path: Path, also: tuple[str, ...]
+) -> None:
     with venue(tmp_path) as place, engine(tmp_path, venue=place.connection) as made:
         made.start()
         status = made.wait_trading()
         assert made.process is not None
-        for pid in (made.process.pid, status["supervisor_pid"]):
+        pids = {name: entry["pid"] for name, entry in status["processes"].items()}
+        for pid in (made.process.pid, status["supervisor_pid"], *(pids[name] for name in also)):
             os.kill(pid, signal.SIGKILL)
         made.process.communicate()
-        pids = [entry["pid"] for entry in status["processes"].values()]
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 20, "end of every process")
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.values()), 30, "end of every process")
         assert place.state()["open_orders"] == []
         assert leftovers(made.name) == []
         result = made.run("--for", "3s")

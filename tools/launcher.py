@@ -15,12 +15,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 from shm.python_clock import python_monotonic_ns
 
 _PR_SET_CHILD_SUBREAPER = 36
 _DEATHS_WINDOW_NS = 600 * 1_000_000_000
-_MOST_DEATHS = 3
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -32,11 +32,13 @@ class Launcher:
         self._arguments = list(arguments)
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._deaths: list[int] = []
-        self._handed_over = b"{}"
+        self._handed_over: dict[str, Any] = {}
+        self._asked_to_stop: int | None = None  # by which signal
         # The embedded venue reads the other end: it lives as long as this process does.
         self._venue_end, self._keep_alive = os.pipe()
 
     def _forward(self, signum: int, frame: FrameType | None) -> None:
+        self._asked_to_stop = signum
         if self._supervisor is not None:
             self._supervisor.send_signal(signum)
 
@@ -52,7 +54,8 @@ class Launcher:
             now = python_monotonic_ns()
             self._deaths = [at for at in self._deaths if now - at < _DEATHS_WINDOW_NS] + [now]
             words = f"bot4: the supervisor was ended by {signal.Signals(-code).name}"
-            if self._handed_over == b"{}" or len(self._deaths) > _MOST_DEATHS:
+            # Who gives up ends too, and the kill switch, left alone, cancels and ends the rest.
+            if not self._handed_over or len(self._deaths) >= self._handed_over["deaths_to_stop"]:
                 print(f"{words}; giving up", file=sys.stderr)
                 return 1
             print(f"{words}; starting it again", file=sys.stderr, flush=True)
@@ -67,17 +70,19 @@ class Launcher:
             stdin=subprocess.PIPE, pass_fds=(self._venue_end, supervisors_end),
         )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        if self._asked_to_stop is not None:  # its predecessor was, and died of something else
+            self._supervisor.send_signal(self._asked_to_stop)
         os.close(supervisors_end)
         assert self._supervisor.stdin is not None
         try:
-            self._supervisor.stdin.write(self._handed_over + b"\n")
+            self._supervisor.stdin.write(json.dumps(self._handed_over).encode() + b"\n")
             self._supervisor.stdin.close()
         except BrokenPipeError:
             self._supervisor.stdin = None
         with os.fdopen(report_end, "rb") as report:
             line = report.readline()  # once it trades; nothing when it ends before
         if line.endswith(b"\n"):
-            self._handed_over = json.dumps(json.loads(line)).encode()
+            self._handed_over = json.loads(line)
         return self._reap(self._supervisor.pid)
 
     def _reap(self, supervisor: int) -> int:

@@ -44,6 +44,8 @@ def replay_command(options: argparse.Namespace) -> int:
     if options.fills == "sim":
         raise UsageError("--fills sim: captures are replayed without fills as yet; allowed is none")
     check_summary_path(options.summary)
+    if not options.source.exists():
+        raise UsageError(f"{options.source}: there is no such file or folder")
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _end)
     try:
@@ -66,6 +68,16 @@ def replay_command(options: argparse.Namespace) -> int:
     return 0
 
 
+def _refusals(stages: dict[str, Any]) -> list[str]:
+    """One line for each stage that refused records: how many of what, and why."""
+    lines = []
+    for name, stage in stages.items():
+        counts = {**stage["quarantined"], **stage["dropped"]}
+        if counts:
+            lines.append(f"{name} refused {', '.join(f'{count} {reason}' for reason, count in counts.items())}")
+    return lines
+
+
 def _words(summary: dict[str, Any]) -> str:
     market, decisions = summary["market"], summary["decisions"]
     duration = summary["engine"]["duration_s"]
@@ -75,6 +87,7 @@ def _words(summary: dict[str, Any]) -> str:
         f"{market['level_updates']} level updates, {market['snapshot_levels']} snapshot levels, "
         f"{market['trades']} trades, "
         f"{market['book_tickers']} book tickers, {market['gaps']} gaps, {market['crossed_books']} crossed books",
+        *_refusals(summary["stages"]),
         f"{decisions['signals']} signals, {decisions['intents']} intents, {summary['fills']} fills",
         f"decision hash {summary['decision_hash']}, unaccounted records: {summary['unaccounted']}",
     ]

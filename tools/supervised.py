@@ -18,6 +18,7 @@ from tools.run import run_supervised
 
 def main() -> int:
     """Supervise one session, new or adopted."""
+    os.umask(0o077)  # what a session leaves on disk is its owner's business, and that of every process started here
     venue_fd, report_fd = int(sys.argv[1]), int(sys.argv[2])
     options = parse(sys.argv[3:])
     handover = Handover(venue_fd, report_fd, os.getppid(), orjson.loads(sys.stdin.buffer.readline()))

@@ -1,0 +1,75 @@
+"""What an instance leaves whose supervisor and launcher are gone: processes that nobody watches, and its memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from pathlib import Path
+
+from procs.attach import lock_path, plan_path
+from shm.control import ROLES, ControlBlock
+from shm.lease import Lease, LeaseHeld
+from shm.segment import SegmentError, unlink_all
+
+_END_TIMEOUT_MS = 10_000
+
+
+def end_processes(name: str, control: ControlBlock) -> list[int]:
+    """Kill the processes in an instance's control block that still map its memory, but for this one.
+
+    A pid may belong to a stranger by now, so it is not believed alone. Returns the pids that were ended.
+    """
+    ended: list[int] = []
+    for role in range(ROLES):
+        pid = control.pid(role)
+        if not pid or pid == os.getpid():
+            continue
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            if f"/bot4.{name}." in Path(f"/proc/{pid}/maps").read_text():
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                poller = select.poll()
+                poller.register(pidfd, select.POLLIN)
+                poller.poll(_END_TIMEOUT_MS)
+                ended.append(pid)
+        except OSError:
+            continue  # it ended by itself meanwhile
+        finally:
+            os.close(pidfd)
+    return ended
+
+
+def free_instance(name: str) -> None:
+    """End what is left of an instance and remove its memory. The caller holds its lease."""
+    with contextlib.suppress(SegmentError):  # there is none, or none that we can read
+        control = ControlBlock.attach(instance=name, kernel_digest=None, read_only=True)
+        try:
+            end_processes(name, control)
+        finally:
+            control.close()
+    unlink_all(name)
+    plan_path(name).unlink(missing_ok=True)
+
+
+def end_instance(name: str) -> None:
+    """What the last one does when supervisor and launcher are gone: `free_instance`, unless a new engine has begun."""
+    with contextlib.suppress(LeaseHeld), Lease.acquire(lock_path(name)):
+        free_instance(name)
+        lock_path(name).unlink(missing_ok=True)
+
+
+def sweep() -> list[str]:
+    """Free every instance of this user that has no live lease holder; returns their names."""
+    freed: list[str] = []
+    for lock in Path("/dev/shm").glob("bot4-*.lock"):
+        name = lock.name.removeprefix("bot4-").removesuffix(".lock")
+        with contextlib.suppress(LeaseHeld, OSError), Lease.acquire(lock_path(name)):
+            free_instance(name)
+            lock.unlink(missing_ok=True)
+            freed.append(name)
+    return freed
