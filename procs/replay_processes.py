@@ -140,7 +140,9 @@ def replay_auto(source: Source, speed: float | None) -> dict[str, Any]:
         sweep()  # of replays that were killed
         lease = Lease.acquire(lock_path(name))
         try:
-            create_memory(plan, states).close()
+            control = create_memory(plan, states)
+            control.supervisor_pid = os.getpid()
+            control.close()
             bodies = _bodies(source, speed)
             children = [fork_child(plan, role, bodies[role]) for role in _ROLES]
             mapping = Mapping(plan)
