@@ -175,7 +175,8 @@ class GatewayCore:
 
         Whatever it had not finished is UNKNOWN and will be asked for; nothing is sent again: an order that has a
         REQUEST in the journal was perhaps sent.
-        journal: the predecessor's; published: reports on the ring; execution: EXECUTION_STATE. Raises ccxt errors.
+        journal: the predecessor's; published: reports on the ring; execution: EXECUTION_STATE. Nothing is asked of the
+        venue here: it may be away.
         """
         taken, last_order = 0, 0
         for entry in journal:
@@ -188,8 +189,13 @@ class GatewayCore:
         self._state["processed"] = taken - int(self._state["dropped"].sum())
         self._state["out"] = published
         # Every trade that the ledger can still tell from a repeat is reported again: it takes each once.
-        self.client.recall({index: int(log["floor"]) for index, log in enumerate(execution["ledger"]["logs"])})
         slots = execution["orders"]["slots"]
+        # The venue forgets orders that ended long ago without a fill.
+        listed = (slots["venue_order_id"] > 0) & ((slots["filled"] > 0) | (slots["status"] < FIRST_TERMINAL))
+        self.client.succeed(
+            {index: int(log["floor"]) for index, log in enumerate(execution["ledger"]["logs"])},
+            {int(slot["venue_order_id"]): int(slot["order_id"]) for slot in slots[listed]},
+        )
         unfinished = slots[(slots["order_id"] > 0) & (slots["order_id"] <= last_order)]
         unfinished = unfinished[unfinished["status"] < FIRST_TERMINAL]
         self._publish(

@@ -140,9 +140,7 @@ def replay_auto(source: Source, speed: float | None) -> dict[str, Any]:
         sweep()  # of replays that were killed
         lease = Lease.acquire(lock_path(name))
         try:
-            control = create_memory(plan, states)
-            control.supervisor_pid = os.getpid()
-            control.close()
+            create_memory(plan, states).close()
             bodies = _bodies(source, speed)
             children = [fork_child(plan, role, bodies[role]) for role in _ROLES]
             mapping = Mapping(plan)

@@ -28,8 +28,8 @@ class LeaseHeld(Exception):
     """Another process, or another Lease of this one, holds the lease."""
 
 
-def _open(target: str | Path, make: bool = True) -> int:
-    """A fresh descriptor of a segment (a name that starts with "/bot4.") or of a file, made where it is missing."""
+def _open(target: str | Path) -> int:
+    """A fresh descriptor of a segment (a name that starts with "/bot4.") or of a file, made where missing."""
     name = str(target)
     if name.startswith("/bot4."):
         try:
@@ -37,7 +37,7 @@ def _open(target: str | Path, make: bool = True) -> int:
         except posix_ipc.ExistentialError:
             raise FileNotFoundError(f"{name}: does not exist") from None
         return descriptor
-    return os.open(name, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
+    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _flock(kind: int, byte: int) -> bytes:
@@ -76,10 +76,7 @@ class Lease:
     @staticmethod
     def is_held(target: str | Path, byte: int = 0) -> bool:
         """Whether anybody holds the lease now, without taking it."""
-        try:
-            descriptor = _open(target, make=False)
-        except FileNotFoundError:
-            return False
+        descriptor = _open(target)
         try:
             answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, byte))
         finally:

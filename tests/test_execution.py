@@ -304,6 +304,21 @@ def test_quiesce_cancels_what_rests_and_waits_for_what_does_not_yet() -> None:
     assert state[0]["quiescent"] == 1
 
 
+def test_fills_learnt_in_any_way_and_order_are_no_mismatch() -> None:
+    """A trade learnt by asking tells no cumulative size, and one that comes late tells an old one."""
+    state = opened_state()
+    step(state, quote())
+    size = int(state[0]["orders"]["slots"][1]["size"])
+    step(state, report(ReportKind.ACCEPTED, T, 1, cumulative_size=1))
+    step(state, fill(T + MS, 1, 1, 2, 12))  # by REST, beyond what the answer before it counted
+    step(state, fill(T + 2 * MS, 1, 1, 1, 11, cumulative_size=1))  # late
+    order = state[0]["orders"]["slots"][1]
+    assert (order["filled"], order["cumulative"], order["exposure"]) == (3, 3, size - 3)
+    assert state[0]["orders"]["cumulative_mismatches"] == 0
+    step(state, fill(T + 3 * MS, 1, 1, size, 13))
+    assert state[0]["orders"]["cumulative_mismatches"] == 1, "more than was ordered"
+
+
 def test_many_cancels_are_spread_over_records() -> None:
     instruments = [replace(BTC, index=i, symbol=f"S{i}") for i in range(16)]
     state = make_execution_state(

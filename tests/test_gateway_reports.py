@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.records import ORDER, Flag, OrderAction, OrderType, ReportKind, Side, TimeInForce
+from engine.units import MONEY_EXP, parse_units
 from procs.budget import Budget
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, VenueUnreachable
 from procs.venues.binance_usdm.reports import (
@@ -494,6 +495,29 @@ def test_a_trade_heard_after_the_reconnect_does_not_hide_those_before_it(desk: D
     for number in (1, 2, 3):
         desk.client.forget(number)
     assert set(trade_ids(desk.client.catch_up())) >= {fill["id"] for fill in truth[:-1]}
+
+
+def test_a_successor_believes_no_list_without_the_orders_that_the_venue_must_know(desk: Desk) -> None:
+    """`200 []` instead of all orders: the fees of the session's trades would be missing in every reconciliation."""
+    desk.client.perform(_reconcile(desk, opening=True))
+    taken = desk.client.perform(desk.taking())[0]
+    address, session = desk.venue.address, desk.client.ids.text(1)[2:-2]
+    successor = TradingClient(
+        Endpoints(address.rest_url, address.ws_url), Credentials(address.api_key, address.secret), [BTC, ETH], session,
+        lambda: None, 1000, 1000, own_budget(),
+    )
+    successor.succeed({}, {int(taken["venue_order_id"][0]): 1})
+    for bad in range(6):  # each kind of garbage that the venue has, the empty list among them
+        desk.venue.fault(fault="http", action="garbage_before", path="/fapi/v1/allOrders")
+        with pytest.raises(ccxt.BaseError):
+            successor.catch_up()
+        assert desk.venue.state()["counters"]["faults"]["garbage_before"] >= bad + 1
+    successor.catch_up()
+    fees = [one for one in successor.reconcile(opening=False) if one["kind"][0] == ReportKind.FEES]
+    assert int(fees[0]["aux"][0]) == sum(
+        parse_units(fill["commission"], MONEY_EXP) for fill in _venue_fills(desk, [1])
+    ) > 0
+    successor.close()
 
 
 def test_a_catch_up_that_failed_is_made_up_for_by_the_next(desk: Desk) -> None:

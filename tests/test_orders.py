@@ -245,6 +245,18 @@ def test_not_found_twice_and_far_enough_apart_ends_an_unknown_order() -> None:
     assert (order["status"], order["exposure"], order["not_found_ns"]) == (S.UNKNOWN, 10, 0)
 
 
+def test_after_not_found_the_next_question_comes_when_it_can_end_the_order() -> None:
+    """However far apart the questions have become meanwhile: the venue can be reached again."""
+    table = new_table(query_after_ms=500, query_backoff_max_ms=60_000, not_found_gap_ms=2_000)
+    order = add(table)
+    apply_event(table[0], order, int(E.UNKNOWN), START_NS)
+    assert due_times(table, START_NS + 20_000 * MS)[-1] == (15_500, 1, Due.QUERY)
+    assert apply_not_found(table[0], order, START_NS + 20_000 * MS)
+    assert due_times(table, START_NS + 23_000 * MS) == [(22_000, 1, Due.QUERY)]
+    assert apply_not_found(table[0], order, START_NS + 22_000 * MS)
+    assert order["status"] == S.REJECTED
+
+
 def test_not_found_for_an_order_that_is_known_changes_nothing() -> None:
     table = new_table()
     order = add(table)

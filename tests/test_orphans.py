@@ -67,15 +67,7 @@ def test_processes_that_map_the_memory_are_ended_and_strangers_are_not(name: str
 
 
 def test_the_sweep_takes_only_what_nobody_holds(name: str) -> None:
-    control = ControlBlock.create(instance=name, kernel_digest=_DIGEST)
-    lock_path(name).touch()
-    assert name not in sweep()  # nobody has begun to supervise it
-    control.supervisor_pid = os.getpid()
-    assert name not in sweep()
-    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
-        dead.wait()
-    control.supervisor_pid = dead.pid
-    control.close()
+    ControlBlock.create(instance=name, kernel_digest=_DIGEST).close()
     with Lease.acquire(lock_path(name)):
         assert name not in sweep()
         end_instance(name)  # of a last process that does not know of a new engine of this name
@@ -91,8 +83,8 @@ def test_a_lease_on_a_file_that_was_removed_meanwhile_is_none(name: str, monkeyp
     opened: list[int] = []
     real = module._open
 
-    def open_and_lose(target: str | Path, make: bool = True) -> int:
-        descriptor = real(target, make)
+    def open_and_lose(target: str | Path) -> int:
+        descriptor = real(target)
         if not opened:
             Path(target).unlink()
         opened.append(descriptor)

@@ -271,6 +271,8 @@ def apply_not_found(table: np.record, order: np.record, now_ns: int) -> bool:
             return bool(apply_event(table, order, OrderEvent.GONE.value, now_ns))
         if order.not_found_ns == 0:
             order.not_found_ns = now_ns
+            # Asked again as soon as that can end it, however far apart the questions have become.
+            arm(table, order, now_ns + table.not_found_gap_ns)
     return bool(apply_event(table, order, OrderEvent.NOT_FOUND.value, now_ns))
 
 

@@ -47,7 +47,9 @@ def _take_fill_report(state: np.record, record: np.record) -> int:
         state.orphan_fills += 1
         return Reason.NONE.value
     order = state.orders.slots[slot]
-    acknowledge(state.orders, order, record.venue_order_id, record.cumulative_size)
+    # A trade learnt by asking tells no cumulative size, and one that comes late an old one; both are facts.
+    cumulative = max(record.cumulative_size, order.filled + record.size)
+    acknowledge(state.orders, order, record.venue_order_id, cumulative)
     apply_fill(state.orders, order, record.size, state.now_ns)
     return Reason.NONE.value
 

@@ -28,8 +28,9 @@ class ExecutionSettings:
         minimum=0.0,
     )
     query_backoff_max_ms: float = setting(
-        8_000.0,
-        "The wait between two queries doubles up to this.",
+        4_000.0,
+        "The wait between two queries doubles up to this; with not_found_gap_ms it bounds how long an order stays "
+        "UNKNOWN once the venue answers again.",
         minimum=0.0,
     )
     not_found_gap_ms: float = setting(

@@ -16,13 +16,14 @@ from engine.records import ORDER
 from engine.stage import as_bytes
 from procs.checkpoint import HEADER_WORDS, OUTPUT_CURSOR, SLOTS, checkpoint_now, load_checkpoint, slot_words
 from procs.embedded.mix import Draws
+from procs.fused import BATCH
 from procs.virtual.loop import EventLog, Loop
 from procs.virtual.wire import MS
 
 _CHECKPOINT_NS = 100 * MS
-_LARGEST_BATCH = 256
+_LARGEST_BATCH = 2 * BATCH  # records of one input
 
-Input = tuple[int, np.ndarray]  # source, records
+Input = tuple[int, int, np.ndarray]  # source, number of records, their bytes
 
 
 class Execution:
@@ -45,6 +46,7 @@ class Execution:
         self._draws = draws
         self._bytes = as_bytes(state)
         self._outbox = np.zeros(_LARGEST_BATCH * MAX_OUT, ORDER)
+        self._outbox_bytes = as_bytes(self._outbox)
         self._routes = np.zeros(len(self._outbox), np.uint8)
         self._waiting: list[Input] = []
         self._arrived_ns = [0, 0, 0]  # by source: inputs of one ring stay in order
@@ -55,7 +57,7 @@ class Execution:
 
     def give(self, source: int, records: np.ndarray) -> None:
         """Put records on one of the input rings."""
-        item = (source, records.copy())
+        item = (source, len(records), as_bytes(records).copy())  # copying structured records takes many times as long
         self._arrived_ns[source] = max(self._arrived_ns[source], self.loop.now_ns + self._draws.whole(10, 200) * 1_000)
         self.loop.at(self._arrived_ns[source], lambda: self._arrive(item))
 
@@ -66,22 +68,17 @@ class Execution:
             self._waiting.append(item)
 
     def _step(self, item: Input) -> np.ndarray:
-        source, records = item
-        made = [
-            self._outbox[: execution_step(
-                self._bytes, source, as_bytes(np.ascontiguousarray(records[first : first + _LARGEST_BATCH])),
-                min(_LARGEST_BATCH, len(records) - first), as_bytes(self._outbox), self._routes,
-            )].copy()
-            for first in range(0, len(records), _LARGEST_BATCH)
-        ]
-        return made[0] if len(made) == 1 else np.concatenate(made)
+        """The ORDER records that an input leads to; valid until the next step."""
+        source, count, records = item
+        written = execution_step(self._bytes, source, records, count, self._outbox_bytes, self._routes)
+        return self._outbox[:written]
 
     def _take(self, item: Input) -> None:
         if self.loop.now_ns >= self._checkpoint_due_ns:
             self._checkpoint()
         self.steps.append(item)
         orders = self._step(item)
-        self.log.add(self.loop.now_ns, f"execution takes {item[0]}", item[1].tobytes())
+        self.log.add(self.loop.now_ns, f"execution takes {item[0]}", item[2].tobytes())
         if len(orders):
             self._published += len(orders)
             self.log.add(self.loop.now_ns, "orders", orders.tobytes())

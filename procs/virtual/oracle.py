@@ -24,6 +24,7 @@ from procs.venues.binance_usdm.reports import ClientIds
 from procs.virtual.wire import MS, Wire
 
 PATIENCE_NS = 10_000 * MS
+_MOST_VIOLATIONS = 50  # that are kept
 _SIDES = (1, -1)
 _LASTING = ("gone", "half_open", "maintenance", "ban", "clock")
 
@@ -53,10 +54,11 @@ class Oracle:
         self._last = {(item.index, side): 0 for item in self._instruments for side in _SIDES}
         self._fresh: dict[tuple[int, int], int] = {}  # where an order was sent since the last check: its price
         self._since: dict[tuple[str, int], int] = {}  # what is wrong with an order, and since when
+        self._told: set[tuple[str, int]] = set()  # ... of those that are violations already
 
     def fail(self, what: str) -> None:
-        """Note a violation, each kind of it some times only."""
-        if len(self.violations) < 20:
+        """Note a violation."""
+        if len(self.violations) < _MOST_VIOLATIONS:
             self.violations.append(f"{(self.wire.loop.now_ns - self.start_ns) / 1e9:.3f} s: {what}")
 
     @property
@@ -154,7 +156,8 @@ class Oracle:
                 wrong.add(("open at the venue, done for execution", number))
         self._since = {key: self._since.get(key, now) for key in wrong}
         for key, since in self._since.items():
-            if now - max(since, reachable) > PATIENCE_NS:
+            if now - max(since, reachable) > PATIENCE_NS and key not in self._told:
+                self._told.add(key)
                 self.fail(f"order {key[1]} is {key[0]} for {(now - since) / 1e9:.1f} s")
 
     def finish(self) -> None:

@@ -125,6 +125,7 @@ class TradingClient:
         self._opened_after = {item.index: _NOT_OPENED for item in instruments}
         self._last_trade = dict(self._opened_after)
         self._missed_after: dict[int, int] = {}
+        self._recall_due = False
         self._lock = threading.Lock()
 
     @property
@@ -139,8 +140,10 @@ class TradingClient:
         self._exchange.milliseconds = clock_ms
 
     def warm_up(self) -> None:
-        """Open the connection, so that the first order does not pay for it."""
-        self._exchange.fapiPublicGetTime()
+        """Open the connection, so that the first order does not pay for it. A venue that is away is no reason not to
+        start: what concerns it will be asked again."""
+        with contextlib.suppress(ccxt.BaseError, BudgetSpent):
+            self._exchange.fapiPublicGetTime()
 
     def perform(self, order: np.void) -> list[np.ndarray]:
         """Carry out one ORDER record and report what became of it. Never raises for what a venue can do."""
@@ -271,13 +274,27 @@ class TradingClient:
         fills = [from_user_trade(trade, self._instruments[index], order_id) for trade in trades]
         return [*fills, self._from_order(answer, self._instruments[index], order_id)]
 
-    def recall(self, last_trades: Mapping[int, int]) -> None:
-        """What a successor must know of its session: the venue's ids of its orders, and the last trades booked.
+    def succeed(self, last_trades: Mapping[int, int], orders: Mapping[int, int]) -> None:
+        """This client takes the place of one that died: what that one knew is asked for before the first catch-up or
+        reconciliation, so that it may start while the venue is away.
 
-        last_trades: by instrument index the venue's trade id up to which nothing is missing. Raises ccxt errors.
+        last_trades: by instrument index the venue's trade id up to which nothing is missing; orders: our numbers of
+        orders that the venue must list, by its ids.
         """
+        self._order_by_venue_id |= orders
+        self._last_trade = {index: last_trades.get(index, 0) for index in self._instruments}
+        self._recall_due = True
+
+    def _recall(self) -> None:
+        """Ask for what a successor must know of its session: the venue's ids of its orders. Raises ccxt errors.
+
+        A list without an order that the venue must list is no answer, whatever its status: it is asked for again,
+        since the fees of what it leaves out would be missing for good.
+        """
+        if not self._recall_due:
+            return
+        known, listed = set(self._order_by_venue_id), set()
         for instrument in self._instruments.values():
-            self._last_trade[instrument.index] = last_trades.get(instrument.index, 0)
             from_id = 1  # without an id the venue would give the newest page only
             while True:
                 page = self._exchange.fapiPrivateGetAllOrders(
@@ -285,6 +302,7 @@ class TradingClient:
                 )
                 for order in page:
                     from_id = max(from_id, int(order["orderId"]) + 1)
+                    listed.add(int(order["orderId"]))
                     order_id = self.ids.number(order["clientOrderId"])
                     if order_id:
                         self._order_by_venue_id[int(order["orderId"])] = order_id
@@ -292,6 +310,9 @@ class TradingClient:
                             self._open[order_id] = instrument.index
                 if len(page) < _TRADES_PAGE:
                     break
+        if not known <= listed:
+            raise ccxt.BadResponse("the list of orders lacks some that the venue must know")
+        self._recall_due = False
 
     def _trades_after(self, instrument: Instrument, last: int) -> Iterator[Mapping[str, Any]]:
         """Own trades of an instrument with a larger id, oldest first."""
@@ -310,6 +331,8 @@ class TradingClient:
 
         Raises ccxt errors; asking again later is safe, since fills are idempotent by trade id.
         """
+        with _understanding():
+            self._recall()
         with self._lock:
             missed, self._missed_after = self._missed_after, {}
             begin = self._last_trade | missed
@@ -361,6 +384,7 @@ class TradingClient:
 
         opening: adopt as the session's opening state (older trades are not ours to count).
         """
+        self._recall()
         flags = Flag.FIRST if opening else 0
         account = self._exchange.fapiPrivateV3GetAccount()
         reports = [
