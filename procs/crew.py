@@ -56,9 +56,16 @@ class Crew:
     # --- starting -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start every process, those first that take longest."""
+        """Start every process without which nothing is traded, those first that take longest."""
         for process in sorted(PROCESSES, key=lambda process: not process.spawned):
-            self._start(process.role, successor=False)
+            if process.role in VITAL:
+                self._start(process.role, successor=False)
+
+    def start_observers(self) -> None:
+        """Start the others, once nobody waits for the processors any more. They see what has passed before, too."""
+        for process in PROCESSES:
+            if process.role not in VITAL:
+                self._start(process.role, successor=False)
 
     def adopt(self, also_known: Iterable[int]) -> None:
         """Take over the processes of a supervisor that died; end what it left and nobody knows, replace what is gone.
@@ -79,7 +86,9 @@ class Crew:
 
     def _start(self, role: Role, successor: bool) -> None:
         if PROCESS_BY_ROLE[role].spawned:
-            secrets = {"api_key": self._credentials.api_key, "secret": self._credentials.secret}
+            secrets = {}
+            if role in VITAL:
+                secrets = {"api_key": self._credentials.api_key, "secret": self._credentials.secret}
             child = spawn_child(self._plan, role, orjson.dumps(secrets), successor)
         else:
             child = self._nursery.fork(role, successor)
@@ -140,8 +149,11 @@ class Crew:
             signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
             if not wait_all([child], _KILL_TIMEOUT_S):
                 # Stuck in the kernel, it may wake up yet: nobody takes its place.
-                self._fail(f"{child.role.label} cannot be ended")
-                return
+                if child.role in VITAL:
+                    self._fail(f"{child.role.label} cannot be ended")
+                    return
+                self._leave_out(child.role, "cannot be ended")
+                continue
             self._replace(child)
 
     def _fail(self, words: str) -> None:
@@ -161,15 +173,18 @@ class Crew:
             if role in VITAL:
                 self._fail_of(role, words)
             else:
-                self._say(f"{role.label} {words}, too often: going on without it")
-                self._children.pop(role, None)
-                control.clear_role(role)
+                self._leave_out(role, f"{words}, too often")
             return
         self._say(f"{role.label} {words}: starting its successor")
         control.clear_role(role)
         if role == Role.INGESTION:
             self._command(Kind.STALE, 0)  # until its successor has synchronised the books again
         self._start(role, successor=True)
+
+    def _leave_out(self, role: Role, words: str) -> None:
+        self._say(f"{role.label} {words}: going on without it")
+        self._children.pop(role, None)
+        self._mapping.control.clear_role(role)
 
     def _fail_of(self, role: Role, words: str) -> None:
         if role == Role.KILLSWITCH:

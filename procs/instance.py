@@ -21,8 +21,9 @@ from engine.stage import as_bytes
 from procs.budget import BUDGET_WORDS, Budget, RateLimit, write_limits
 from procs.checkpoint import HEADER_WORDS, SLOTS, checkpoint_now, slot_words
 from procs.deaths import DEATH_WORDS
+from procs.metrics import METRICS, METRICS_WORDS
 from procs.states import state_dtype
-from procs.table import CHECKPOINTED, PROCESS_BY_ROLE, RING_BY_NAME, Role
+from procs.table import CHECKPOINTED, PROCESS_BY_ROLE, RING_BY_NAME, RINGS, Role
 from procs.venues.binance_usdm.endpoints import Endpoints
 from shm.clock import python_session_ns
 from shm.control import ControlBlock, Readiness, Stop
@@ -30,12 +31,22 @@ from shm.doorbell import Doorbell
 from shm.histogram import HISTOGRAM_WORDS
 from shm.ring import Ring
 from shm.segment import Segment, layout_hash
+from shm.seqlock import Seqlock
 
 # Session time at which the frame of an ingest id was in hand, for latency only; 2^16 frames are kept.
 STAMPS = 1 << 16
 # Latency histograms of a role: time in the stage, time since the frame was in hand, what a checkpoint takes, and time
 # since the order intent was published.
 HISTOGRAM_KINDS = ("hop", "origin", "checkpoint", "intent")
+# What each follower has read and what it was lapped by, by role and ring.
+READ = 0
+LAPPED = 1
+FOLLOWER_WORDS = len(Role) * len(RINGS) * 2
+
+
+def follower_place(role: Role, ring_name: str) -> int:
+    """Index of the two counts, READ and LAPPED, of a role as a follower of a ring."""
+    return 2 * (role * len(RINGS) + RINGS.index(RING_BY_NAME[ring_name]))
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,8 @@ def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
     _words_segment(plan, "stamps", STAMPS, create=True).close()
     _words_segment(plan, "intents", plan.capacities["orders"], create=True).close()
     _words_segment(plan, "latency", _histogram_words(), create=True).close()
+    _words_segment(plan, "followers", FOLLOWER_WORDS, create=True).close()
+    _words_segment(plan, "metrics", METRICS_WORDS, create=True).close()
     budget = _words_segment(plan, "budget", BUDGET_WORDS, create=True)
     write_limits(budget.array(np.int64, 0, BUDGET_WORDS), plan.rate_limits)
     budget.close()
@@ -140,9 +153,10 @@ def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
 
 def memory_beside_rings(states: dict[Role, np.ndarray]) -> int:
     """Bytes that an instance needs beside its rings."""
-    pages = 4096 * (len(states) + len(RING_BY_NAME) + 6)
+    pages = 4096 * (len(states) + len(RING_BY_NAME) + 8)
     arenas = sum(8 * SLOTS * slot_words(state.nbytes) for role, state in states.items() if role in CHECKPOINTED)
     words = STAMPS + RING_BY_NAME["orders"].capacity + _histogram_words() + BUDGET_WORDS + DEATH_WORDS
+    words += FOLLOWER_WORDS + METRICS_WORDS
     return arenas + sum(state.nbytes for state in states.values()) + 8 * words + pages + 65536
 
 
@@ -204,6 +218,14 @@ class Mapping:
         segment = _words_segment(self.plan, name, words, create=False, read_only=self._read_only)
         self._segments.append(segment)
         return segment.array(np.int64, 0, words)
+
+    def follower_counts(self) -> np.ndarray:
+        """int64[FOLLOWER_WORDS], see `follower_place`."""
+        return self._words("followers", FOLLOWER_WORDS)
+
+    def metrics(self) -> Seqlock:
+        """The latest metrics, one METRICS record written by monitoring."""
+        return Seqlock(self._words("metrics", METRICS_WORDS), METRICS)
 
     def budget(self) -> Budget:
         """The rate budget of the venue. Raises ValueError where its limits are not known."""

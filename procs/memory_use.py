@@ -1,6 +1,8 @@
-"""Memory of a process as the kernel accounts for it."""
+"""Memory and descriptors of a process as the kernel accounts for them."""
 
 from __future__ import annotations
+
+import os
 
 import psutil
 
@@ -10,4 +12,12 @@ def pss_bytes(pid: int) -> int:
     try:
         return int(psutil.Process(pid).memory_full_info().pss)
     except psutil.Error:
+        return 0
+
+
+def descriptor_count(pid: int) -> int:
+    """Open descriptors of a process; 0 when it is gone or not ours."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
         return 0

@@ -1,6 +1,6 @@
 """Entry of spawned processes: `python -m procs.spawned ROLE first|successor`.
 
-The plan and the credentials come on standard input, one JSON line each.
+The plan and the credentials come on standard input, one JSON line each; who does not trade is given no credentials.
 """
 
 from __future__ import annotations
@@ -19,9 +19,15 @@ def main() -> int:
     """Run one spawned process until it is told to stop."""
     role = Role[sys.argv[1].upper()]
     plan = Plan.from_json(sys.stdin.buffer.readline())
-    credentials = Credentials(**orjson.loads(sys.stdin.buffer.readline()))
+    secrets = sys.stdin.buffer.readline()
     context = ProcessContext(plan, role, successor=sys.argv[2] == "successor")
     settle(context)
+    if role == Role.RECORDER:
+        from procs.recorder import Recorder
+
+        Recorder(context).run()
+        return 0
+    credentials = Credentials(**orjson.loads(secrets))
     if role == Role.GATEWAY:
         from procs.gateway import Gateway
 

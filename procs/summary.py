@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,27 +20,14 @@ from engine.instruments import Instrument
 from engine.kernel import kernel_digest
 from engine.validation.state import book_valid_ratio
 from procs import VERSION
-from procs.instance import Mapping
-from procs.table import CHECKPOINTED, PATH, PROCESS_BY_ROLE, RINGS, Role
+from procs.instance import LAPPED, READ, Mapping, follower_place
+from procs.journal.index import read_indexes
+from procs.table import HOPS, PATH, PROCESS_BY_ROLE, PROCESSES, RINGS, STREAMS, Role
+from shm.atomics import load_acquire
 from shm.control import trip_count
 from shm.histogram import summary as histogram_summary
 
 _LIBRARIES = ("numpy", "numba", "llvmlite", "onnxruntime", "ccxt", "picows", "orjson")
-# Hops by name: role and histogram. "decision" is frame in hand -> intent published, "wire" intent published -> bytes
-# out, "frame_wire" frame in hand -> bytes out; "checkpoint.STAGE" is what writing a checkpoint costs.
-HOPS = {
-    "ingestion": (Role.INGESTION, "hop"),
-    "validation": (Role.VALIDATION, "hop"),
-    "features": (Role.FEATURES, "hop"),
-    "ml": (Role.ML, "hop"),
-    "execution": (Role.EXECUTION, "hop"),
-    "decision": (Role.EXECUTION, "origin"),
-    "wire": (Role.GATEWAY, "intent"),
-    "frame_wire": (Role.GATEWAY, "origin"),
-    **{f"checkpoint.{role.label}": (role, "checkpoint") for role in CHECKPOINTED},
-}
-
-
 PERCENTILE_KEYS = ("p50", "p99", "p99_9", "max")
 
 
@@ -183,7 +171,32 @@ def summarise(mapping: Mapping, duration_s: float, memory: dict[str, int], mode:
     rings = ring_counts(mapping, tuple(spec.name for spec in RINGS))
     trips = trip_count(mapping.control.word)
     found = report(engine, plan.settings, plan.instruments, states, rings, hop_histograms(mapping), memory, trips)
-    return found | {"rate_budget": mapping.budget().report()}
+    return found | {
+        "rate_budget": mapping.budget().report(), "followers": follower_counts(mapping),
+        "journal": journal_summary(plan.path),
+    }
+
+
+def follower_counts(mapping: Mapping) -> dict[str, dict[str, dict[str, int]]]:
+    """{process: {ring: {read, lapped}}} of those who look at rings without being waited for."""
+    counts = mapping.follower_counts()
+    result: dict[str, dict[str, dict[str, int]]] = {}
+    for process in PROCESSES:
+        for name in process.follows:
+            place = follower_place(process.role, name)
+            read, lapped = (int(load_acquire(counts, place + word)) for word in (READ, LAPPED))
+            result.setdefault(process.role.label, {})[name] = {"read": read, "lapped": lapped}
+    return result
+
+
+def journal_summary(folder: Path) -> dict[str, dict[str, int]]:
+    """{stream: {segments, entries, frames}} as far as the journals of a session are indexed."""
+    result = {}
+    for stream in STREAMS:
+        if indexes := read_indexes(folder, stream):
+            last = indexes[-1].last
+            result[stream] = {"segments": len(indexes), "entries": last.ordinal, "frames": last.ingest_id}
+    return result
 
 
 def hop_histograms(mapping: Mapping) -> dict[str, np.ndarray]:

@@ -40,7 +40,7 @@ from procs.orphans import free_instance, sweep
 from procs.ports import Outlet
 from procs.states import initial_states
 from procs.summary import machine_versions, summarise
-from procs.table import Role, placement, ring_capacities
+from procs.table import VITAL, Role, placement, ring_capacities
 from procs.venue_process import VenueDidNotStart, VenueProcess
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, load_credentials
 from procs.venues.binance_usdm.rest import fetch_listing
@@ -54,7 +54,11 @@ _STOP_TIMEOUT_S = 10.0
 _TICK_S = 0.05
 _KILL_SWITCH_TIME_S = 2.0
 # After the market data the gateway, so that every report is in its ring, then execution, which takes them.
-_STOP_ORDER = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.GATEWAY, Role.EXECUTION, Role.KILLSWITCH)
+# Observers go last: they see the end of all others.
+_STOP_ORDER = (
+    Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.GATEWAY, Role.EXECUTION, Role.KILLSWITCH,
+    Role.MONITORING, Role.RECORDER,
+)
 
 
 class EngineError(RuntimeError):
@@ -124,6 +128,7 @@ class Supervisor:
                 "the venue's account cannot be adopted: orders rest there already, or the answer was not whole "
                 f"(see {folder}/execution-*.journal)"
             )
+        self.crew.start_observers()
         self.trading_ns = python_monotonic_ns()
         self._leave_report()
 
@@ -363,9 +368,13 @@ class Supervisor:
             if child is None:
                 continue
             self._mapping.control.request_stop(role, Stop.DRAIN)
-            if child.alive and not wait_all([child], _STOP_TIMEOUT_S):
-                self._failure = self._failure or f"{role.label} did not stop by itself"
+            stopped = not child.alive or wait_all([child], _STOP_TIMEOUT_S)
+            if not stopped:
                 kill(child)
+            if role not in VITAL:
+                continue  # whatever becomes of an observer, the session ended as it ended
+            if not stopped:
+                self._failure = self._failure or f"{role.label} did not stop by itself"
             if child.status:
                 self._failure = self._failure or f"{role.label} {child.died_in_words()} while stopping"
 

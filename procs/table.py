@@ -25,6 +25,8 @@ class Role(IntEnum):
     EXECUTION = 5
     GATEWAY = 6
     KILLSWITCH = 7
+    MONITORING = 8
+    RECORDER = 9
 
     @property
     def label(self) -> str:
@@ -64,6 +66,7 @@ class ProcessSpec:
     hot: bool  # on the path from frame to order intent
     inputs: tuple[str, ...]  # rings, by source number
     outputs: tuple[str, ...]  # rings, by route number
+    follows: tuple[str, ...] = ()  # rings that it looks at: nobody waits for it, and it counts what it missed
 
 
 PROCESSES = (
@@ -74,6 +77,8 @@ PROCESSES = (
     ProcessSpec(Role.FEATURES, False, True, ("valid",), ("features",)),
     ProcessSpec(Role.VALIDATION, False, True, ("market",), ("valid",)),
     ProcessSpec(Role.INGESTION, False, True, (), ("market",)),
+    ProcessSpec(Role.MONITORING, False, False, (), (), ("valid", "predictions", "orders", "fills")),
+    ProcessSpec(Role.RECORDER, True, False, (), (), ("predictions",)),
 )
 PROCESS_BY_ROLE = {process.role: process for process in PROCESSES}
 SMALLEST_RING = 1024
@@ -83,6 +88,21 @@ CHECKPOINTED = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.EXECUTION)
 PATH = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.EXECUTION, Role.GATEWAY)
 # Without which nothing may be entered: while one is not ready, entries stop.
 VITAL = (*PATH, Role.KILLSWITCH)
+# Processes that keep a journal, by the name of its stream.
+STREAMS = (Role.INGESTION.label, Role.EXECUTION.label, Role.GATEWAY.label)
+# Hops by name: role and histogram. "decision" is frame in hand -> intent published, "wire" intent published -> bytes
+# out, "frame_wire" frame in hand -> bytes out; "checkpoint.STAGE" is what writing a checkpoint costs.
+HOPS = {
+    "ingestion": (Role.INGESTION, "hop"),
+    "validation": (Role.VALIDATION, "hop"),
+    "features": (Role.FEATURES, "hop"),
+    "ml": (Role.ML, "hop"),
+    "execution": (Role.EXECUTION, "hop"),
+    "decision": (Role.EXECUTION, "origin"),
+    "wire": (Role.GATEWAY, "intent"),
+    "frame_wire": (Role.GATEWAY, "origin"),
+    **{f"checkpoint.{role.label}": (role, "checkpoint") for role in CHECKPOINTED},
+}
 
 
 def ring_capacities(budget_bytes: int, reserved_bytes: int) -> dict[str, int]:
@@ -120,7 +140,8 @@ def placement(cores: tuple[int, ...], chosen: str) -> tuple[dict[Role, tuple[int
             )
         table = {
             Role.INGESTION: cores[0:2], Role.VALIDATION: cores[2:4], Role.FEATURES: cores[4:8], Role.ML: cores[8:12],
-            Role.EXECUTION: cores[12:13], Role.GATEWAY: cores[13:14],
+            Role.EXECUTION: cores[12:13], Role.GATEWAY: cores[13:14], Role.MONITORING: cores[14:15],
+            Role.RECORDER: cores[15:16],
         }
         return {role: table.get(role, cores) for role in Role}, True, "the fixed table for 16 cores"
     if len(cores) > len(hot):

@@ -38,8 +38,11 @@ def rehearse() -> None:
     from engine.matching.settings import VenueSettings
     from engine.stage import as_bytes
     from procs.instance import Mapping, Plan, ProcessContext, create_memory
+    from procs.monitoring import Monitoring
     from procs.ports import Inlet, Outlet, Turns, record_latency, ring_own_bell
+    from procs.recorder import Recorder
     from procs.states import initial_states
+    from procs.summary import follower_counts
     from procs.table import RINGS, Role
     from procs.venues.binance_usdm.endpoints import Endpoints
     from shm.control import Readiness, Stop, TripSource, gate_epoch, set_gate_epoch
@@ -80,11 +83,22 @@ def rehearse() -> None:
             Turns(context).turn(1)
             ring_own_bell(context)
             record_latency(context.histogram(context.role, "hop"), 1)
+            observer = ProcessContext(plan, Role.MONITORING)
+            monitoring = Monitoring(observer)
+            if monitoring.follow() == 0:
+                raise RuntimeError("a follower saw nothing of what passed in the rehearsal")
+            monitoring.measure()
+            recorder = Recorder(ProcessContext(plan, Role.RECORDER))
+            recorder.turn()
+            recorder.pause()
             control.trip(TripSource.OPERATOR)
             control.request_stop(context.role, Stop.DRAIN)
             context.close()
             reader = Mapping(plan, read_only=True)
             reader.ring("market").produced, reader.control.word, reader.control.pid(0)
+            if reader.metrics().read() is None or reader.metrics().version != 1:
+                raise RuntimeError("the metrics of the rehearsal cannot be read")
+            follower_counts(reader)
             reader.control.readiness(0), reader.control.heartbeat(0), reader.control.progress(0)
             reader.close()
         finally:

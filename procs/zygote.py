@@ -22,6 +22,7 @@ from engine.features.step import FEATURES
 from engine.validation.step import VALIDATION
 from procs.children import STOP_SIGNALS, fork_child
 from procs.instance import Plan, ProcessContext
+from procs.monitoring import Monitoring
 from procs.stage_process import run_stage
 from procs.table import Role
 
@@ -47,6 +48,7 @@ BODIES: dict[Role, Callable[[ProcessContext], None]] = {
     Role.FEATURES: lambda context: run_stage(context, FEATURES),
     Role.ML: _run_ml,
     Role.EXECUTION: lambda context: run_stage(context, EXECUTION),
+    Role.MONITORING: lambda context: Monitoring(context).run(),
 }
 
 

@@ -112,6 +112,10 @@ class Follower:
         ring = Ring.attach(name, dtype, capacity, instance=instance, kernel_digest=kernel_digest, read_only=True)
         return cls(ring, oldest=oldest)
 
+    def resume(self, cursor: int, lapped: int) -> None:
+        """Go on where an earlier follower stood, with its count; what was overwritten since counts as lapped here."""
+        self.local[CURSOR], self.local[LAPPED] = cursor, lapped
+
     @property
     def cursor(self) -> int:
         """The record to be read next, counted from the ring's first; started_at + records read + lapped."""

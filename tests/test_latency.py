@@ -15,7 +15,7 @@ import pytest
 from procs.attach import plan_path
 from procs.instance import Mapping, Plan
 from procs.ports import record_latency
-from procs.summary import HOPS
+from procs.table import HOPS
 from tests.instance_memory import attachable, small_instance
 from tools import cli
 

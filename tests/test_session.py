@@ -17,7 +17,9 @@ from engine.records import ORDER, REPORT, SOURCE_FILLS, Flag, ReportKind, Side
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry, read_stream
 from procs.journal.writer import JournalWriter
+from procs.table import PROCESSES
 from tests.engine_session import Engine, Venue, bot4, engine, leftovers, replay, venue, wait_until
+from tests.session_records import check_records, json_lines
 
 pytestmark = pytest.mark.session
 
@@ -116,8 +118,23 @@ def test_fills_are_the_venues_one_by_one(session: Session) -> None:
     assert makers == len(session.fills())  # the strategy posts only
 
 
+def test_what_the_observers_left_equals_the_summary_and_the_journals(session: Session) -> None:
+    check_records(session.summary)
+    metrics = json_lines(session.folder / "metrics.jsonl")
+    assert len(metrics) > 30
+    assert any(line["frames_per_second"] > 0 and line["latency_us"] for line in metrics)
+    # In the last second they are on their way out.
+    before_the_end = metrics[len(metrics) // 2]["processes"]
+    for process in PROCESSES:
+        seen = before_the_end[process.role.label]
+        assert seen["pss_mb"] > 0 and seen["descriptors"] > 0 and seen["pid"] > 0, process
+    assert json_lines(session.folder / "predictions.jsonl")
+
+
 def test_memory_of_the_engine(session: Session) -> None:
-    assert session.summary["memory_mb"]["total"] < 700
+    memory = session.summary["memory_mb"]
+    assert memory["total"] < 1000
+    assert memory["monitoring"] < 60 and memory["recorder"] < 120
 
 
 def test_latency_of_every_hop_is_there(session: Session) -> None:

@@ -17,9 +17,10 @@ import pytest
 
 from engine.records import MARKET, SOURCE_COMMANDS, Kind
 from procs.journal.reader import read_stream
-from procs.table import PROCESSES, Role
+from procs.table import PROCESSES, VITAL, Role
 from shm.clock import sleep
 from tests.engine_session import PROJECT_ROOT, Engine, bot4, engine, leftovers, replay, venue, wait_until
+from tests.session_records import check_records
 
 pytestmark = pytest.mark.session
 
@@ -60,7 +61,7 @@ def test_a_killed_process_gets_a_successor_and_nothing_is_lost(tmp_path: Path, r
         _sound(summary)
         if role == "ingestion":
             assert summary["market"]["gaps"] > 0
-        if role != "execution":
+        if Role[role.upper()] in VITAL and role != "execution":
             assert 1 << Role[role.upper()] in _missing_told(summary["engine"]["folder"])
         assert leftovers(made.name) == []
 
@@ -103,6 +104,27 @@ def test_the_zygote_holds_nothing_and_is_replaced(tmp_path: Path) -> None:
         summary = made.summary()
         assert summary["engine"]["restarts"] == {"features": 1, "zygote": 1}
         _sound(summary)
+        assert leftovers(made.name) == []
+
+
+def test_observers_that_die_too_often_are_left_out_and_trading_goes_on(tmp_path: Path) -> None:
+    with venue(tmp_path) as place, engine(tmp_path, venue=place.connection, engine={"deaths_to_stop": 1}) as made:
+        made.start()
+        made.wait_trading()
+        for role in ("monitoring", "recorder"):
+            wait_until(lambda role=role: _back_in_service(made, role, 0), 30, role)
+            os.kill(made.wait_trading()["processes"][role]["pid"], signal.SIGKILL)
+        sent = made.wait_trading()["orders"]["sent"]
+        status = made.wait_trading(orders=sent + 5)
+        assert [status["processes"][role]["pid"] for role in ("monitoring", "recorder")] == [0, 0]
+        assert (status["mode"], status["emergency_word"]) == ("NORMAL", 0)
+        code, out, err = made.finish()
+        assert code == 0, out + err
+        for role in ("monitoring", "recorder"):
+            assert f"{role} was ended by SIGKILL, too often: going on without it" in out
+        summary = made.summary()
+        assert summary["engine"]["restarts"] == {"monitoring": 1, "recorder": 1}
+        assert summary["ledger_matches_venue"] is True and summary["unaccounted"] == 0
         assert leftovers(made.name) == []
 
 
@@ -249,6 +271,7 @@ def _sound(summary: dict[str, Any]) -> None:
     assert summary["ledger_matches_venue"] is True
     assert summary["unaccounted"] == 0
     assert summary["orders"]["illegal_transitions"] == 0
+    check_records(summary)
     again = replay(Path(summary["engine"]["folder"]))
     assert again["decision_hash"] == summary["decision_hash"]
     assert again["fills"] == summary["fills"]

@@ -48,7 +48,7 @@ def test_every_ring_has_one_producer_and_one_consumer_and_both_list_it() -> None
 
 def test_every_role_but_the_supervisor_is_a_process() -> None:
     assert {process.role for process in PROCESSES} == set(Role) - {Role.SUPERVISOR}
-    assert [process.role for process in PROCESSES if process.spawned] == [Role.KILLSWITCH, Role.GATEWAY]
+    assert [process.role for process in PROCESSES if process.spawned] == [Role.KILLSWITCH, Role.GATEWAY, Role.RECORDER]
     assert [role for role in PATH if PROCESS_BY_ROLE[role].hot] == HOT
 
 
@@ -129,6 +129,7 @@ def test_the_fixed_table_goes_by_place_among_the_cores_that_may_be_used() -> Non
     first, spin, _ = placement(tuple(range(16)), "pinned")
     assert spin
     assert first[Role.INGESTION] == (0, 1) and first[Role.FEATURES] == (4, 5, 6, 7) and first[Role.GATEWAY] == (13,)
+    assert (first[Role.MONITORING], first[Role.RECORDER]) == ((14,), (15,))
     other, _, _ = placement(tuple(range(16, 32)), "pinned")
     for role in Role:
         assert other[role] == tuple(core + 16 for core in first[role])

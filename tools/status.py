@@ -11,19 +11,16 @@ import orjson
 
 from engine.execution.orders import open_order_count
 from engine.execution.summary import execution_summary
-from engine.risk.modes import Mode
 from engine.units import format_units
 from procs.attach import NotRunning, attach
 from procs.config_file import read_settings
+from procs.deaths import Deaths
 from procs.instance import Mapping
-from procs.memory_use import pss_bytes
-from procs.summary import HOPS, hop_histograms, latency_summary, ring_counts
-from procs.table import PROCESSES, RINGS, Role
+from procs.memory_use import descriptor_count, pss_bytes
+from procs.metrics import as_plain, mode_name
+from procs.summary import follower_counts, hop_histograms, latency_summary, ring_counts
+from procs.table import HOPS, PROCESSES, RINGS, Role
 from shm.control import tripped_sources
-
-
-def _mode_name(value: int) -> str:
-    return Mode(value).name if value in Mode._value2member_map_ else Mode.EMERGENCY.name
 
 
 def _age_ms(heartbeat_ns: int, mapping: Mapping) -> float | None:
@@ -39,7 +36,7 @@ def status_line(mapping: Mapping, frames_before: int, seconds: float) -> tuple[s
     summary = execution_summary(state, mapping.plan.instruments)
     latency = latency_summary({"decision": mapping.histogram(*HOPS["decision"])})
     word = mapping.control.word
-    mode = "TRIPPED " + "+".join(s.name for s in tripped_sources(word)) if word else _mode_name(int(row["mode"]))
+    mode = "TRIPPED " + "+".join(s.name for s in tripped_sources(word)) if word else mode_name(int(row["mode"]), word)
     positions = " ".join(
         f"{item.symbol} {format_units(int(row['ledger']['positions'][item.index]['size']), item.size_exp)}"
         for item in mapping.plan.instruments
@@ -57,6 +54,7 @@ def status_line(mapping: Mapping, frames_before: int, seconds: float) -> tuple[s
 def status_of(mapping: Mapping) -> dict[str, Any]:
     """Processes, rings, mode, positions and counters of a running instance."""
     control = mapping.control
+    deaths = Deaths(mapping.deaths())
     processes: dict[str, Any] = {}
     for process in PROCESSES:
         role = process.role
@@ -64,13 +62,17 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
         processes[role.label] = {
             "pid": pid, "readiness": control.readiness(role).name.lower(),
             "heartbeat_age_ms": _age_ms(control.heartbeat(role), mapping),
-            "progress": control.progress(role), "pss_mb": round(pss_bytes(pid) / 2**20, 1) if pid else 0.0,
+            "progress": control.progress(role), "restarts": deaths.total(role),
+            "pss_mb": round(pss_bytes(pid) / 2**20, 1) if pid else 0.0,
+            "descriptors": descriptor_count(pid) if pid else 0,
         }
     rings = ring_counts(mapping, tuple(spec.name for spec in RINGS))
     state = mapping.state(Role.EXECUTION)
+    metrics = mapping.metrics()
+    latest = metrics.read() if metrics.version else None
     return {
         "name": mapping.plan.name, "folder": mapping.plan.folder, "supervisor_pid": control.supervisor_pid,
-        "mode": Mode.EMERGENCY.name if control.tripped else _mode_name(int(state["mode"][0])),
+        "mode": mode_name(int(state["mode"][0]), control.word),
         "emergency_word": control.word,
         "tripped_by": [source.name.lower() for source in tripped_sources(control.word)],
         "processes": processes, "rings": rings,
@@ -78,6 +80,8 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
         **execution_summary(state, mapping.plan.instruments),
         "latency_us": latency_summary(hop_histograms(mapping)),
         "rate_budget": mapping.budget().report(),
+        "followers": follower_counts(mapping),
+        "metrics": as_plain(latest[0], mapping.plan.instruments) if latest is not None else None,
     }
 
 
@@ -98,19 +102,27 @@ def _as_text(status: dict[str, Any]) -> str:
         + (f", TRIPPED by {', '.join(status['tripped_by'])}" if status["emergency_word"] else ""),
         f"session {Path(status['folder']).name}, supervisor pid {status['supervisor_pid']}",
         "",
-        f"{'process':<12}{'pid':>8}  {'readiness':<10}{'heartbeat':>12}{'progress':>12}{'PSS MB':>8}",
+        f"{'process':<12}{'pid':>8}  {'readiness':<10}{'heartbeat':>12}{'progress':>12}{'restarts':>10}{'PSS MB':>8}"
+        f"{'files':>7}",
     ]
     for name, entry in status["processes"].items():
         age = "-" if entry["heartbeat_age_ms"] is None else f"{entry['heartbeat_age_ms']:.1f} ms"
         lines.append(
-            f"{name:<12}{entry['pid']:>8}  {entry['readiness']:<10}{age:>12}{entry['progress']:>12}{entry['pss_mb']:>8}"
+            f"{name:<12}{entry['pid']:>8}  {entry['readiness']:<10}{age:>12}{entry['progress']:>12}"
+            f"{entry['restarts']:>10}{entry['pss_mb']:>8}{entry['descriptors']:>7}"
         )
-    lines += ["", f"{'ring':<12}{'capacity':>10}{'produced':>12}{'consumed':>12}{'in flight':>10}{'dropped':>9}"]
+    rates = status["metrics"]["rings"] if status["metrics"] else {}
+    heading = f"{'ring':<12}{'capacity':>10}{'produced':>12}{'consumed':>12}{'in flight':>10}{'dropped':>9}"
+    lines += ["", heading + f"{'a second':>10}"]
     for name, ring in status["rings"].items():
+        rate = f"{rates[name]['per_second']:.0f}" if name in rates else "-"
         lines.append(
             f"{name:<12}{ring['capacity']:>10}{ring['produced']:>12}{ring['consumed']:>12}{ring['in_flight']:>10}"
-            f"{ring['dropped']:>9}"
+            f"{ring['dropped']:>9}{rate:>10}"
         )
+    lines += ["", f"{'follower':<12}{'ring':<12}{'read':>10}{'lapped':>12}"]
+    for process, rings in status["followers"].items():
+        lines += [f"{process:<12}{ring:<12}{row['read']:>10}{row['lapped']:>12}" for ring, row in rings.items()]
     lines += ["", *latency_table(status["latency_us"])]
     orders = status["orders"]
     lines += [

@@ -38,10 +38,11 @@ def begun(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def _entries(data: bytes) -> Iterator[tuple[int, JournalEntry]]:
-    """(offset behind it, entry) of every whole entry of a segment's bytes; ends at the first that is torn."""
-    expected = FILE_HEADER.unpack_from(data, 0)[4]
-    offset = FILE_HEADER.size
+def whole_entries(data: bytes, offset: int, expected: int) -> Iterator[tuple[int, JournalEntry]]:
+    """(offset behind it, entry) of every whole entry of these bytes from an offset on; ends at the first that is torn.
+
+    expected: ordinal of the first.
+    """
     while offset + ENTRY_HEADER.size <= len(data):
         length, crc, ordinal, ts_ns, kind, _, source, count = ENTRY_HEADER.unpack_from(data, offset)
         body = offset + ENTRY_HEADER.size
@@ -53,6 +54,11 @@ def _entries(data: bytes) -> Iterator[tuple[int, JournalEntry]]:
         offset = body + padded(length)
         yield offset, JournalEntry(kind, ordinal, ts_ns, source, count, payload)
         expected += 1
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, JournalEntry]]:
+    """`whole_entries` of a segment's bytes."""
+    return whole_entries(data, FILE_HEADER.size, FILE_HEADER.unpack_from(data, 0)[4])
 
 
 def _segment_bytes(path: Path) -> bytes:

@@ -1,0 +1,134 @@
+"""The metrics block: the latest state of an engine in one record, for people, consoles and alerts.
+
+Monitoring writes it once a second through a sequence lock; whoever maps the instance reads it, never torn. Nothing that
+trades reads it. All fields are words of 8 bytes. `as_plain` is the form that reports and metrics.jsonl share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.instruments import MAX_INSTRUMENTS, Instrument
+from engine.records import OUTPUT_COUNT
+from engine.risk.modes import Mode
+from engine.units import MONEY_EXP, format_units
+from procs.table import HOPS, RINGS, Role
+from shm.control import Readiness
+from shm.seqlock import seqlock_bytes
+
+RING_METRICS = np.dtype(
+    [("produced", "<i8"), ("consumed", "<i8"), ("dropped", "<i8"), ("capacity", "<i8"), ("per_second", "<f8")]
+)
+# Of the last interval, in ns.
+HOP_METRICS = np.dtype([("count", "<i8"), ("p50", "<i8"), ("p99", "<i8"), ("p99_9", "<i8"), ("max", "<i8")])
+PROCESS_METRICS = np.dtype(
+    [
+        ("pid", "<i8"),  # 0: there is none now
+        ("readiness", "<i8"),  # Readiness
+        ("heartbeat_age_ns", "<i8"),  # -1 before the first
+        ("progress", "<i8"),
+        ("per_second", "<f8"),  # progress
+        ("restarts", "<i8"),  # deaths that the supervisor saw
+        ("pss_bytes", "<i8"),  # at most some seconds old
+        ("descriptors", "<i8"),
+    ]
+)
+INSTRUMENT_METRICS = np.dtype(
+    [
+        ("bid_price", "<i8"), ("bid_size", "<i8"), ("ask_price", "<i8"), ("ask_size", "<i8"),  # own units, 0: none
+        ("trade_price", "<i8"),  # of the last public trade
+        ("position", "<i8"),  # size units, signed
+        ("unrealised", "<i8"),  # 1e-8 quote
+        ("output", "<f8", (OUTPUT_COUNT,)),  # of the model, last
+    ]
+)
+# What passed since the engine started, as the followers saw it.
+SEEN = ("trades", "predictions", "orders", "fills")
+METRICS = np.dtype(
+    [
+        ("at_ns", "<i8"),  # session time
+        ("interval_ns", "<i8"),  # since the metrics before; 0 in the first of a monitoring process
+        ("emergency_word", "<i8"),
+        ("mode", "<i8"),  # Mode
+        ("frames", "<i8"),
+        ("frames_per_second", "<f8"),
+        ("signals", "<i8"), ("intents", "<i8"), ("sent", "<i8"), ("open_orders", "<i8"), ("fills", "<i8"),
+        ("realised", "<i8"), ("unrealised", "<i8"), ("fees", "<i8"), ("funding", "<i8"), ("balance", "<i8"),
+        ("seen", "<i8", (len(SEEN),)),
+        ("rings", RING_METRICS, (len(RINGS),)),
+        ("hops", HOP_METRICS, (len(HOPS),)),
+        ("processes", PROCESS_METRICS, (len(Role),)),
+        ("instruments", INSTRUMENT_METRICS, (MAX_INSTRUMENTS,)),
+    ]
+)  # fmt: skip
+METRICS_WORDS = seqlock_bytes(METRICS) // 8
+
+
+def mode_name(value: int, emergency_word: int) -> str:
+    """The mode in force; what is not known, and any emergency word, reads EMERGENCY."""
+    known = value in Mode._value2member_map_ and not emergency_word
+    return Mode(value).name if known else Mode.EMERGENCY.name
+
+
+def _readiness(value: int) -> str:
+    known = value in Readiness._value2member_map_
+    return (Readiness(value) if known else Readiness.STARTING).name.lower()
+
+
+def as_plain(metrics: np.void, instruments: Sequence[Instrument]) -> dict[str, Any]:
+    """A METRICS record as JSON has it: times in ms, latencies in us, memory in MB, prices and amounts as text."""
+
+    def money(field: str) -> str:
+        return format_units(int(metrics[field]), MONEY_EXP)
+
+    return {
+        "at_ns": int(metrics["at_ns"]),
+        "interval_ms": round(int(metrics["interval_ns"]) / 1e6, 1),
+        "mode": mode_name(int(metrics["mode"]), int(metrics["emergency_word"])),
+        "emergency_word": int(metrics["emergency_word"]),
+        "frames": int(metrics["frames"]),
+        "frames_per_second": round(float(metrics["frames_per_second"]), 1),
+        **{key: int(metrics[key]) for key in ("signals", "intents", "sent", "open_orders", "fills")},
+        "pnl": {key: money(key) for key in ("realised", "unrealised", "fees", "funding")},
+        "cash": money("balance"),
+        "seen": {name: int(metrics["seen"][place]) for place, name in enumerate(SEEN)},
+        "rings": {spec.name: _ring(metrics["rings"][place]) for place, spec in enumerate(RINGS)},
+        "latency_us": {
+            hop: {"count": int(row["count"]), **{key: int(row[key]) / 1000 for key in ("p50", "p99", "p99_9", "max")}}
+            for hop, row in zip(HOPS, metrics["hops"], strict=True)
+            if row["count"]
+        },
+        "processes": {role.label: _process(metrics["processes"][role]) for role in Role},
+        "instruments": {item.symbol: _instrument(metrics["instruments"][item.index], item) for item in instruments},
+    }
+
+
+def _ring(row: np.void) -> dict[str, Any]:
+    in_flight = int(row["produced"] - row["consumed"])
+    fill = in_flight / int(row["capacity"]) if row["capacity"] else 0.0
+    return {
+        **{key: int(row[key]) for key in ("produced", "consumed", "dropped")},
+        "in_flight": in_flight, "fill": round(fill, 4), "per_second": round(float(row["per_second"]), 1),
+    }
+
+
+def _process(row: np.void) -> dict[str, Any]:
+    age = int(row["heartbeat_age_ns"])
+    return {
+        "pid": int(row["pid"]), "readiness": _readiness(int(row["readiness"])),
+        "heartbeat_age_ms": None if age < 0 else round(age / 1e6, 1), "progress": int(row["progress"]),
+        "per_second": round(float(row["per_second"]), 1), "restarts": int(row["restarts"]),
+        "pss_mb": round(int(row["pss_bytes"]) / 2**20, 1), "descriptors": int(row["descriptors"]),
+    }
+
+
+def _instrument(row: np.void, item: Instrument) -> dict[str, Any]:
+    return {
+        **{key: format_units(int(row[key]), item.price_exp) for key in ("bid_price", "ask_price", "trade_price")},
+        **{key: format_units(int(row[key]), item.size_exp) for key in ("bid_size", "ask_size", "position")},
+        "unrealised": format_units(int(row["unrealised"]), MONEY_EXP),
+        "output": [float(value) for value in row["output"]],
+    }

@@ -1,0 +1,446 @@
+"""Monitoring and recorder at work on an instance's memory and journals, killed and stopped as they come.
+
+What they count and write is compared with what the test itself put into rings, states and journals.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from engine.records import ORDER, PREDICTION, REPORT, SOURCE_FILLS, SOURCE_MAIN, Kind, OrderAction, ReportKind, Side
+from engine.stage import as_bytes
+from procs.children import Child, fork_child, kill
+from procs.deaths import Deaths
+from procs.instance import Mapping, Plan, ProcessContext
+from procs.journal.index import StreamIndexer, find_entry
+from procs.journal.layout import Entry
+from procs.journal.reader import read_stream
+from procs.journal.writer import JournalWriter
+from procs.lines import LineFile
+from procs.metrics import SEEN, as_plain
+from procs.monitoring import Monitoring
+from procs.ports import Inlet, Outlet, record_latency
+from procs.recorder import Recorder
+from procs.summary import follower_counts, journal_summary
+from procs.table import HOPS, PROCESS_BY_ROLE, RING_BY_NAME, STREAMS, VITAL, Role
+from shm.clock import python_monotonic_ns, sleep
+from shm.control import Readiness, Stop, TripSource
+from shm.seqlock import SEQUENCE
+from tests.instance_memory import small_instance
+
+CAPACITY = 64
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Iterator[Plan]:
+    with small_instance(tmp_path, capacity=CAPACITY) as made:
+        yield made
+
+
+class Traffic:
+    """Both ends of a ring, in the hands of a test: what is given is consumed at once, so that it never fills up."""
+
+    def __init__(self, mapping: Mapping, ring: str) -> None:
+        self._outlet = Outlet(mapping, ring)
+        consumer = ProcessContext(mapping.plan, RING_BY_NAME[ring].consumer)
+        self._inlet = Inlet(consumer, ring, CAPACITY)
+        self._dtype = RING_BY_NAME[ring].dtype
+        self.count = 0
+
+    def pass_by(self, count: int, **fields: int) -> None:
+        while count:
+            records = np.zeros(min(count, CAPACITY), self._dtype)
+            records["ingest_id"] = np.arange(self.count, self.count + len(records))
+            for name, value in fields.items():
+                records[name] = value
+            assert self._outlet.give(as_bytes(records), len(records)) == len(records)
+            while self._inlet.take():
+                self._inlet.release()
+            self.count += len(records)
+            count -= len(records)
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
+    deadline = python_monotonic_ns() + int(timeout_s * 1e9)
+    while not condition():
+        assert python_monotonic_ns() < deadline, "waited in vain"
+        sleep(0.005)
+
+
+def counts(mapping: Mapping, role: Role, ring: str) -> tuple[int, int]:
+    row = follower_counts(mapping)[role.label][ring]
+    return row["read"], row["lapped"]
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+# --- followers ------------------------------------------------------------------------------------------------------
+
+
+def test_observers_are_those_that_nobody_needs_and_they_consume_nothing() -> None:
+    for role, process in PROCESS_BY_ROLE.items():
+        assert bool(process.follows) == (role not in VITAL)
+        assert not (process.follows and (process.inputs or process.outputs or process.hot))
+        assert set(process.follows) <= set(RING_BY_NAME)
+
+
+def test_every_record_is_read_or_counted_as_lapped_over_any_number_of_lives(plan: Plan) -> None:
+    dice = random.Random(1)
+    mapping = Mapping(plan)
+    traffic = {name: Traffic(mapping, name) for name in PROCESS_BY_ROLE[Role.MONITORING].follows}
+    expected = {name: [0, 0] for name in traffic}
+    for _ in range(8):
+        monitoring = Monitoring(ProcessContext(plan, Role.MONITORING))  # the one before it just vanished
+        for _ in range(dice.randint(1, 6)):
+            for name, ring in traffic.items():
+                count = dice.choice([0, 3, 40, 64, 65, 500])
+                ring.pass_by(count)
+                expected[name][0] += min(count, CAPACITY)
+                expected[name][1] += max(0, count - CAPACITY)
+            while monitoring.follow():
+                pass
+            for name in traffic:
+                assert counts(mapping, Role.MONITORING, name) == tuple(expected[name])
+    assert min(lapped for _, lapped in expected.values()) > 0
+    mapping.close()
+
+
+def start(plan: Plan, role: Role, successor: bool = False) -> Child:
+    body = {Role.MONITORING: Monitoring, Role.RECORDER: Recorder}[role]
+    return fork_child(plan, role, lambda context: body(context).run(), successor)
+
+
+@pytest.mark.parametrize("role", [Role.MONITORING, Role.RECORDER])
+def test_a_stopped_process_counts_exactly_what_passed_meanwhile(plan: Plan, role: Role) -> None:
+    mapping = Mapping(plan)
+    traffic = Traffic(mapping, "predictions")
+    child = start(plan, role)
+    try:
+        for number in range(1, 6):
+            before = traffic.count
+            traffic.pass_by(CAPACITY)
+            until(lambda: sum(counts(mapping, role, "predictions")) == traffic.count)
+            read, lapped = counts(mapping, role, "predictions")
+            os.kill(child.pid, signal.SIGSTOP)
+            until(lambda: Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+            traffic.pass_by(1000 + number)
+            assert counts(mapping, role, "predictions") == (read, lapped)
+            os.kill(child.pid, signal.SIGCONT)
+            until(lambda: sum(counts(mapping, role, "predictions")) == traffic.count)
+            assert counts(mapping, role, "predictions") == (read + CAPACITY, lapped + 1000 + number - CAPACITY)
+            assert traffic.count == before + CAPACITY + 1000 + number
+        mapping.control.request_stop(role, Stop.DRAIN)
+        until(lambda: not Path(f"/proc/{child.pid}/fd").exists() or _ended(child))
+    finally:
+        kill(child)
+    assert child.status == 0
+    mapping.close()
+
+
+def _ended(child: Child) -> bool:
+    return Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+# --- monitoring -----------------------------------------------------------------------------------------------------
+
+
+def test_the_metrics_are_what_lies_in_memory(plan: Plan) -> None:
+    mapping = Mapping(plan)
+    monitoring = Monitoring(ProcessContext(plan, Role.MONITORING))
+    control = mapping.control
+    Deaths(mapping.deaths()).add(Role.ML, 5)
+    control.set_pid(Role.ML, os.getpid())
+    control.set_readiness(Role.ML, Readiness.READY)
+    control.add_progress(Role.ML, 77)
+    mapping.state(Role.INGESTION)["frames"] = 12
+    execution = mapping.state(Role.EXECUTION)
+    execution["sent"], execution["intents"] = 3, 4
+    execution["ledger"]["realised"] = -150_000_000
+    execution["ledger"]["positions"][0, 1]["size"] = -2500
+    record_latency(mapping.histogram(*HOPS["wire"]), 40)
+    Traffic(mapping, "valid").pass_by(5, kind=Kind.TRADE, instrument=1, price=123456)
+    Traffic(mapping, "predictions").pass_by(3, kind=Kind.PREDICTION, bid_price=99, ask_price=101)
+    Traffic(mapping, "orders").pass_by(2, kind=OrderAction.NEW)
+    fills = Traffic(mapping, "fills")
+    fills.pass_by(4, kind=ReportKind.FILL)
+    fills.pass_by(1, kind=ReportKind.CANCELLED)
+    monitoring.follow()
+    monitoring.measure()
+    block = Mapping(plan, read_only=True).metrics().read()
+    assert block is not None
+    plain = as_plain(block[0], plan.instruments)
+    assert plain["interval_ms"] == 0 and plain["mode"] == "NORMAL"
+    assert (plain["frames"], plain["sent"], plain["intents"]) == (12, 3, 4)
+    assert plain["pnl"]["realised"] == "-1.50000000"
+    assert plain["latency_us"] == {"wire": {"count": 1, "p50": 0.04, "p99": 0.04, "p99_9": 0.04, "max": 0.04}}
+    assert plain["seen"] == {"trades": 5, "predictions": 3, "orders": 2, "fills": 4}
+    assert plain["rings"]["fills"] == {
+        "produced": 5, "consumed": 5, "dropped": 0, "in_flight": 0, "fill": 0.0, "per_second": 0.0,
+    }
+    ml = plain["processes"]["ml"]
+    assert (ml["pid"], ml["readiness"], ml["progress"], ml["restarts"]) == (os.getpid(), "ready", 77, 1)
+    assert ml["pss_mb"] > 1 and ml["descriptors"] >= 3 and ml["heartbeat_age_ms"] is None
+    bitcoin, ether = (plain["instruments"][item.symbol] for item in plan.instruments)
+    assert (bitcoin["bid_price"], bitcoin["ask_price"]) == ("0.99", "1.01")
+    assert (ether["trade_price"], ether["position"]) == ("1234.56", "-2.500")
+    # The second time: rates, and latencies of the interval alone.
+    Traffic(mapping, "orders").pass_by(10)
+    mapping.state(Role.INGESTION)["frames"] = 20
+    control.trip(TripSource.OPERATOR)
+    monitoring.follow()
+    monitoring.measure()
+    again = Mapping(plan, read_only=True).metrics().read()
+    assert again is not None
+    plain = as_plain(again[0], plan.instruments)
+    seconds = int(again[0]["interval_ns"]) / 1e9
+    assert seconds > 0 and plain["latency_us"] == {}
+    assert plain["frames_per_second"] == round(8 / seconds, 1)
+    assert plain["rings"]["orders"]["per_second"] == round(10 / seconds, 1)
+    assert plain["mode"] == "EMERGENCY" and plain["emergency_word"] == control.word
+    written = json_lines(plan.path / "metrics.jsonl")
+    assert len(written) == 2 and written[1] == orjson.loads(orjson.dumps(plain))
+    mapping.close()
+
+
+def test_a_successor_keeps_counting_and_makes_a_torn_block_whole(plan: Plan) -> None:
+    mapping = Mapping(plan)
+    orders = Traffic(mapping, "orders")
+    orders.pass_by(7)
+    first = Monitoring(ProcessContext(plan, Role.MONITORING))
+    first.follow()
+    first.measure()
+    orders.pass_by(3)
+    second = Monitoring(ProcessContext(plan, Role.MONITORING, successor=True))
+    second.follow()
+    second.measure()
+    assert second.metrics[0]["seen"][SEEN.index("orders")] == 10
+    block = mapping.metrics()
+    block.words[SEQUENCE] |= 1  # it died in the middle of a write
+    assert block.read() is None
+    third = Monitoring(ProcessContext(plan, Role.MONITORING, successor=True))
+    orders.pass_by(1)
+    third.follow()
+    third.measure()
+    found = block.read()
+    assert found is not None and found[0]["rings"]["produced"].sum() == 11
+    assert len(json_lines(plan.path / "metrics.jsonl")) == 3
+    mapping.close()
+
+
+def test_a_process_writes_metrics_about_once_a_second(plan: Plan) -> None:
+    mapping = Mapping(plan)
+    child = start(plan, Role.MONITORING)
+    try:
+        until(lambda: mapping.metrics().version >= 3)
+        mapping.control.request_stop(Role.MONITORING, Stop.DRAIN)
+        until(lambda: _ended(child))
+    finally:
+        kill(child)
+    assert child.status == 0
+    times = [line["at_ns"] for line in json_lines(plan.path / "metrics.jsonl")]
+    assert len(times) == mapping.metrics().version and times == sorted(times)
+    mapping.close()
+
+
+# --- recorder -------------------------------------------------------------------------------------------------------
+
+
+class Journals:
+    """The journals of a session, written by the test, and what the recorder must make of them."""
+
+    def __init__(self, plan: Plan, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self._writers = {
+            stream: JournalWriter(plan.path, stream, plan.session, segment_bytes=4096) for stream in STREAMS
+        }
+        self.orders: list[int] = []
+        self.reports: list[int] = []
+
+    def write(self, count: int) -> None:
+        for _ in range(count):
+            kind = self.dice.randint(0, 5)
+            if kind <= 1:
+                self._append("ingestion", Entry.FRAME, self.dice.randbytes(self.dice.randint(0, 300)))
+            elif kind == 2:
+                order = np.zeros(1, ORDER)
+                order["order_id"], order["kind"], order["side"] = len(self.orders) + 1, OrderAction.NEW, Side.BUY
+                self.orders.append(len(self.orders) + 1)
+                self._append("gateway", Entry.REQUEST, order.tobytes())
+            elif kind == 3:
+                self._append("gateway", self.dice.choice([Entry.ANSWER, Entry.PRIVATE]), b"{}")
+            elif kind == 4:
+                reports = np.zeros(self.dice.randint(1, 4), REPORT)
+                reports["kind"] = ReportKind.FILL
+                reports["trade_id"] = np.arange(len(self.reports) + 1, len(self.reports) + 1 + len(reports))
+                self.reports += reports["trade_id"].tolist()
+                self._append("execution", Entry.BATCH, reports.tobytes(), SOURCE_FILLS, len(reports))
+            else:
+                self._append("execution", Entry.BATCH, bytes(16), SOURCE_MAIN, 2)
+
+    def _append(self, stream: str, kind: Entry, payload: bytes, source: int = 0, count: int = 1) -> None:
+        self._writers[stream].append(kind, payload, 5, source, count)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+    def check(self, folder: Path) -> None:
+        """Every record once and in order, and the index finds what a full scan finds."""
+        orders, reports = json_lines(folder / "orders.jsonl"), json_lines(folder / "fills.jsonl")
+        assert [line["order_id"] for line in orders] == self.orders
+        assert [line["trade_id"] for line in reports] == self.reports
+        for lines in (orders, reports):
+            assert [line["record"] for line in lines] == list(range(1, len(lines) + 1))
+        for stream in STREAMS:
+            entries = list(read_stream(folder, stream))
+            assert journal_summary(folder)[stream]["entries"] == len(entries)
+            for entry in self.dice.sample(entries, min(5, len(entries))):
+                assert find_entry(folder, stream, ordinal=entry.ordinal) == entry
+        for line in orders[-3:]:
+            entry = find_entry(folder, "gateway", ordinal=line["ordinal"])
+            assert entry is not None and np.frombuffer(entry.payload, ORDER)[0]["order_id"] == line["order_id"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_orders_and_fills_are_complete_whatever_becomes_of_recorders(
+    plan: Plan, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each dies somewhere: between lines and marks, in the middle of a line, before it did anything at all."""
+    journals = Journals(plan, seed)
+    dice = journals.dice
+
+    class Died(Exception):
+        """The recorder ends here."""
+
+    really_keep, really_append = StreamIndexer.keep, LineFile.append
+
+    def keep(self: StreamIndexer, pause: bool = True) -> None:
+        if dice.random() < 0.1:
+            raise Died
+        really_keep(self, pause)
+
+    def append(self: LineFile, entries: Any) -> None:
+        if dice.random() < 0.1:
+            raise Died
+        really_append(self, entries)
+
+    for _ in range(8):
+        journals.write(dice.randint(0, 40))
+        monkeypatch.setattr(StreamIndexer, "keep", keep)
+        monkeypatch.setattr(LineFile, "append", append)
+        recorder = Recorder(ProcessContext(plan, Role.RECORDER))
+        try:
+            for _ in range(dice.randint(0, 6)):
+                recorder.turn()
+                if dice.random() < 0.3:
+                    recorder.pause()
+        except Died:
+            pass
+        monkeypatch.undo()
+        for name in ("orders.jsonl", "fills.jsonl"):
+            path = plan.path / name
+            if dice.random() < 0.5 and path.stat().st_size:
+                data = path.read_bytes()
+                # A line that was not written to its end, and so not marked either.
+                last_line = data.rstrip(b"\n").rfind(b"\n") + 1
+                if not _is_marked(plan, name, orjson.loads(data[last_line:])["ordinal"]):
+                    os.truncate(path, dice.randint(last_line, len(data)))
+    journals.write(10)
+    last = Recorder(ProcessContext(plan, Role.RECORDER, successor=True))
+    while last.turn():
+        pass
+    last.pause()
+    journals.check(plan.path)
+    journals.close()
+
+
+def _is_marked(plan: Plan, name: str, ordinal: int) -> bool:
+    stream = {"orders.jsonl": "gateway", "fills.jsonl": "execution"}[name]
+    return journal_summary(plan.path).get(stream, {"entries": 0})["entries"] >= ordinal
+
+
+def test_a_recorder_that_is_killed_again_and_again_leaves_no_hole_and_nothing_twice(plan: Plan) -> None:
+    journals = Journals(plan, 99)
+    mapping = Mapping(plan)
+    for life in range(8):
+        child = start(plan, Role.RECORDER, successor=life > 0)
+        try:
+            before = mapping.control.progress(Role.RECORDER)
+            for _ in range(journals.dice.randint(5, 30)):
+                journals.write(journals.dice.randint(1, 20))
+                sleep(0.001)
+            if life % 2:
+                until(lambda before=before: mapping.control.progress(Role.RECORDER) > before)
+        finally:
+            kill(child)
+        mapping.control.clear_role(Role.RECORDER)
+    child = start(plan, Role.RECORDER, successor=True)
+    try:
+        mapping.control.request_stop(Role.RECORDER, Stop.DRAIN)
+        until(lambda: _ended(child))
+    finally:
+        kill(child)
+    assert child.status == 0
+    journals.check(plan.path)
+    journals.close()
+    mapping.close()
+
+
+def test_the_newest_prediction_of_each_instrument_once_a_pause(plan: Plan) -> None:
+    mapping = Mapping(plan)
+    recorder = Recorder(ProcessContext(plan, Role.RECORDER))
+    outlet = Outlet(mapping, "predictions")
+    records = np.zeros(6, PREDICTION)
+    records["kind"] = [Kind.PREDICTION] * 5 + [Kind.CLOCK]
+    records["instrument"] = [0, 1, 0, 1, 0, 1]
+    records["ingest_id"] = np.arange(1, 7)
+    records["output"][:, 0] = 0.5
+    outlet.give(as_bytes(records), 6)
+    recorder.turn()
+    recorder.pause()
+    recorder.turn()
+    recorder.pause()
+    lines = json_lines(plan.path / "predictions.jsonl")
+    assert sorted((line["symbol"], line["ingest_id"]) for line in lines) == [("BTCUSDT", 5), ("ETHUSDT", 4)]
+    assert lines[0]["output"] == [0.5, 0.0]
+    mapping.close()
+
+
+def test_lines_of_orders_and_reports_say_what_the_records_say(plan: Plan) -> None:
+    order, reports = np.zeros(1, ORDER), np.zeros(2, REPORT)
+    for name, value in {
+        "order_id": 5, "kind": OrderAction.NEW, "side": Side.SELL, "instrument": 1, "price": 250055, "size": 1500,
+        "time_in_force": 3, "ingest_id": 77, "recv_ts_ns": 8, "deadline_ns": 9,
+    }.items():
+        order[name] = value
+    reports["kind"] = [ReportKind.FILL, ReportKind.BALANCE]
+    reports["instrument"], reports["price"], reports["size"], reports["side"] = 1, 250055, 1500, Side.SELL
+    reports["trade_id"], reports["fee"], reports["order_id"], reports["aux"] = 3, 20_000_000, 5, 7
+    for stream, entry, payload, source in (
+        ("gateway", Entry.REQUEST, order.tobytes(), 0), ("execution", Entry.BATCH, reports.tobytes(), SOURCE_FILLS),
+    ):
+        writer = JournalWriter(plan.path, stream, plan.session)
+        writer.append(entry, payload, 1234, source, 2)
+        writer.close()
+    recorder = Recorder(ProcessContext(plan, Role.RECORDER))
+    recorder.turn()
+    (line,) = json_lines(plan.path / "orders.jsonl")
+    assert line == {
+        "record": 1, "ordinal": 1, "place": 1, "taken_ns": 1234, "action": "NEW", "order_id": 5, "symbol": "ETHUSDT",
+        "price": "2500.55", "size": "1.500", "side": "SELL", "type": "LIMIT", "time_in_force": "GTX", "strategy": 0,
+        "ingest_id": 77, "decided_ns": 8, "deadline_ns": 9,
+    }
+    fill, balance = json_lines(plan.path / "fills.jsonl")
+    assert (fill["kind"], fill["trade_id"], fill["fee"], fill["size"]) == ("FILL", 3, "0.20000000", "1.500")
+    assert (balance["record"], balance["kind"], balance["aux"]) == (2, "BALANCE", 7) and "symbol" not in balance
