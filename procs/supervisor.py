@@ -50,6 +50,8 @@ from shm.lease import Lease, LeaseHeld
 
 _START_TIMEOUT_S = 60.0
 _QUIESCENCE_TIMEOUT_S = 15.0
+_COMPARISONS = 3
+_COMPARE_AGAIN_S = 0.5
 _STOP_TIMEOUT_S = 10.0
 _TICK_S = 0.05
 _KILL_SWITCH_TIME_S = 2.0
@@ -265,13 +267,26 @@ class Supervisor:
         """Ask the venue and wait for the answer to be taken; True when ledger and venue agree."""
         state = self._execution_state()
         reconcile = state["reconcile"]
-        before = int(reconcile["done"][0]) + int(reconcile["failed"][0])
+        whole = int(reconcile["done"][0])
+        before = whole + int(reconcile["failed"][0])
         self.command(Kind.RECONCILE, aux=1 if opening else 0)
-        done = self._until(
+        self._until(
             lambda: int(reconcile["done"][0]) + int(reconcile["failed"][0]) > before or self.mapping.control.tripped,
             _QUIESCENCE_TIMEOUT_S,
         )
-        return done and int(reconcile["mismatch"][0]) == 0 and int(reconcile["done"][0]) > 0
+        return int(reconcile["done"][0]) > whole and int(reconcile["mismatch"][0]) == 0
+
+    def _equals_venue(self) -> bool:
+        """Whether ledger and venue agree. An answer that is not whole is asked for again for a while (the venue may be
+        away for a moment, or want no calls); whole ones that differ are believed after some."""
+        done = self._execution_state()["reconcile"]["done"]
+        enough = int(done[0]) + _COMPARISONS
+        deadline = python_monotonic_ns() + int(_QUIESCENCE_TIMEOUT_S * 1e9)
+        while not self._reconcile(opening=False):
+            if int(done[0]) >= enough or python_monotonic_ns() > deadline or self.mapping.control.tripped:
+                return False
+            self._until(lambda: False, _COMPARE_AGAIN_S)
+        return True
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -354,11 +369,8 @@ class Supervisor:
             self._failure = self._failure or "orders are still open or unknown after the stop"
         if self._mapping is not None and self._mapping.control.tripped:
             return  # execution asks nothing more after a trip
-        for attempt in range(3):
-            if self._reconcile(opening=False):
-                return
-            sleep(0.5 * attempt)
-        self._failure = self._failure or "the ledger does not equal the venue's account"
+        if not self._equals_venue():
+            self._failure = self._failure or "the ledger does not equal the venue's account"
 
     def _stop_children(self) -> None:
         """Stop every process in the order of the data, each once it has drained its inputs."""
