@@ -103,6 +103,21 @@ def test_a_lapped_follower_goes_on_at_the_oldest_record_and_counts_the_rest(inst
     ring.unlink()
 
 
+def test_a_follower_that_takes_the_place_of_another_keeps_its_count(instance: str) -> None:
+    ring = make(instance, 8)
+    first = follow(instance, 8)
+    push(ring, 0, 20)
+    assert len(first.read(100)) == 8 and first.lapped == 12
+    for later, lapped in ((5, 12), (30, 34)):
+        push(ring, first.cursor, later)
+        second = follow(instance, 8)
+        second.resume(first.cursor, first.lapped)
+        assert np.array_equal(second.read(100), numbered(ring.produced - min(later, 8), min(later, 8)))
+        assert (second.cursor, second.lapped) == (ring.produced, lapped)
+        first = second
+    ring.unlink()
+
+
 def test_slots_that_are_claimed_count_as_overwritten(instance: str) -> None:
     ring = make(instance, 8)
     follower = follow(instance, 8)
