@@ -16,6 +16,7 @@ import websocket
 
 from engine.matching.settings import VenueSettings
 from procs.embedded.faults import Faults
+from procs.embedded.limits import banned
 from procs.embedded.mix import FATES, HTTP_ACTIONS, TIMED
 from tests.embedded_venue import BTC, ccxt_client, receive, running_venue
 
@@ -206,6 +207,13 @@ def test_a_ban_is_418_for_a_time(venue, client):
         client.fetch_balance()
     time.sleep(0.6)
     assert venue.get("/fapi/v1/ping").status_code == 200
+
+
+def test_whoever_is_banned_is_told_when_to_come_back():
+    """Also in the last moment of a ban: without Retry-After a client must assume the shortest ban there is, 2 minutes."""
+    assert [banned(5_000, now).headers["Retry-After"] for now in (1_000, 4_001, 4_999, 5_000, 5_050)] == [
+        "4", "1", "1", "1", "1"
+    ]
 
 
 @pytest.mark.parametrize("skew_ms", [-4_000, 20_000])

@@ -14,7 +14,7 @@ def banned(until_ms: int, now_ms: int) -> ApiError:
     """The answer to a banned client."""
     return ApiError(
         -1003, f"Way too many requests; IP(127.0.0.1) banned until {until_ms}. Please use the websocket for live "
-        "updates to avoid bans.", 418, (until_ms - now_ms + 999) // 1_000,
+        "updates to avoid bans.", 418, max(1, (until_ms - now_ms + 999) // 1_000),
     )
 
 
