@@ -210,7 +210,7 @@ def test_a_ban_is_418_for_a_time(venue, client):
 
 
 def test_whoever_is_banned_is_told_when_to_come_back():
-    """Also in the last moment of a ban: without Retry-After a client must assume the shortest ban there is, 2 minutes."""
+    """Also in the last moment of a ban: without Retry-After a client must assume the shortest there is, 2 minutes."""
     assert [banned(5_000, now).headers["Retry-After"] for now in (1_000, 4_001, 4_999, 5_000, 5_050)] == [
         "4", "1", "1", "1", "1"
     ]

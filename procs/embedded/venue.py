@@ -241,6 +241,7 @@ class Venue:
                 "arrivals": sum(int(flow["arrivals"][0]) for flow in exchange.market.flows),
                 **self.hub.counters,
                 "faults": dict(self.faults.applied),
+                "bans": self.rest.limits.bans,  # that a client brought upon itself
             },
             "pending_faults": self.faults.pending(),
         }
