@@ -5,6 +5,9 @@ constant the caller still loads its old code (numba issue 1833), and a cache mad
 in silence when they are asked for. Here the stamp is the hash of the module *and of every project module that
 it imports, directly or not*, plus versions and flags; checked builds live in a folder of their own.
 
+numba also gives its cache files numbers, so that two processes which compile at once can overwrite each other's code
+under one name, and load the wrong one. Here a file is named by what it holds, and is there before the index says so.
+
 Kernels use no fastmath, no parallel and no SVML: their results feed the decision hash and must not change with
 the processor. Source: numba/core/caching.py (locator protocol).
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import glob
 import hashlib
 import os
 from collections.abc import Callable
@@ -24,6 +28,7 @@ os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")
 import llvmlite
 import numba
 import numpy as np
+from numba.core import caching
 from numba.core import config as numba_config
 from numba.core.caching import CacheImpl, InTreeCacheLocator, UserWideCacheLocator
 
@@ -145,6 +150,28 @@ class UserSourceClosureLocator(_ClosureStamp, UserWideCacheLocator):
 # Before numba's own, which would take over with their stale stamps where ours found no place to write.
 if SourceClosureLocator not in CacheImpl._locator_classes:
     CacheImpl._locator_classes[:0] = [SourceClosureLocator, UserSourceClosureLocator]
+
+
+class NamedCacheFile(caching.IndexDataCacheFile):
+    """Compiled code under a name made of its stamp and signature: no name ever means two things.
+
+    Of two processes that write the index at once one is forgotten, and compiles again another time.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        """Add an entry. Files of other stamps are removed: nobody can load them any more."""
+        stamp, signature = (hashlib.sha256(repr(part).encode()).hexdigest() for part in (self._source_stamp, key))
+        base = self._index_name.removesuffix(".nbi")
+        mine = f"{base}.{stamp[:12]}-"
+        name = f"{mine}{signature[:16]}.nbc"
+        self._save_data(name, data)
+        self._save_index(self._load_index() | {key: name})
+        for file in Path(self._cache_path).glob(f"{glob.escape(base)}.*.nbc"):
+            if not file.name.startswith(mine):
+                file.unlink(missing_ok=True)
+
+
+caching.IndexDataCacheFile = NamedCacheFile
 
 
 def kernel(

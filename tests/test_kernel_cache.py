@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from engine.kernel import PROJECT_ROOT, kernel_stamp, source_closure
+from engine.kernel import PROJECT_ROOT, NamedCacheFile, kernel_stamp, source_closure
 
 _FILES = {
     "__init__.py": "",
@@ -230,3 +230,51 @@ def test_the_closure_of_a_real_kernel_reaches_what_it_is_made_of() -> None:
     assert not any(path.startswith((".venv", "tests")) for path in closure)
     stamps = {kernel_stamp(PROJECT_ROOT / name) for name in ("procs/pump.py", "procs/ports.py", "engine/units.py")}
     assert len(stamps) == 3
+
+
+class _Interrupted(NamedCacheFile):
+    """A cache file during whose saving, at its worst moment, another process saves another signature."""
+
+    other: NamedCacheFile
+
+    def _save_index(self, overloads: dict[Any, str]) -> None:
+        self.other.save("of another process", b"its code")
+        super()._save_index(overloads)
+
+
+def test_two_processes_that_save_at_once_never_load_each_others_code(tmp_path: Path) -> None:
+    mine = _Interrupted(str(tmp_path), "module.function-1.py311", "stamp")
+    mine.other = NamedCacheFile(str(tmp_path), "module.function-1.py311", "stamp")
+    mine.save("signature", b"my code")
+    reader = NamedCacheFile(str(tmp_path), "module.function-1.py311", "stamp")
+    assert reader.load("signature") == b"my code"
+    assert reader.load("of another process") is None  # forgotten, to be compiled again
+    reader.save("of another process", b"its code")
+    assert [reader.load(key) for key in ("signature", "of another process")] == [b"my code", b"its code"]
+    assert len(list(tmp_path.glob("*.nbc"))) == 2
+
+
+def test_numba_itself_would_load_the_other_processs_code(tmp_path: Path) -> None:
+    """The negative control, with the same moment: the second data file overwrites the first under its number."""
+    plain = NamedCacheFile.__base__
+    assert plain is not None
+    mine, other = (plain(str(tmp_path), "module.function-1.py311", "stamp") for _ in range(2))
+    save_data = mine._save_data
+
+    def interrupted(name: str, data: Any) -> None:
+        save_data(name, data)
+        (tmp_path / "module.function-1.py311.nbi").unlink()  # the other one had looked before there was an index
+        other.save("of another process", b"its code")
+        mine._save_index({"signature": name})
+
+    mine._save_data = interrupted
+    mine.save("signature", b"my code")
+    assert other.load("signature") == b"its code"
+
+
+def test_code_of_older_sources_is_removed(tmp_path: Path) -> None:
+    for stamp in ("old", "new"):
+        for key in ("one", "two"):
+            NamedCacheFile(str(tmp_path), "module.function-1.py311", stamp).save(key, f"{stamp} {key}")
+    assert NamedCacheFile(str(tmp_path), "module.function-1.py311", "new").load("two") == "new two"
+    assert len(list(tmp_path.glob("*.nbc"))) == 2
