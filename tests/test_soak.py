@@ -28,6 +28,7 @@ def broken(piece: Piece) -> None:
     piece.count("turns")
     (piece.folder / "evidence").write_text("here")
     piece.hold(piece.seed != 1, "one is not allowed")
+    piece.hold(piece.seed != 2, "nor is two", again="look at two")
 
 
 def raising(piece: Piece) -> None:
@@ -60,19 +61,21 @@ def test_pieces_in_turn_add_up_over_calls(
     assert tally.of("ran").counts == {"turns": 2 * pieces}
     assert tally.of("ran").worst == {"delay": 10.0}
     assert tally.of("raising").pieces == 2  # once a call
-    assert [entry["seed"] for entry in tally.of("broken").violations] == [1]
+    assert [(entry["seed"], entry["again"][:17]) for entry in tally.of("broken").violations] == [
+        (1, "python -m tools.s"), (2, "look at two"),
+    ]
     assert [entry["seed"] for entry in tally.of("raising").violations] == [0, 1]
-    assert first + second == tally.violations == 3
+    assert first + second == tally.violations == 4
     assert sum(tally.of("ran").codes.values()) == pieces
     said = capsys.readouterr().out
     assert "VIOLATION, seed 1: one is not allowed" in said
     assert "again: python -m tools.soak --suite broken --seed 1" in said
     assert "ValueError: nothing works with 0" in said
-    assert [path.name for path in tmp_path.glob("*-*")] and (tmp_path / "broken-1" / "evidence").exists()
+    assert (tmp_path / "broken-1" / "evidence").exists()
     assert not (tmp_path / "ran-0").exists()
     report = "\n".join(tally.report({"ran": {"turns": 6}}))
     assert f"{2 * pieces:,} of 6" in " ".join(report.split())
-    assert report.count("VIOLATION") == 3
+    assert report.count("VIOLATION") == 4
 
 
 def test_a_tally_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,9 +44,11 @@ def run_piece(suite: Suite, seed: int, seconds: float, folder: Path) -> tuple[Pi
         _say(f"    {text}")
     counts = ", ".join(f"{what} {number:,.10g}" for what, number in piece.counts.items())
     _say(f"    {took:.0f} s: {counts}")
-    for text in piece.violations:
-        _say(f"    VIOLATION, seed {seed}: {text}\n        again: {_again(suite, piece)}\n        left: {piece.folder}")
-    if not piece.violations:
+    for violation in piece.violations:
+        _say(f"    VIOLATION, seed {seed}: {violation.what}\n        again: {violation.again or _again(suite, piece)}")
+    if piece.violations:
+        _say(f"    what it left: {piece.folder}")
+    else:
         shutil.rmtree(piece.folder)
     return piece, took
 

@@ -21,7 +21,7 @@ from procs.embedded.mix import Draws
 from procs.table import PROCESSES, Role
 from shm.clock import python_monotonic_ns, sleep
 from shm.control import Readiness
-from tools.soak.session import Engine, SessionError, Venue, engine, leftovers, replay, venue, wait_until
+from tools.soak.session import Engine, SessionError, engine, leftovers, replay, venue, wait_until
 from tools.soak.tally import Piece
 
 IN_SERVICE_S = 5.0
@@ -151,7 +151,7 @@ def run_kills(piece: Piece) -> None:
         if not made.summary_file.exists():
             raise SessionError(f"the session left no summary: {out[-2000:]} {err[-2000:]}")
         summary = made.summary()
-        for text in faults_of(summary, place, killed.get("ingestion", 0)):
+        for text in faults_of(summary, place.state(), killed.get("ingestion", 0)):
             piece.hold(False, text)
         piece.hold(leftovers(made.name) == [], f"left behind: {leftovers(made.name)}")
         piece.count("sessions")
@@ -177,9 +177,8 @@ def _strike_all(piece: Piece, watch: Watch, draws: Draws) -> dict[str, int]:
     return replaced
 
 
-def faults_of(summary: dict[str, Any], place: Venue, ingestion_deaths: int) -> list[str]:
-    """What a session that has ended has broken of its promises, its replay included."""
-    truth = place.state()
+def faults_of(summary: dict[str, Any], truth: dict[str, Any], ingestion_deaths: int) -> list[str]:
+    """What a session that has ended has broken of its promises, its replay included. truth: the venue's state."""
     again = replay(Path(summary["engine"]["folder"]))
     promises = {
         f"the session failed: {summary['engine']['failure']}": not summary["engine"]["failure"],

@@ -21,7 +21,9 @@ from typing import Any
 
 import psutil
 
+from procs.attach import lock_path, plan_path
 from shm.clock import python_monotonic_ns, sleep
+from shm.segment import unlink_all
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 BOT4 = [sys.executable, "-m", "tools.cli"]
@@ -48,15 +50,20 @@ def replay(folder: Path, *arguments: str) -> dict[str, Any]:
     return summary
 
 
+def _processes_of(name: str) -> list[psutil.Process]:
+    """What still runs of an engine of that name: launcher, supervisor and what is forked from it."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if f"{name}.toml" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
 def leftovers(name: str) -> list[str]:
     """What an engine of that name has left in shared memory, and its processes that still run."""
     files = [path.name for path in Path("/dev/shm").glob(f"bot4*{name}*")]
-    processes = []
-    for process in psutil.process_iter(["pid", "cmdline", "status"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if f"{name}.toml" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
-            processes.append(line)
-    return files + processes
+    return files + [" ".join(process.info["cmdline"]) for process in _processes_of(name)]
 
 
 def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
@@ -132,10 +139,18 @@ class Engine:
         return content
 
     def kill(self) -> None:
-        """Whatever happens, nothing of it runs on."""
+        """Whatever has happened, nothing of it runs on, and no memory of it stays."""
+        left = _processes_of(self.name)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.communicate()
+        if left:
+            unlink_all(self.name)
+            for path in (plan_path(self.name), lock_path(self.name)):
+                path.unlink(missing_ok=True)
 
 
 def toml_of(tables: dict[str, dict[str, Any]]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tools.soak.crash_points import run_crash_points
+from tools.soak.hostile import run_hostile, run_hostile_sockets
 from tools.soak.kills import SIGNALS, VICTIMS, run_kills
 from tools.soak.resources import run_resources
 from tools.soak.ring_exchange import RECORDS, run_rings
@@ -25,6 +26,8 @@ class Suite:
 
 SUITES = (
     Suite("kills", run_kills, 240, {f"{victim} {name}": 20 for victim in VICTIMS for name in SIGNALS}),
+    Suite("hostile", run_hostile, 60, {"sessions": 1_000}),
+    Suite("hostile_sockets", run_hostile_sockets, 120, {"sessions": 60}),
     Suite("rings", run_rings, 60, {"records": RECORDS}),
     Suite("crash_points", run_crash_points, 30, {"killed writer": 500, "killed reader": 500}),
     Suite("resources", run_resources, 120, {"minutes": 30}, once=True),

@@ -21,6 +21,14 @@ class TallyError(RuntimeError):
     """The file cannot be used; the message says why."""
 
 
+@dataclass(frozen=True)
+class Violation:
+    """Something that must hold and did not, and the command that shows it again where that is not the piece."""
+
+    what: str
+    again: str = ""
+
+
 @dataclass
 class Piece:
     """One run of a suite: what it is given, and what it has to say."""
@@ -30,7 +38,7 @@ class Piece:
     folder: Path  # its own, empty at the start; kept when there was a violation
     counts: dict[str, float] = field(default_factory=dict)
     worst: dict[str, float] = field(default_factory=dict)
-    violations: list[str] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def count(self, what: str, number: float = 1) -> None:
@@ -45,10 +53,10 @@ class Piece:
         """A sentence for the person who watches; it is not kept."""
         self.notes.append(text)
 
-    def hold(self, kept: bool, promise: str) -> None:
-        """Something that must be so; when it is not, that is a violation."""
+    def hold(self, kept: bool, otherwise: str, again: str = "") -> None:
+        """Something that must be so; when it is not, that is a violation, in the words of `otherwise`."""
         if not kept:
-            self.violations.append(promise)
+            self.violations.append(Violation(otherwise, again))
 
 
 @dataclass
@@ -72,7 +80,8 @@ class Record:
         for what, value in piece.worst.items():
             self.worst[what] = max(value, self.worst.get(what, value))
         self.violations += [
-            {"seed": piece.seed, "code": code, "what": text, "again": again} for text in piece.violations
+            {"seed": piece.seed, "code": code, "what": one.what, "again": one.again or again}
+            for one in piece.violations
         ]
 
 
