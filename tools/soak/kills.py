@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from procs.attach import attach
 from procs.embedded.mix import Draws
 from procs.table import PROCESSES, Role
@@ -26,19 +28,20 @@ from tools.soak.tally import Piece
 
 IN_SERVICE_S = 5.0
 _GIVE_UP_S = 40.0
-_STALL_S = 2.0
+_LONGEST_STOP_S = 3.0
 _ORDERS_BEFORE = 8
 ROLES = [process.role.label for process in PROCESSES]
-VICTIMS = [*ROLES, "supervisor", "launcher"]
+VICTIMS = [*ROLES, "zygote", "supervisor", "launcher"]
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}
-# Nobody watches these: the kill switch waits for the venue in its own loop, the other two have nobody above them.
-_NEVER_REPLACED_WHEN_STOPPED = ("killswitch", "supervisor", "launcher")
+# Whether these stand still is not watched: the kill switch waits for the venue in its own loop, the zygote for work,
+# and the other two have nobody above them.
+_NEVER_REPLACED_WHEN_STOPPED = ("killswitch", "zygote", "supervisor", "launcher")
 # Three times the default flow.
 LOAD = {
     "btcusdt": {"limit_rate": 330.0, "market_rate": 24.0}, "ethusdt": {"limit_rate": 270.0, "market_rate": 21.0},
     "weight_limit_1m": 100_000, "order_limit_10s": 3_000, "order_limit_1m": 12_000,
 }
-SETTINGS = {"stall_s": _STALL_S, "deaths_to_stop": 1000}
+SETTINGS = {"deaths_to_stop": 1000}
 
 
 class Watch:
@@ -58,6 +61,8 @@ class Watch:
             return self._made.launcher.pid
         if victim == "supervisor":
             return int(self._mapping.control.supervisor_pid)
+        if victim == "zygote":
+            return _zygote_of(self.pid("supervisor"))
         return int(self._mapping.control.pid(Role[victim.upper()]))
 
     def acked(self) -> int:
@@ -90,6 +95,15 @@ class Watch:
         return seconds()
 
 
+def _zygote_of(supervisor: int) -> int:
+    """Pid of the zygote that a supervisor has started; 0 while there is none."""
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(supervisor).children():
+            if "procs.zygote" in child.cmdline() and _alive(child.pid):
+                return int(child.pid)
+    return 0
+
+
 def _alive(pid: int) -> bool:
     """Whether a process runs or is stopped; a zombie does not."""
     try:
@@ -109,7 +123,7 @@ def strike(watch: Watch, victim: str, name: str, draws: Draws) -> float | None:
     os.kill(pid, SIGNALS[name])
     if name == "SIGKILL":
         return watch.wait_in_service(began, lambda: victim == "launcher" or watch.pid(victim) not in (0, pid))
-    longest = 1.0 if victim in _NEVER_REPLACED_WHEN_STOPPED else 2 * _STALL_S
+    longest = 1.0 if victim in _NEVER_REPLACED_WHEN_STOPPED else _LONGEST_STOP_S
     end = python_monotonic_ns() + int((0.05 + draws.uniform() * longest) * 1e9)
     while python_monotonic_ns() < end and _alive(pid):
         sleep(0.01)
@@ -165,7 +179,7 @@ def _strike_all(piece: Piece, watch: Watch, draws: Draws) -> dict[str, int]:
     replaced: dict[str, int] = {}
     for victim, name in plan_of(piece.seed):
         sleep(0.1 + 1.4 * draws.uniform())
-        before = watch.pid(victim)
+        before = wait_until(lambda victim=victim: watch.pid(victim), _GIVE_UP_S, victim)
         seconds = strike(watch, victim, name, draws)
         if seconds is None:
             raise SessionError(f"{name} to {victim}: not in service again after {_GIVE_UP_S:.0f} s")

@@ -51,11 +51,16 @@ def replay(folder: Path, *arguments: str) -> dict[str, Any]:
 
 
 def _processes_of(name: str) -> list[psutil.Process]:
-    """What still runs of an engine of that name: launcher, supervisor and what is forked from it."""
+    """What still runs of an engine of that name: who was given its configuration, or has its memory mapped."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if f"{name}.toml" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+        if process.info["status"] == psutil.STATUS_ZOMBIE:
+            continue
+        try:
+            maps = Path(f"/proc/{process.pid}/maps").read_text()
+        except OSError:  # it has ended, or is somebody else's
+            maps = ""
+        if f"{name}.toml" in " ".join(process.info["cmdline"] or []) or f"/dev/shm/bot4.{name}." in maps:
             found.append(process)
     return found
 
@@ -63,7 +68,7 @@ def _processes_of(name: str) -> list[psutil.Process]:
 def leftovers(name: str) -> list[str]:
     """What an engine of that name has left in shared memory, and its processes that still run."""
     files = [path.name for path in Path("/dev/shm").glob(f"bot4*{name}*")]
-    return files + [" ".join(process.info["cmdline"]) for process in _processes_of(name)]
+    return files + [" ".join(process.info["cmdline"] or []) for process in _processes_of(name)]
 
 
 def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
@@ -140,7 +145,7 @@ class Engine:
 
     def kill(self) -> None:
         """Whatever has happened, nothing of it runs on, and no memory of it stays."""
-        left = _processes_of(self.name)
+        left = [process for process in _processes_of(self.name) if process.pid != os.getpid()]
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
