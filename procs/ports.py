@@ -13,6 +13,7 @@ from numba import types
 
 from engine.kernel import kernel
 from engine.stage import BYTES, as_bytes
+from procs.attach import lock_path
 from procs.instance import Mapping, ProcessContext
 from procs.journal.layout import Entry
 from procs.journal.writer import JournalFull, JournalWriter
@@ -20,6 +21,7 @@ from procs.pump import INT32S, INT64S
 from shm.control import TripSource, add_progress, beat, stop_requested
 from shm.doorbell import cancel_wait, commit_wait, prepare_wait, ring_bell
 from shm.histogram import record
+from shm.lease import Lease
 from shm.ring_kernels import (
     CURSOR,
     consumer_advance,
@@ -210,9 +212,14 @@ class Turns:
 
     @property
     def orphaned(self) -> bool:
-        """True once the supervisor is gone and no launcher is left that would start another."""
-        parent = os.getppid()
-        return parent not in (self._parent, self._context.plan.launcher_pid)
+        """True once the supervisor is gone and no launcher is left that would start another.
+
+        A stranger for a parent does not say so by itself: a zygote may have died, or the launcher that took this
+        process over from one, while a supervisor looks after it. Who supervises holds the instance's lease.
+        """
+        if os.getppid() in (self._parent, self._context.plan.launcher_pid):
+            return False
+        return not Lease.is_held(lock_path(self._context.plan.name))
 
     def turn(self, moved: int) -> int:
         """Publish that the process lives and did `moved` things; returns a value of Stop."""

@@ -28,8 +28,8 @@ class LeaseHeld(Exception):
     """Another process, or another Lease of this one, holds the lease."""
 
 
-def _open(target: str | Path) -> int:
-    """A fresh descriptor of a segment (a name that starts with "/bot4.") or of a file, made where missing."""
+def _open(target: str | Path, create: bool = True) -> int:
+    """A fresh descriptor of a segment (a name that starts with "/bot4.") or of a file. create: make a missing file."""
     name = str(target)
     if name.startswith("/bot4."):
         try:
@@ -37,7 +37,7 @@ def _open(target: str | Path) -> int:
         except posix_ipc.ExistentialError:
             raise FileNotFoundError(f"{name}: does not exist") from None
         return descriptor
-    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.open(name, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
 
 
 def _flock(kind: int, byte: int) -> bytes:
@@ -75,8 +75,11 @@ class Lease:
 
     @staticmethod
     def is_held(target: str | Path, byte: int = 0) -> bool:
-        """Whether anybody holds the lease now, without taking it."""
-        descriptor = _open(target)
+        """Whether anybody holds the lease now, without taking it. Nobody does where there is no such target."""
+        try:
+            descriptor = _open(target, create=False)
+        except FileNotFoundError:
+            return False
         try:
             answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, byte))
         finally:

@@ -141,6 +141,24 @@ def test_turns_beat_count_and_tell_when_to_stop(plan: Plan) -> None:
     context.close()
 
 
+def test_only_without_supervisor_and_launcher_is_a_process_an_orphan(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parent may die, and the launcher after it: as long as somebody holds the lease it is looked after."""
+    context = ProcessContext(dataclasses.replace(plan, launcher_pid=4_000_000), Role.ML)
+    turns = Turns(context)
+    monkeypatch.setattr(os, "getppid", lambda: 4_000_000)
+    assert not turns.orphaned
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert turns.orphaned and not lock_path(plan.name).exists()
+    lease = Lease.acquire(lock_path(plan.name))
+    assert not turns.orphaned
+    lease.release()
+    assert turns.orphaned
+    lock_path(plan.name).unlink()
+    context.close()
+
+
 def test_looking_again_and_again_maps_nothing_more(plan: Plan) -> None:
     """A status line every few seconds, for days: each look must cost nothing that stays."""
     mapping = Mapping(plan, read_only=True)

@@ -140,3 +140,4 @@ def test_a_target_that_cannot_be_opened_is_an_error_of_its_own(tmp_path: Path) -
     for target in (tmp_path / "no" / "such" / "folder", "/bot4.nobody.00000000.market"):
         with pytest.raises(FileNotFoundError):
             Lease.acquire(target)
+        assert not Lease.is_held(target)

@@ -22,7 +22,7 @@ from procs.attach import attach
 from procs.embedded.mix import Draws
 from procs.table import PROCESSES, Role
 from shm.clock import python_monotonic_ns, sleep
-from shm.control import Readiness
+from shm.control import Readiness, tripped_sources
 from tools.soak.session import Engine, SessionError, engine, leftovers, replay, venue, wait_until
 from tools.soak.tally import Piece
 
@@ -77,22 +77,31 @@ class Watch:
             for process in PROCESSES
         )
 
-    def wait_in_service(self, began: int, replaced: Callable[[], bool]) -> float | None:
-        """Seconds from `began` until the victim is replaced, all are ready and orders flow; None: not in 40 s."""
+    def wait_in_service(self, began: int, replaced: Callable[[], bool]) -> tuple[float, float]:
+        """Seconds from `began` until the victim is replaced and all are ready, and until orders flow again.
+
+        Raises SessionError when that takes more than 40 s.
+        """
 
         def seconds() -> float:
             return (python_monotonic_ns() - began) / 1e9
 
-        while not (replaced() and self.ready()):
-            if seconds() > _GIVE_UP_S:
-                return None
-            sleep(0.01)
+        def wait(condition: Callable[[], bool], what: str) -> float:
+            while not condition():
+                if seconds() > _GIVE_UP_S or self._mapping.control.tripped:
+                    names = [source.name for source in tripped_sources(self._mapping.control.word)]
+                    raise SessionError(f"not {what} after {seconds():.1f} s; tripped by {names}, {_machine()}")
+                sleep(0.01)
+            return seconds()
+
+        ready = wait(lambda: replaced() and self.ready(), "ready again")
         before = self.acked()
-        while self.acked() == before:
-            if seconds() > _GIVE_UP_S:
-                return None
-            sleep(0.01)
-        return seconds()
+        return ready, wait(lambda: self.acked() != before, f"trading again, ready after {ready:.1f} s,")
+
+
+def _machine() -> str:
+    """How busy the machine is: a crowded one gives a successor no time to start."""
+    return f"{os.getloadavg()[0]:.1f} processes want {len(os.sched_getaffinity(0))} cores"
 
 
 def _zygote_of(supervisor: int) -> int:
@@ -112,13 +121,15 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def strike(watch: Watch, victim: str, name: str, draws: Draws) -> float | None:
-    """One signal to one process; seconds until the engine was in service again, None when it was not.
+def strike(watch: Watch, victim: str, name: str, draws: Draws) -> tuple[float, float]:
+    """One signal to one process; seconds until all were ready again, and until orders flowed.
 
     A stopped process is continued after a while that may be too long for the supervisor's patience; then it is killed
     and replaced, and the time counts from the signal. Else it counts from the moment at which it went on.
     """
     pid = watch.pid(victim)
+    if not pid:
+        raise SessionError("it is not there")
     began = python_monotonic_ns()
     os.kill(pid, SIGNALS[name])
     if name == "SIGKILL":
@@ -160,8 +171,8 @@ def run_kills(piece: Piece) -> None:
         finally:
             watch.close()
         os.kill(supervisor, signal.SIGINT)
-        _, out, err = made.finish(signum=None, timeout=90)
-        wait_until(lambda: not _alive(supervisor), 20, "end of the supervisor")
+        wait_until(lambda: not _alive(supervisor), 90, "end of the supervisor")
+        _, out, err = made.finish(signum=None)
         if not made.summary_file.exists():
             raise SessionError(f"the session left no summary: {out[-2000:]} {err[-2000:]}")
         summary = made.summary()
@@ -179,15 +190,19 @@ def _strike_all(piece: Piece, watch: Watch, draws: Draws) -> dict[str, int]:
     replaced: dict[str, int] = {}
     for victim, name in plan_of(piece.seed):
         sleep(0.1 + 1.4 * draws.uniform())
-        before = wait_until(lambda victim=victim: watch.pid(victim), _GIVE_UP_S, victim)
-        seconds = strike(watch, victim, name, draws)
-        if seconds is None:
-            raise SessionError(f"{name} to {victim}: not in service again after {_GIVE_UP_S:.0f} s")
-        replaced[victim] = replaced.get(victim, 0) + (watch.pid(victim) != before)
+        before = watch.pid(victim)
+        try:
+            ready, seconds = strike(watch, victim, name, draws)
+        except SessionError as error:
+            raise SessionError(f"{name} to {victim}: {error}") from None
+        changed = watch.pid(victim) != before
+        replaced[victim] = replaced.get(victim, 0) + changed
         piece.count(f"{victim} {name}")
         piece.measure(f"seconds {victim} {name}", seconds)
-        piece.note(f"{name} to {victim}: in service after {seconds:.2f} s")
-        piece.hold(seconds <= IN_SERVICE_S, f"{name} to {victim}: {seconds:.1f} s until it was in service again")
+        how = ", replaced" if changed else ""
+        words = f"{name} to {victim}{how}: ready after {ready:.2f} s, orders after {seconds:.2f} s"
+        piece.note(words)
+        piece.hold(seconds <= IN_SERVICE_S, f"{words}; {_machine()}")
     return replaced
 
 

@@ -103,11 +103,15 @@ class Engine:
         return self.process
 
     def start(self, *arguments: str) -> None:
-        """`bot4 run` in the background."""
-        self.process = subprocess.Popen(
-            [*BOT4, "run", "--config", str(self.config), "--summary", str(self.summary_file), *arguments],
-            cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
+        """`bot4 run` in the background. What it says goes to files: nobody would empty a pipe for half an hour."""
+        with self._said("out").open("w") as out, self._said("err").open("w") as err:
+            self.process = subprocess.Popen(
+                [*BOT4, "run", "--config", str(self.config), "--summary", str(self.summary_file), *arguments],
+                cwd=PROJECT_ROOT, stdout=out, stderr=err, text=True,
+            )
+
+    def _said(self, stream: str) -> Path:
+        return self.folder / f"{self.name}.{stream}"
 
     def run(self, *arguments: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         """`bot4 run` to its end."""
@@ -125,7 +129,7 @@ class Engine:
 
         def trading() -> dict[str, Any] | None:
             if self.launcher.poll() is not None:
-                raise SessionError(f"the engine ended early: {self.launcher.communicate()}")
+                raise SessionError(f"the engine ended early: {self.finish(signum=None)}")
             status = self.status()
             return status if status and status["orders"]["acked"] >= orders else None
 
@@ -135,8 +139,8 @@ class Engine:
         """Send a signal (None: just wait) and wait for the end; exit code, output, errors."""
         if signum is not None:
             self.launcher.send_signal(signum)
-        out, err = self.launcher.communicate(timeout=timeout)
-        return self.launcher.returncode, out, err
+        code = self.launcher.wait(timeout=timeout)
+        return code, self._said("out").read_text(), self._said("err").read_text()
 
     def summary(self) -> dict[str, Any]:
         """The summary that the session has left."""
@@ -151,7 +155,7 @@ class Engine:
                 process.kill()
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
         if left:
             unlink_all(self.name)
             for path in (plan_path(self.name), lock_path(self.name)):
