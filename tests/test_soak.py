@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -40,6 +41,8 @@ def table(monkeypatch: pytest.MonkeyPatch) -> None:
     suites = (Suite("ran", ran, 0, {"turns": 6}), Suite("broken", broken, 0), Suite("raising", raising, 0, once=True))
     monkeypatch.setattr(command, "SUITES", suites)
     monkeypatch.setattr(command, "BY_NAME", {suite.name: suite for suite in suites})
+    clock = itertools.count(0, 1_000_000)
+    monkeypatch.setattr(command, "python_monotonic_ns", lambda: next(clock))  # each look takes a millisecond
 
 
 def run(folder: Path, hours: float) -> int:
