@@ -17,6 +17,7 @@ from engine.features.settings import FeatureSettings
 from engine.instruments import MAX_INSTRUMENTS
 from engine.matching.settings import VenueSettings
 from engine.risk.settings import GateSettings
+from engine.safety.settings import SHORTEST_LIVE_COOLDOWN_S, SafetySettings
 from engine.settings import SettingsError, as_plain, build, section, setting
 from engine.strategies.settings import MakerSettings
 from engine.validation.settings import ValidationSettings
@@ -75,6 +76,7 @@ class Settings:
     execution: ExecutionSettings = section(ExecutionSettings, "Order handling.")
     gate: GateSettings = section(GateSettings, "Hard limits on every order.")
     maker: MakerSettings = section(MakerSettings, "The market-making strategy.")
+    safety: SafetySettings = section(SafetySettings, "Control modes, and what it takes to come back from one.")
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:
@@ -105,7 +107,21 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
         for key in ("rest_url", "ws_url", "credentials_file"):
             if not getattr(venue, key):
                 raise SettingsError(f"venue.{key} = '': needed when venue.embedded is false")
+        _check_live_safety(settings.safety)
     return settings
+
+
+def _check_live_safety(safety: SafetySettings) -> None:
+    """Refuse what is for paper only. Raises SettingsError."""
+    if safety.cooldown_s < SHORTEST_LIVE_COOLDOWN_S:
+        raise SettingsError(
+            f"safety.cooldown_s = {safety.cooldown_s!r}: allowed is at least {SHORTEST_LIVE_COOLDOWN_S:.0f} when "
+            "venue.embedded is false"
+        )
+    if safety.operator_secret != "required":
+        raise SettingsError(
+            f"safety.operator_secret = {safety.operator_secret!r}: allowed is 'required' when venue.embedded is false"
+        )
 
 
 def config_hash(settings: Settings) -> str:

@@ -44,6 +44,7 @@ class Reason(IntEnum):
     # the last gate of a gateway
     DENIED_EMERGENCY = 40
     DENIED_LATE = 41
+    DENIED_MODE = 43  # REDUCE and PAUSE let out what only reduces
     DENIED_RATE_BUDGET = 42  # what is left of the venue's rate limits is kept for cancels
     # the venue
     VENUE_REJECTED = 44

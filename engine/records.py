@@ -30,7 +30,7 @@ class Kind(IntEnum):
     STATUS = 21  # instrument status: aux = 1 trading, 0 halted
     VECTOR = 32  # a feature vector
     PREDICTION = 33  # a feature vector with the model's outputs
-    TRIP = 48  # the emergency word was seen set: aux = its value
+    TRIP = 48  # the emergency word has changed: aux = its value, 0 when it was reset
     MODE = 49  # aux = new control mode
     QUIESCE = 50  # no more entries, cancel everything that rests
     RECONCILE = 51  # ask the venue for balances, positions, open orders; aux = 1 adopts them as opening state

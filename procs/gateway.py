@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.safety.mode import Mode, mode_of
 from engine.stage import as_bytes
 from procs.gateway_core import KEEP_ALIVE, Answer, Errands, GatewayCore, Job
 from procs.instance import ProcessContext
@@ -88,6 +89,10 @@ class Gateway:
     def emergency_word(self) -> int:
         """The emergency word, read afresh."""
         return self._context.control.word
+
+    def mode(self) -> Mode:
+        """The mode, read afresh."""
+        return mode_of(self._context.control.mode)
 
     def trip(self) -> None:
         """Set the emergency word."""

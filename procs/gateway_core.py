@@ -22,7 +22,8 @@ import orjson
 from engine.execution.order_states import FIRST_TERMINAL
 from engine.instruments import Instrument
 from engine.reasons import Reason
-from engine.records import ORDER, REPORT, OrderAction, ReportKind
+from engine.records import ORDER, REPORT, Flag, OrderAction, ReportKind
+from engine.safety.mode import Mode, lets_out
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
@@ -68,11 +69,14 @@ class Place(Protocol):
     def emergency_word(self) -> int:
         """The emergency word; 0: nobody has tripped."""
 
+    def mode(self) -> Mode:
+        """The mode that the control plane published."""
+
     def trip(self) -> None:
         """Stop trading: something about our money cannot be understood."""
 
     def gate_is_shut(self, word: int) -> None:
-        """Show that no new order leaves any more, for this emergency word."""
+        """Show for which emergency word no new order leaves any more; 0: the gate is open."""
 
     def order_leaves(self, cause: int) -> None:
         """A new order that ingest id `cause` led to is about to reach the socket."""
@@ -133,6 +137,7 @@ class GatewayCore:
         self._instruments = {item.symbol: item for item in instruments}
         self._current_cause = 0  # ingest id behind the order that the sender is at
         self._current_deadline = 0
+        self._current_reduces_only = False
 
     # --- the sender -----------------------------------------------------------------------------------------------
 
@@ -142,6 +147,8 @@ class GatewayCore:
         if word:
             self.place.gate_is_shut(word)
             raise GateShut(Reason.DENIED_EMERGENCY)
+        if not lets_out(self.place.mode(), self._current_reduces_only):
+            raise GateShut(Reason.DENIED_MODE)
         if self._current_deadline and self.place.now_ns() > self._current_deadline:
             raise GateShut(Reason.DENIED_LATE)
         self._state["sent"] += 1
@@ -154,6 +161,7 @@ class GatewayCore:
         order = job[0]
         self._current_cause = int(order["ingest_id"])
         self._current_deadline = int(order["deadline_ns"])
+        self._current_reduces_only = bool(order["flags"] & Flag.REDUCE_ONLY)
         reports = self.client.perform(order)
         return Answer(job, reports, self.client.last_answer)
 
@@ -207,10 +215,8 @@ class GatewayCore:
         return taken
 
     def follow_gate(self) -> None:
-        """Show for which emergency word the gate is shut, also when no order comes to meet it."""
-        word = self.place.emergency_word()
-        if word:
-            self.place.gate_is_shut(word)
+        """Show for which emergency word the gate is shut, also when no order comes to meet it, and when it opens."""
+        self.place.gate_is_shut(self.place.emergency_word())
 
     def hand_over(self, job: Job) -> None:
         """Give the sender a job that will be answered."""

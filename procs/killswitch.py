@@ -19,7 +19,7 @@ from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Credentials
 from procs.venues.binance_usdm.rest import SignedSession
 from shm.clock import sleep, wall_ns
-from shm.control import Stop, TripSource, gate_epoch, trip_count, tripped_sources
+from shm.control import Stop, TripSource, gate_epoch, set_gate_epoch, trip_count, tripped_sources
 
 _POLL_S = 0.005
 _WARM_EVERY_S = 20.0
@@ -53,8 +53,10 @@ class KillSwitch:
         while True:
             self._cover_for_the_dead()
             word = self._context.control.word
-            if word and word != handled:
-                handled = self._act(word)
+            if word != handled:
+                handled = self._act(word) if word else 0
+                # Also that it is armed again after a reset: nothing may rest at the venue before it says so.
+                set_gate_epoch(self._context.control.words, Role.KILLSWITCH, handled)
             stop = self._turns.turn(0)
             if self._turns.orphaned and not self._context.control.word:
                 self._context.control.trip(TripSource.SUPERVISOR)

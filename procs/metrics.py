@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.instruments import MAX_INSTRUMENTS, Instrument
 from engine.records import OUTPUT_COUNT
-from engine.risk.modes import Mode
+from engine.safety.mode import Mode, mode_of
 from engine.units import MONEY_EXP, format_units
 from procs.table import HOPS, RINGS, Role
 from shm.control import Readiness
@@ -69,8 +69,7 @@ METRICS_WORDS = seqlock_bytes(METRICS) // 8
 
 def mode_name(value: int, emergency_word: int) -> str:
     """The mode in force; what is not known, and any emergency word, reads EMERGENCY."""
-    known = value in Mode._value2member_map_ and not emergency_word
-    return Mode(value).name if known else Mode.EMERGENCY.name
+    return (Mode.EMERGENCY if emergency_word else mode_of(value)).name
 
 
 def _readiness(value: int) -> str:

@@ -166,7 +166,7 @@ class Monitoring:
         row["frames"] = frames
         state = self._view.state(Role.EXECUTION)
         execution, total = state[0], 0
-        row["emergency_word"], row["mode"] = self._context.control.word, execution["mode"]
+        row["emergency_word"], row["mode"] = self._context.control.word, self._context.control.mode
         for field in ("signals", "intents", "sent"):
             row[field] = execution[field]
         row["open_orders"] = open_order_count(execution["orders"])

@@ -22,6 +22,7 @@ from engine.config import Settings, config_hash
 from engine.kernel import kernel_digest
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
+from engine.safety.mode import Mode
 from engine.settings import as_plain
 from engine.stage import as_bytes
 from engine.validation.state import quarantined_records
@@ -115,6 +116,7 @@ class Supervisor:
         self._write_session_file(folder, why, card)
         control = create_memory(self.plan, states)
         control.supervisor_pid = os.getpid()
+        control.mode = Mode.NORMAL
         control.close()
         leave_plan(name, self.plan.to_json())
         self._started_ns = python_monotonic_ns()

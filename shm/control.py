@@ -7,7 +7,13 @@ Layout: `control` is the int64[::1] view of CONTROL_DTYPE, one record; role r ha
                   only value that lets trading go on; anything else, known or not, is an emergency.
   session_offset  ns to add to CLOCK_MONOTONIC, fixed by the creator (shm.clock)
   supervisor_pid
-  roles[r]        pid, readiness, heartbeat, progress, gate_epoch: written by the role
+  mode            what the control plane allows, with its complement beside it; written by the supervisor alone. What
+                  the numbers mean is decided above this floor; a word that is not whole reads UNKNOWN_MODE
+  asserted        one bit a source whose trigger is held at this moment (a pressed button); written by the kill switch
+                  alone. The emergency word remembers, this one does not
+  roles[r]        pid, readiness, heartbeat, progress, gate_epoch: written by the role. gate_epoch: a gateway's,
+                  the emergency word for which its gate is shut; the kill switch's, that for which nothing rests
+                  any more; 0 while they are armed
                   stop, doorbell: written by others (the sleeping flag of the bell by the role)
 
 Ordering: every load is an acquire, every store a release; trip and reset are sequentially consistent.
@@ -44,6 +50,9 @@ from shm.segment import Segment, layout_hash
 ROLES = 32
 SOURCE_BITS = 16
 CONTROL_SEGMENT = "control"
+UNKNOWN_MODE = -1
+_MODE_BITS = 8
+_MODE_MASK = (1 << _MODE_BITS) - 1
 
 # What has one writer has 128 bytes (two cache lines) of its own. The layout hash covers all names here.
 ROLE_DTYPE = np.dtype(
@@ -56,10 +65,10 @@ ROLE_DTYPE = np.dtype(
 )
 CONTROL_DTYPE = np.dtype(
     {
-        "names": ["emergency", "session_offset", "supervisor_pid", "roles"],
-        "formats": ["<i8", "<i8", "<i8", (ROLE_DTYPE, (ROLES,))],
-        "offsets": [0, 128, 136, 256],
-        "itemsize": 256 + ROLES * 256,
+        "names": ["emergency", "session_offset", "supervisor_pid", "mode", "asserted", "roles"],
+        "formats": ["<i8", "<i8", "<i8", "<i8", "<i8", (ROLE_DTYPE, (ROLES,))],
+        "offsets": [0, 128, 136, 144, 256, 384],
+        "itemsize": 384 + ROLES * 256,
     }
 )
 
@@ -76,6 +85,8 @@ def _word(dtype: np.dtype, field: str) -> int:
 EMERGENCY = _word(CONTROL_DTYPE, "emergency")
 SESSION_OFFSET = _word(CONTROL_DTYPE, "session_offset")
 SUPERVISOR_PID = _word(CONTROL_DTYPE, "supervisor_pid")
+MODE = _word(CONTROL_DTYPE, "mode")
+ASSERTED = _word(CONTROL_DTYPE, "asserted")
 CONTROL_WORDS = CONTROL_DTYPE.itemsize // 8
 _ROLE_BLOCKS = _word(CONTROL_DTYPE, "roles")
 _ROLE_WORDS = ROLE_DTYPE.itemsize // 8
@@ -161,6 +172,34 @@ def reset_emergency(control: np.ndarray, seen: int) -> bool:
 
 
 @inlined
+def set_mode(control: np.ndarray, mode: int) -> None:
+    """Publish the mode, a number from 0 to 255."""
+    store_release(control, MODE, mode << _MODE_BITS | (mode ^ _MODE_MASK))
+
+
+@inlined
+def mode_word(control: np.ndarray) -> int:
+    """The mode, UNKNOWN_MODE where none was published or the word is damaged."""
+    word = load_acquire(control, MODE)
+    mode = word >> _MODE_BITS
+    if mode < 0 or mode > _MODE_MASK or word != mode << _MODE_BITS | (mode ^ _MODE_MASK):
+        return UNKNOWN_MODE
+    return mode
+
+
+@inlined
+def set_asserted(control: np.ndarray, bits: int) -> None:
+    """The kill switch publishes which triggers are held, one bit a TripSource."""
+    store_release(control, ASSERTED, bits)
+
+
+@inlined
+def asserted(control: np.ndarray) -> int:
+    """The triggers that are held, one bit a TripSource."""
+    return load_acquire(control, ASSERTED)
+
+
+@inlined
 def session_offset(control: np.ndarray) -> int:
     """The ns that turn CLOCK_MONOTONIC into session time; constant, so read it once."""
     return load_acquire(control, SESSION_OFFSET)
@@ -217,13 +256,13 @@ def readiness(control: np.ndarray, role: int) -> int:
 
 @inlined
 def set_gate_epoch(control: np.ndarray, role: int, word: int) -> None:
-    """A gateway publishes the emergency word for which its gate is shut."""
+    """A gateway or the kill switch publishes the emergency word that it has acted upon; 0: it is armed."""
     store_release(control, _ROLE_BLOCKS + role * _ROLE_WORDS + GATE_EPOCH, word)
 
 
 @inlined
 def gate_epoch(control: np.ndarray, role: int) -> int:
-    """The emergency word for which a gateway has shut its gate; 0 while it is open."""
+    """The emergency word that a gateway or the kill switch has acted upon; 0 while it is armed."""
     return load_acquire(control, _ROLE_BLOCKS + role * _ROLE_WORDS + GATE_EPOCH)
 
 
@@ -336,6 +375,26 @@ class ControlBlock:
     @supervisor_pid.setter
     def supervisor_pid(self, pid: int) -> None:
         store_release(self.words, SUPERVISOR_PID, pid)
+
+    @property
+    def mode(self) -> int:
+        """The mode that the supervisor published; UNKNOWN_MODE where it did not, or the word is damaged."""
+        return int(mode_word(self.words))
+
+    @mode.setter
+    def mode(self, value: int) -> None:
+        if not 0 <= value <= _MODE_MASK:
+            raise ValueError(f"mode {value}: 0 to {_MODE_MASK} are allowed")
+        set_mode(self.words, value)
+
+    @property
+    def asserted(self) -> list[TripSource]:
+        """The sources whose trigger is held at this moment."""
+        return tripped_sources(int(asserted(self.words)))
+
+    def gate_epoch(self, role: int) -> int:
+        """The emergency word that a gateway or the kill switch has acted upon; 0 while it is armed."""
+        return int(gate_epoch(self.words, _checked(role)))
 
     def doorbell(self, role: int) -> Doorbell:
         """The doorbell of a role."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from engine.config import Settings
 from engine.instruments import Instrument
 from engine.matching.settings import VenueSettings
+from engine.safety.mode import Mode
 from procs.attach import leave_plan, lock_path, plan_path
 from procs.budget import Budget, RateLimit
 from procs.embedded.answers import exchange_information
@@ -48,7 +49,9 @@ def small_instance(folder: Path, endpoints: Endpoints | None = None, capacity: i
         capacities={spec.name: capacity for spec in RINGS}, cores={}, spin=False, rate_limits=venue_limits(),
     )
     try:
-        create_memory(plan, initial_states(plan.settings, instruments)).close()
+        control = create_memory(plan, initial_states(plan.settings, instruments))
+        control.mode = Mode.NORMAL
+        control.close()
         yield plan
     finally:
         unlink_all(plan.name)

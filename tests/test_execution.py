@@ -31,8 +31,8 @@ from engine.records import (
     ReportKind,
     TimeInForce,
 )
-from engine.risk.modes import Mode
 from engine.risk.settings import GateSettings
+from engine.safety.mode import Mode
 from engine.stage import STATE_HEAD, as_bytes
 from engine.strategies.settings import MakerSettings
 from tests.execution_harness import (
@@ -282,9 +282,32 @@ def test_nothing_is_emitted_after_a_trip() -> None:
         control(Kind.GAP, late, 12), quote(late + MS, 13), fill(late + 2 * MS, 2, -1, 8, 1, cumulative_size=8),
     ]
     before = bytes(state[0]["hash"].tobytes())
-    assert len(feed(state, silent)) == 0
+    emitted = kinds(feed(state, silent))
+    assert set(emitted) == {OrderAction.QUERY, OrderAction.RECONCILE}, "the venue is asked, and nothing else"
     assert state[0]["hash"].tobytes() == before
     assert state[0]["ledger"]["positions"][0]["size"] == -8, "the ledger goes on"
+
+
+def test_a_reset_begins_without_quotes_and_in_the_mode_that_was_told() -> None:
+    state, _ = quoting_state()
+    feed(state, [command(Kind.TRIP, T + MS, aux=1 << 16 | 2), command(Kind.MODE, T + MS, aux=int(Mode.EMERGENCY))])
+    feed(state, [command(Kind.TRIP, T + 2 * MS, aux=2 << 16 | 6), quote(T + 2 * MS, 11)])
+    assert state[0]["tripped"] == 1, "another trip is no reset"
+    assert state[0]["quotes"]["target_size"].any()
+    orders = step(state, command(Kind.TRIP, T + 3 * MS, aux=0))
+    assert state[0]["tripped"] == 0 and kinds(orders) == [OrderAction.CANCEL] * 2, "what is left is cancelled"
+    assert not state[0]["quotes"]["target_size"].any()
+    feed(state, [report(ReportKind.CANCELLED, T + 4 * MS, order_id) for order_id in (1, 2)])
+    assert len(feed(state, [quote(T + 5 * MS, 12), command(Kind.MODE, T + 5 * MS, aux=int(Mode.PAUSE))])) == 0
+    assert len(step(state, quote(T + 6 * MS, 13))) == 0
+    assert kinds(feed(state, [command(Kind.MODE, T + 7 * MS, aux=0), quote(T + 900 * MS, 14)])) == [OrderAction.NEW] * 2
+
+
+def test_a_cancel_that_a_trip_swallowed_is_sent_after_the_reset() -> None:
+    state, _ = quoting_state()
+    feed(state, [command(Kind.TRIP, T + MS, aux=1), command(Kind.QUIESCE, T + MS), control(Kind.CLOCK, T + 2 * MS)])
+    assert (state[0]["orders"]["slots"]["cancel_wanted"] == 1).sum() == 2
+    assert kinds(step(state, command(Kind.TRIP, T + 3 * MS, aux=0))) == [OrderAction.CANCEL] * 2
 
 
 def test_quiesce_cancels_what_rests_and_waits_for_what_does_not_yet() -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from engine.reasons import Reason
 from engine.records import ORDER, REPORT, OrderAction, ReportKind, TimeInForce
+from engine.safety.mode import Mode
 from engine.stage import as_bytes
 from procs.gateway import Gateway
 from procs.instance import Mapping, ProcessContext
@@ -195,6 +196,34 @@ def test_a_decision_that_is_too_old_is_not_sent(desk: Desk) -> None:
     desk.wait(in_time, ReportKind.ACCEPTED)
     assert desk.at_venue(in_time) and not desk.at_venue(late)
     assert int(desk.counters()["sent"]) == 1
+
+
+@pytest.mark.parametrize("mode", [Mode.REDUCE, Mode.PAUSE, Mode.EMERGENCY, 77])
+def test_the_mode_is_the_last_gates_business(desk: Desk, mode: int) -> None:
+    desk.start()
+    resting = desk.new(taking=False)
+    desk.wait(resting, ReportKind.ACCEPTED)
+    desk.mapping.control.mode = mode
+    denied = desk.new(taking=False)
+    desk.wait(denied, ReportKind.DENIED)
+    assert int(desk.reports[-1]["reason"][0]) == Reason.DENIED_MODE
+    desk.send(OrderAction.CANCEL, resting)
+    desk.wait(resting, ReportKind.CANCELLED)
+    desk.mapping.control.mode = Mode.NORMAL
+    again = desk.new(taking=False)
+    desk.wait(again, ReportKind.ACCEPTED)
+    assert int(desk.counters()["sent"]) == 2
+
+
+def test_the_gate_opens_again_after_a_reset(desk: Desk) -> None:
+    desk.start()
+    control = desk.mapping.control
+    word = control.trip(TripSource.OPERATOR)
+    until(lambda: control.gate_epoch(Role.GATEWAY) == word, "shut gate", 1.0)
+    assert control.reset(word)
+    until(lambda: control.gate_epoch(Role.GATEWAY) == 0, "open gate", 1.0)
+    resting = desk.new(taking=False)
+    desk.wait(resting, ReportKind.ACCEPTED)
 
 
 def test_after_a_trip_orders_are_denied_and_cancels_go_out(desk: Desk) -> None:
@@ -408,6 +437,23 @@ def test_a_trip_cancels_everything_and_what_comes_late(
         until(lambda: [note["event"] for note in notes(tmp_path)].count("tripped") == 2, "second trip")
     events = notes(tmp_path)
     assert events[0]["event"] == "tripped" and events[0]["sources"] == ["OPERATOR"] and events[0]["count"] == 1
+
+
+def test_after_a_reset_the_same_word_is_a_new_trip(
+    venue: RunningVenue, resting: Callable[[], int], tmp_path: Path
+) -> None:
+    """The count begins again, so a word can come back; the switch says when it has seen that there is none."""
+    with kill_switch(venue, tmp_path) as (_, mapping):
+        control = mapping.control
+        word = control.trip(TripSource.OPERATOR)
+        until(lambda: control.gate_epoch(Role.KILLSWITCH) == word, "word of acknowledgement")
+        assert resting() == 0
+        assert control.reset(word)
+        until(lambda: control.gate_epoch(Role.KILLSWITCH) == 0, "armed kill switch")
+        place(venue, 1)
+        assert resting() == 1
+        assert control.trip(TripSource.OPERATOR) == word
+        until(lambda: resting() == 0, "cancel of everything", 2.0)
 
 
 def test_the_kill_switch_tries_until_the_venue_answers(

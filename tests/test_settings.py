@@ -130,6 +130,15 @@ def test_a_broken_file_with_a_secret_is_not_quoted(tmp_path: Path) -> None:
     assert "line 2" in str(caught.value)
 
 
+LIVE = b"""
+[venue]
+embedded = false
+rest_url = "https://venue"
+ws_url = "wss://venue"
+credentials_file = "key.toml"
+"""
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -145,6 +154,8 @@ def test_a_broken_file_with_a_secret_is_not_quoted(tmp_path: Path) -> None:
         (b"[venue]\nsymbols = []\n", "venue.symbols = []: allowed are 1 to 16 different names"),
         (b"[venue]\nsymbols = [\"BTCUSDT\", \"BTCUSDT\"]\n", "allowed are 1 to 16 different names"),
         (b"[venue]\nsymbols = [\"DOGEUSDT\"]\n", "the embedded exchange lists ['BTCUSDT', 'ETHUSDT']"),
+        (LIVE + b"[safety]\ncooldown_s = 299.0\n", "safety.cooldown_s = 299.0: allowed is at least 300"),
+        (LIVE + b"[safety]\noperator_secret = 'none'\n", "safety.operator_secret = 'none': allowed is 'required'"),
         (b"[venue]\nembedded = false\n", "venue.rest_url = '': needed when venue.embedded is false"),
         (b"[maker]\nrequote_ticks = 0\n", "maker: maker requote_ticks is 0: at least 1 is needed"),
         (b"[embedded.btcusdt]\ntick_size = \"a tick\"\n", "embedded: 'a tick' is not a number"),

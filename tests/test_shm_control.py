@@ -13,14 +13,17 @@ from shm.atomics import load_acquire
 from shm.clock import monotonic_ns, python_session_ns, session_ns, wall_ns
 from shm.control import (
     CONTROL_DTYPE,
+    MODE,
     ROLE_DTYPE,
     ROLES,
+    UNKNOWN_MODE,
     ControlBlock,
     Readiness,
     Stop,
     TripSource,
     doorbell_index,
     is_tripped,
+    set_asserted,
     trip_count,
     tripped_sources,
 )
@@ -51,8 +54,11 @@ def test_groups_with_one_writer_have_lines_of_their_own() -> None:
     def offset(dtype: np.dtype, field: str) -> int:
         return int(dtype.fields[field][1])  # type: ignore[index]
 
-    assert [offset(CONTROL_DTYPE, name) for name in ("emergency", "session_offset", "roles")] == [0, 128, 256]
-    assert ROLE_DTYPE.itemsize == 256 and CONTROL_DTYPE.itemsize == 256 + 256 * ROLES
+    assert [offset(CONTROL_DTYPE, name) for name in ("emergency", "session_offset", "asserted", "roles")] == [
+        0, 128, 256, 384,
+    ]
+    assert 128 < offset(CONTROL_DTYPE, "mode") < 256, "beside the supervisor's pid: one writer"
+    assert ROLE_DTYPE.itemsize == 256 and CONTROL_DTYPE.itemsize == 384 + 256 * ROLES
     assert offset(ROLE_DTYPE, "gate_epoch") < 128 <= offset(ROLE_DTYPE, "stop") < offset(ROLE_DTYPE, "doorbell")
 
 
@@ -129,6 +135,32 @@ def test_no_trip_is_lost_between_processes_that_trip_and_reset(block: ControlBlo
     cleared = reset_often(block.words, finished, 2)
     assert [child.join() for child in children] == [0, 0]
     assert cleared + trip_count(block.word) == 2 * times
+
+
+def test_the_mode_word_is_whole_or_unknown(block: ControlBlock, instance: str) -> None:
+    assert block.mode == UNKNOWN_MODE, "nobody has published one"
+    other = attach(instance, read_only=True)
+    for mode in (0, 1, 3, 255):
+        block.mode = mode
+        assert other.mode == mode
+        whole = int(block.words[MODE])
+        for bit in range(64):
+            block.words[MODE] = np.array([whole], np.uint64).view(np.int64)[0] ^ np.int64(
+                1 << bit if bit < 63 else -(2**63)
+            )
+            assert other.mode == UNKNOWN_MODE, f"bit {bit} of {mode}"
+        block.words[MODE] = whole
+    block.words[MODE] = 0
+    assert block.mode == UNKNOWN_MODE
+    with pytest.raises(ValueError, match="0 to 255"):
+        block.mode = 256
+
+
+def test_triggers_that_are_held(block: ControlBlock) -> None:
+    assert block.asserted == []
+    set_asserted(block.words, 1 << TripSource.HARDWARE | 1 << TripSource.DEAD_MAN)
+    assert block.asserted == [TripSource.HARDWARE, TripSource.DEAD_MAN]
+    assert block.word == 0
 
 
 @numba.njit(nogil=True)

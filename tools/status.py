@@ -36,7 +36,7 @@ def status_line(mapping: Mapping, frames_before: int, seconds: float) -> tuple[s
     summary = execution_summary(state, mapping.plan.instruments)
     latency = latency_summary({"decision": mapping.histogram(*HOPS["decision"])})
     word = mapping.control.word
-    mode = "TRIPPED " + "+".join(s.name for s in tripped_sources(word)) if word else mode_name(int(row["mode"]), word)
+    mode = "TRIPPED " + "+".join(s.name for s in tripped_sources(word)) if word else mode_name(mapping.control.mode, word)
     positions = " ".join(
         f"{item.symbol} {format_units(int(row['ledger']['positions'][item.index]['size']), item.size_exp)}"
         for item in mapping.plan.instruments
@@ -72,7 +72,7 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
     latest = metrics.read() if metrics.version else None
     return {
         "name": mapping.plan.name, "folder": mapping.plan.folder, "supervisor_pid": control.supervisor_pid,
-        "mode": mode_name(int(state["mode"][0]), control.word),
+        "mode": mode_name(control.mode, control.word),
         "emergency_word": control.word,
         "tripped_by": [source.name.lower() for source in tripped_sources(control.word)],
         "processes": processes, "rings": rings,

@@ -1,8 +1,8 @@
 """From a decision to an order record: gate, order table, decision hash, outbox.
 
 Purpose: the only place where the execution stage writes records for a gateway.
-Invariants: nothing is written after a trip; an order that passed the gate is in the table before its record is in
-the outbox; decisions enter the hash before anything is written. New orders carry a deadline, cancels and
+Invariants: after a trip only questions are written; an order that passed the gate is in the table before its record
+is in the outbox; decisions enter the hash before anything is written. New orders carry a deadline, cancels and
 questions none (NEVER): a late cancel is still wanted.
 Cost: about 100 ns a new order. Memory: the outbox has room for MAX_OUT records for every input record.
 """
@@ -18,7 +18,7 @@ from engine.kernel import kernel
 from engine.reasons import Reason
 from engine.records import Flag, OrderAction
 from engine.risk.gate import check_order, take_message
-from engine.risk.modes import Mode
+from engine.safety.mode import Mode
 
 
 @kernel()
@@ -137,9 +137,7 @@ def send_cancel(state: np.record, outbox: np.ndarray, routes: np.ndarray, slot: 
 
 @kernel()
 def send_query(state: np.record, outbox: np.ndarray, routes: np.ndarray, slot: int) -> None:
-    """Ask the venue where an order stands. No decision: it does not enter the hash."""
-    if state.tripped == 1:
-        return
+    """Ask the venue where an order stands, after a trip too. No decision: it does not enter the hash."""
     order = state.orders.slots[slot]
     take_message(state.gate, state.now_ns)
     index = _open_record(state, outbox, routes, OrderAction.QUERY.value, state.views[order.instrument].venue)
@@ -149,8 +147,6 @@ def send_query(state: np.record, outbox: np.ndarray, routes: np.ndarray, slot: i
 
 @kernel()
 def send_reconcile(state: np.record, outbox: np.ndarray, routes: np.ndarray, aux: int, venue: int) -> None:
-    """Ask a venue's gateway for balances, positions and open orders; aux goes along."""
-    if state.tripped == 1:
-        return
+    """Ask a venue's gateway for balances, positions and open orders, after a trip too; aux goes along."""
     index = _open_record(state, outbox, routes, OrderAction.RECONCILE.value, venue)
     outbox[index].aux = aux

@@ -4,9 +4,11 @@ Purpose: dispatch each record to views, strategies, order table, ledger and reco
 Clock: now_ns is the largest receive time of any input. Timers due at the time of a record fire before it is
 handled, in (deadline, id) order; those that its handling makes due fire right after it. A record pays for at most
 TIMER_BUDGET timers; what is left over fires with the records that follow.
-Rules: TRIP shuts the stage for good, nothing is ever emitted again. QUIESCE ends entries and cancels everything;
-`quiescent` says when nothing is open, unknown or owed. STALE takes back all quotes until each book is valid again.
-READINESS names the processes that are missing: quotes are taken back and nothing is entered until none is.
+Rules: TRIP carries the emergency word. While it is not 0 the stage is shut: nothing but questions is emitted, until a
+TRIP says that the word was reset. The mode, told by MODE, is another matter and stays. QUIESCE ends entries and
+cancels everything; `quiescent` says when nothing is open, unknown or owed. STALE takes back all quotes until each book
+is valid again. READINESS names the processes that are missing: quotes are taken back and nothing is entered until none
+is.
 BOOK_INVALID, GAP and a halt take back the quotes of their instrument, and so does, at the next CLOCK, a book that
 grew older than the gate's limit. Strategies run on PREDICTION only.
 Output bound: MAX_OUT records an input record: TIMER_BUDGET timers, and 2 a strategy on a prediction or 1 on a
@@ -31,7 +33,7 @@ from engine.kernel import kernel
 from engine.reasons import Reason
 from engine.records import MARKET, ORDER, PREDICTION, REPORT, SOURCE_COMMANDS, SOURCE_FILLS, SOURCE_MAIN, Kind
 from engine.risk.market_view import apply_control, apply_prediction, book_is_fresh
-from engine.risk.modes import Mode
+from engine.safety.mode import Mode
 from engine.stage import STEP_SIGNATURE, Stage
 from engine.strategies.table import STRATEGY_COUNT
 
@@ -126,11 +128,25 @@ def _quiesce(state: np.record) -> None:
 
 
 @kernel()
+def _take_up_again(state: np.record) -> None:
+    """The emergency word was reset: begin with no quote, and cancel whatever is left; no cancel was sent meanwhile."""
+    withdraw_all(state)
+    for slot in range(ORDER_SLOTS):
+        order = state.orders.slots[slot]
+        if order.status != OrderStatus.EMPTY and order.status < FIRST_TERMINAL:
+            order.cancel_wanted = 0
+            want_cancel(state.orders, order, state.now_ns)
+
+
+@kernel()
 def _handle_command(state: np.record, outbox: np.ndarray, routes: np.ndarray, record: np.record) -> int:
     """Obey one command record. Returns Reason.NONE or why it was quarantined."""
     kind = record.kind
     if kind == Kind.TRIP:
-        state.tripped = 1
+        was_tripped = state.tripped
+        state.tripped = 1 if record.aux != 0 else 0
+        if was_tripped == 1 and state.tripped == 0:
+            _take_up_again(state)
     elif kind == Kind.MODE:
         known = record.aux >= Mode.NORMAL and record.aux <= Mode.EMERGENCY
         state.mode = record.aux if known else Mode.EMERGENCY.value

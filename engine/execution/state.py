@@ -16,8 +16,8 @@ from engine.reasons import REASON_COUNT
 from engine.records import ORDER
 from engine.risk.gate import GATE, fill_gate
 from engine.risk.market_view import MARKET_VIEW
-from engine.risk.modes import Mode
 from engine.risk.settings import GateSettings, money
+from engine.safety.mode import Mode
 from engine.stage import STATE_HEAD
 from engine.strategies.maker import fill_maker
 from engine.strategies.quotes import QUOTE
@@ -44,7 +44,7 @@ EXECUTION_STATE = np.dtype(
         ("rejected_by", "<i8", (REASON_COUNT,)),  # orders that the venue rejected, by reason
         ("open_loop", "u1"),  # 1: orders are taken as accepted at once, nobody answers
         ("opened", "u1"),  # 1: opening balance and positions are known
-        ("tripped", "u1"),  # 1: nothing is ever emitted again
+        ("tripped", "u1"),  # 1: the emergency word is set, nothing but questions is emitted
         ("quiescing", "u1"),  # 1: no entries, everything is being cancelled
         ("quiescent", "u1"),  # 1: ... and no order is open, unknown or owes us fills
         ("blank_order", ORDER),  # all zero: what every outgoing record starts from

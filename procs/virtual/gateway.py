@@ -19,6 +19,7 @@ import urllib3
 
 from engine.instruments import Instrument
 from engine.records import ORDER, OrderAction
+from engine.safety.mode import Mode
 from procs.embedded.venue import Reply
 from procs.gateway_core import KEEP_ALIVE, Answer, Errands, GatewayCore, Job
 from procs.journal.layout import Entry
@@ -104,6 +105,10 @@ class VirtualGateway:
     def emergency_word(self) -> int:
         """Nobody trips in these sessions; who does is a finding."""
         return 0
+
+    def mode(self) -> Mode:
+        """These sessions have no control plane."""
+        return Mode.NORMAL
 
     def trip(self) -> None:
         """Something about our money could not be understood."""

@@ -1,0 +1,1 @@
+"""Safety: control modes, who may change them and when."""
