@@ -38,9 +38,9 @@ from shm.clock import sleep
 from shm.control import TripSource
 
 _TIMER_S = 0.01
-_BACK_OFF_S = (0.05, 0.25, 0.5, 1.0, 2.0, 5.0)
+BACK_OFF_S = (0.05, 0.25, 0.5, 1.0, 2.0, 5.0)
 # A market-data socket that says nothing for so long is taken for dead.
-_SILENCE_NS = 5_000_000_000
+SILENCE_NS = 5_000_000_000
 # Slots of the market ring that only GAP records may use.
 _GAP_RESERVE = 64
 _CHECKPOINT_EVERY_NS = 1_000_000_000
@@ -168,13 +168,13 @@ class Ingestion:
                 failures += 1
             self._losses += 1
             self._on_lost(ALL_INSTRUMENTS)
-            await asyncio.sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)])
+            await asyncio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
 
     async def _watch(self, transport: picows.WSTransport, listener: picows.WSListener) -> None:
         """Disconnect a socket that is open and says nothing."""
         while True:
             await asyncio.sleep(1.0)
-            if self.context.now_ns() - listener.last_frame_ns > _SILENCE_NS:
+            if self.context.now_ns() - listener.last_frame_ns > SILENCE_NS:
                 transport.disconnect()
                 return
 
@@ -194,7 +194,7 @@ class Ingestion:
             self._fetching.discard(index)  # of a time that the sockets do not continue
         elif body is None:
             self._fetch_failures[index] += 1
-            await asyncio.sleep(_BACK_OFF_S[min(self._fetch_failures[index], len(_BACK_OFF_S) - 1)])
+            await asyncio.sleep(BACK_OFF_S[min(self._fetch_failures[index], len(BACK_OFF_S) - 1)])
             self._fetching.discard(index)
         else:
             self._fetch_failures[index] = 0

@@ -17,6 +17,7 @@ from engine.instruments import Instrument
 from procs.decoding import ALL_INSTRUMENTS
 from procs.embedded.venue import Reply
 from procs.fused import BATCH, FusedPath
+from procs.ingestion import BACK_OFF_S, SILENCE_NS
 from procs.table import Role
 from procs.venues.binance_usdm.market_streams import market_socket_urls
 from procs.venues.binance_usdm.rest import SNAPSHOT_LEVELS
@@ -24,11 +25,13 @@ from procs.virtual.sockets import Socket, connect
 from procs.virtual.wire import MS, Wire
 
 _TIMER_NS = 20 * MS
-_BACK_OFF_MS = (50, 250, 500, 1_000, 2_000, 5_000)
-_SILENCE_NS = 5_000 * MS
 _WATCH_NS = 1_000 * MS
 _HANDSHAKE_NS = 3_000 * MS
 _REQUEST_NS = 5_000 * MS
+
+
+def _back_off_ns(failures: int) -> int:
+    return int(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)] * 1e9)
 
 
 class _MarketSocket:
@@ -64,14 +67,14 @@ class _MarketSocket:
 
     def watch(self) -> None:
         """Let go of a socket that is open and says nothing."""
-        if self.socket is not None and self.feed.wire.loop.now_ns - self.socket.heard_ns > _SILENCE_NS:
+        if self.socket is not None and self.feed.wire.loop.now_ns - self.socket.heard_ns > SILENCE_NS:
             self.socket.close()
             self.on_lost()
 
     def _again(self) -> None:
         self.feed.on_lost(ALL_INSTRUMENTS)
         self.feed.losses += 1
-        self.feed.wire.loop.after(_BACK_OFF_MS[min(self.failures, len(_BACK_OFF_MS) - 1)] * MS, self.connect)
+        self.feed.wire.loop.after(_back_off_ns(self.failures), self.connect)
 
 
 class Feed:
@@ -152,8 +155,7 @@ class Feed:
                 self._fetching.discard(index)
             elif reply is None or reply.status != 200:
                 self._failures[index] += 1
-                back_off = _BACK_OFF_MS[min(self._failures[index], len(_BACK_OFF_MS) - 1)]
-                self.wire.loop.after(back_off * MS, partial(self._fetching.discard, index))
+                self.wire.loop.after(_back_off_ns(self._failures[index]), partial(self._fetching.discard, index))
             else:
                 self._failures[index] = 0
                 self._fetching.discard(index)
