@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -57,6 +58,26 @@ def test_hops_that_something_passed_in_microseconds(
     heading, *lines = capsys.readouterr().out.splitlines()
     assert heading.split()[:3] == ["hop", "count", "p50"]
     assert [line.split()[:2] for line in lines] == [["wire", "63"], ["checkpoint.validation", "1"]]
+    mapping.close()
+
+
+def test_a_terminal_is_redrawn_each_second(plan: Plan, config: Path) -> None:
+    mapping = Mapping(plan)
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tools.cli", "latency", "--watch", "--config", str(config)], cwd=PROJECT_ROOT,
+        stdout=theirs, stderr=subprocess.PIPE,
+    )
+    os.close(theirs)
+    seen = b""
+    while seen.count(b"\x1b[2J") < 3:
+        seen += os.read(ours, 4096)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    os.close(ours)
+    assert process.returncode == 0
+    screens = seen.split(b"\x1b[H\x1b[2J")
+    assert screens[0] == b"" and all(plan.name.encode() in screen and b"p99.9" in screen for screen in screens[1:3])
     mapping.close()
 
 
