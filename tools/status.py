@@ -36,7 +36,9 @@ def status_line(mapping: Mapping, frames_before: int, seconds: float) -> tuple[s
     summary = execution_summary(state, mapping.plan.instruments)
     latency = latency_summary({"decision": mapping.histogram(*HOPS["decision"])})
     word = mapping.control.word
-    mode = "TRIPPED " + "+".join(s.name for s in tripped_sources(word)) if word else mode_name(mapping.control.mode, word)
+    mode = mode_name(mapping.control.mode, word)
+    if word:
+        mode = "TRIPPED " + "+".join(source.name for source in tripped_sources(word))
     positions = " ".join(
         f"{item.symbol} {format_units(int(row['ledger']['positions'][item.index]['size']), item.size_exp)}"
         for item in mapping.plan.instruments
