@@ -266,7 +266,9 @@ def test_what_cannot_be_replayed_is_named(
             (path / file).write_bytes(data)
     elif content is not None:
         path.write_bytes(content)
-    assert cli.main(["replay", str(path), "--json", "--config", str(config)]) == FINDING
+    # A name that leads nowhere is bad usage; what is there and cannot be used is a finding.
+    wanted = USAGE if name == "gone.raw" else FINDING
+    assert cli.main(["replay", str(path), "--json", "--config", str(config)]) == wanted
     said = capsys.readouterr()
     assert said.out == "" and len(said.err.strip().splitlines()) == 1
     assert said.err.startswith(f"bot4: {path}") and words in said.err

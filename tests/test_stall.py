@@ -77,6 +77,7 @@ def test_real_processes() -> None:
 def test_a_heartbeat_begins_a_new_silence() -> None:
     watch = StallWatch()
     with _python("print('up', flush=True); import time; time.sleep(60)") as asleep:
+        wait_until(lambda: thread_states(asleep.pid)[0] == {"S"}, 10, "sleep")
         assert not watch.stuck(asleep.pid, 1, 900, LIMIT)
         assert not watch.stuck(asleep.pid, 2, 10, LIMIT)
         assert watch.stuck(asleep.pid, 2, 1_100, LIMIT)
