@@ -17,6 +17,7 @@ from engine.features.settings import FeatureSettings
 from engine.instruments import MAX_INSTRUMENTS
 from engine.matching.settings import VenueSettings
 from engine.risk.settings import GateSettings
+from engine.safety.button_settings import GpioSettings, RemoteButtonSettings, check_gpio, check_remote_button
 from engine.safety.settings import SHORTEST_LIVE_COOLDOWN_S, SafetySettings
 from engine.settings import SettingsError, as_plain, build, section, setting
 from engine.strategies.settings import MakerSettings
@@ -77,6 +78,8 @@ class Settings:
     gate: GateSettings = section(GateSettings, "Hard limits on every order.")
     maker: MakerSettings = section(MakerSettings, "The market-making strategy.")
     safety: SafetySettings = section(SafetySettings, "Control modes, and what it takes to come back from one.")
+    gpio: GpioSettings = section(GpioSettings, "The red button, lights and buzzer on this machine's pins.")
+    remote_button: RemoteButtonSettings = section(RemoteButtonSettings, "A red button on another machine.")
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:
@@ -108,6 +111,11 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
             if not getattr(venue, key):
                 raise SettingsError(f"venue.{key} = '': needed when venue.embedded is false")
         _check_live_safety(settings.safety)
+    try:
+        check_gpio(settings.gpio, venue.embedded)
+        check_remote_button(settings.remote_button)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     return settings
 
 

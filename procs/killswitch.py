@@ -16,6 +16,7 @@ from procs.orphans import end_instance
 from procs.ports import Turns
 from procs.sweep import Sweep
 from procs.table import Role
+from procs.triggers import Triggers
 from procs.venues.binance_usdm.endpoints import Credentials
 from procs.venues.binance_usdm.rest import SignedSession
 from shm.clock import sleep, wall_ns
@@ -38,6 +39,7 @@ class KillSwitch:
         # Last sign of life of those who look after resting orders; 0 before the first, -1 once it was acted upon.
         self._silent_since = {Role.EXECUTION: 0, Role.GATEWAY: 0}
         self._log = (context.plan.path / "killswitch.jsonl").open("ab", buffering=0)
+        self._triggers = Triggers(context, self._note)
 
     def _note(self, event: str, **fields: object) -> None:
         """One line of what it did. Writing never stands between a trip and its cancels: it comes after them."""
@@ -46,11 +48,12 @@ class KillSwitch:
 
     def run(self) -> None:
         """Watch until stopped; on the way out nothing is left undone."""
+        self._triggers.start()
         self._sweep.once(dry=True)
-        self._context.ready()
         handled = 0
         idle_s = 0.0
         while True:
+            self._triggers.turn()
             self._cover_for_the_dead()
             word = self._context.control.word
             if word != handled:
@@ -73,6 +76,7 @@ class KillSwitch:
             if idle_s >= _WARM_EVERY_S:
                 idle_s = 0.0
                 self._sweep.once(dry=True)
+        self._triggers.close()
         self._sweep.close()
         self._log.close()
 

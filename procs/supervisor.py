@@ -42,6 +42,7 @@ from procs.ports import Outlet
 from procs.states import initial_states
 from procs.summary import machine_versions, summarise
 from procs.table import VITAL, Role, placement, ring_capacities
+from procs.triggers import triggers_lack
 from procs.venue_process import VenueDidNotStart, VenueProcess
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, load_credentials
 from procs.venues.binance_usdm.rest import fetch_listing
@@ -98,6 +99,8 @@ class Supervisor:
         self._take_lease()
         free_instance(name)  # of a supervisor that is dead: we hold its lease
         sweep()
+        if missing := triggers_lack(settings):
+            raise EngineError(missing)
         card = load_card(model_path(settings.model.path), settings.features)
         self._folder = folder = self._make_folder(name)
         self._nursery = Nursery(folder)  # it gets ready while the venue starts
@@ -239,7 +242,9 @@ class Supervisor:
                     f"{self.plan.folder}/{child.role.label}.log"
                 )
             if python_monotonic_ns() > deadline:
-                raise EngineError(f"not ready after {_START_TIMEOUT_S:.0f} s: {', '.join(waiting)}")
+                remote = self.settings.remote_button
+                why = " (it waits for the remote button)" if remote.enabled and waiting == ["killswitch"] else ""
+                raise EngineError(f"not ready after {_START_TIMEOUT_S:.0f} s: {', '.join(waiting)}{why}")
             if self._stop_wanted:
                 raise EngineError("stopped while starting")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.settings import SettingsError
 from tools.bench import SUITE_NAMES
+from tools.button_options import add_options as add_button_options
 from tools.text import parse_duration
 from tools.usage import UsageError
 
@@ -38,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     latency = commands.add_parser("latency", parents=[shared], help="live percentiles of every hop of a running engine")
     latency.add_argument("--watch", action="store_true", help="once a second, of the last second; Ctrl-C ends it")
     commands.add_parser("kill", parents=[shared], help="set the emergency word now")
+    button = commands.add_parser("button", parents=[shared], help="serve a red button for an engine on another machine")
+    add_button_options(button)
     venue = commands.add_parser("venue", parents=[shared], help="run the embedded exchange by itself")
     venue.add_argument("--port", type=int, help="TCP port on loopback; 0 for any free one")
     bench = commands.add_parser("bench", parents=[shared], help="measure a part of the engine, beside its peers")
@@ -69,6 +72,10 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.kill import kill_command
 
         return kill_command(options)
+    if options.command == "button":
+        from tools.button import button_command
+
+        return button_command(options)
     if options.command == "venue":
         from tools.venue import venue_command
 
