@@ -41,6 +41,7 @@ class Reason(IntEnum):
     STALE_DATA = 36
     NOT_TRADING = 37  # mode, trip or quiescence forbids new orders
     TOO_MANY_ORDERS = 38
+    BACKLOG = 39  # what was sent or reported is not being taken fast enough
     # the last gate of a gateway
     DENIED_EMERGENCY = 40
     DENIED_LATE = 41

@@ -35,6 +35,7 @@ class Kind(IntEnum):
     QUIESCE = 50  # no more entries, cancel everything that rests
     RECONCILE = 51  # ask the venue for balances, positions, open orders; aux = 1 adopts them as opening state
     STALE = 52  # market data are not to be trusted until the next BOOK_VALID
+    BACKLOG = 54  # rings beside execution fill up: aux = 0 no, 1 half (no entries), 2 nearly full (no quotes)
     READINESS = 53  # aux = one bit for each process that is not ready; no entries while any is set
 
 
@@ -166,11 +167,14 @@ class ReportKind(IntEnum):
     DENIED = 102  # our own last gate refused to send it
     CANCEL_REJECTED = 103  # the venue does not know the order to cancel (any more)
     BALANCE = 104  # aux = wallet balance in 1e-8 quote units
-    POSITION = 105  # size = signed position, price = entry price, aux = its cost in 1e-8 quote units (0: not told)
+    POSITION = 105  # size signed, price = entry price, aux = cost in 1e-8 quote (0: not told), trade_id = newest trade
     OPEN_ORDERS = 106  # aux = number of our orders that rest at the venue
     FEES = 107  # aux = sum of the fees of our fills as the venue counts them, in 1e-8 quote units
     RECONCILE_END = 108  # aux = 1 when the answer is whole; flags as in the request
-    NOT_FOUND = 109  # a query's answer: the venue has never seen this client id
+    NOT_FOUND = 109  # a query's answer: the venue has never seen this client id; aux = session time of the question
+    CAUGHT_UP = 110  # the private stream is back, and all that it may have missed has been reported
+    FUNDING = 111  # aux = paid into the wallet in 1e-8 quote units (negative: out of it), trade_id = id at the venue
+    ADJUSTMENT = 112  # the same for any other change of the wallet that no fill explains
 
 
 REPORT = np.dtype(

@@ -168,7 +168,7 @@ class GatewayCore:
     def _housekeeping(self, job: str) -> Answer | None:
         try:
             if job == CATCH_UP:
-                return Answer(None, self.client.catch_up(), b"")
+                return Answer(None, [*self.client.catch_up(), report(ReportKind.CAUGHT_UP, 0)], b"")
             self.place.prolong_listen_key()
         except (ccxt.BaseError, BudgetSpent):
             return None
@@ -202,6 +202,7 @@ class GatewayCore:
         listed = (slots["venue_order_id"] > 0) & ((slots["filled"] > 0) | (slots["status"] < FIRST_TERMINAL))
         self.client.succeed(
             {index: int(log["floor"]) for index, log in enumerate(execution["ledger"]["logs"])},
+            dict(enumerate(execution["reconcile"]["opened_after"].tolist())),
             {int(slot["venue_order_id"]): int(slot["order_id"]) for slot in slots[listed]},
         )
         unfinished = slots[(slots["order_id"] > 0) & (slots["order_id"] <= last_order)]
@@ -268,6 +269,7 @@ class GatewayCore:
                 return
             record = from_order_update(event, self._instruments, self.client.ids)
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+            self._state["records_in"] += 1
             self._state["quarantined"][0, Reason.BAD_JSON] += 1
             self.place.trip()
             return

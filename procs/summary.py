@@ -53,9 +53,9 @@ def stage_accounts(
     """The account of every stage, and how many records balance nowhere.
 
     in = processed + quarantined + dropped + in_flight; out is what the stage's rings say was produced. Where there is
-    no ring between two stages (a fused replay) what one put out must be what the next took in. Some inputs of
-    execution come from no ring: in a replay the journaled ones, else a TRIP for each change of the emergency word,
-    which changes twice a trip at most.
+    no ring between two stages (a fused replay) what one put out must be what the next took in. Some inputs come from no
+    ring: private frames, which a gateway counts when it refuses them; in a replay those of execution, else a TRIP for
+    each change of the emergency word, which changes twice a trip at most, and the BACKLOG records of its pump.
     """
     stages: dict[str, Any] = {}
     unaccounted = 0
@@ -78,7 +78,9 @@ def stage_accounts(
             surplus = taken - sum(ring["consumed"] for ring in inputs)
             allowed = 0
             if role == Role.EXECUTION:
-                allowed = 2 * trips if len(inputs) == len(names) else surplus
+                allowed = 2 * trips + int(row["backlogs"]) if len(inputs) == len(names) else surplus
+            elif role == Role.GATEWAY:
+                allowed = sum(quarantined.values())
             unaccounted += max(-surplus, surplus - allowed, 0)
         elif role not in (Role.INGESTION, Role.EXECUTION):
             unaccounted += abs(taken - before)

@@ -175,6 +175,7 @@ class ToyVenue:
         self.open: dict[int, dict[str, int]] = {}
         self.done: dict[int, dict[str, int]] = {}
         self.trades: dict[int, list[Input]] = {}
+        self.untold: list[Input] = []
         self.trade_ids = {0: 0, 1: 0}
         self.waiting: list[tuple[int, int, Input]] = []
         self.serial = 0
@@ -195,10 +196,10 @@ class ToyVenue:
             self.deliver((item[0], item[1].copy()), delay_ns + self.random.randrange(1, 300) * MS)
         self.deliver(item, delay_ns)
 
-    def state_report(self, order_id: int) -> Input:
+    def state_report(self, order_id: int, asked_ns: int = 0) -> Input:
         order = self.open.get(order_id) or self.done.get(order_id)
         if order is None:
-            return report(ReportKind.NOT_FOUND, 0, order_id)
+            return report(ReportKind.NOT_FOUND, 0, order_id, aux=asked_ns)
         kind = ReportKind.ACCEPTED if order_id in self.open else order["end"]
         return report(kind, 0, order_id, venue_order_id=order_id + 900, cumulative_size=order["filled"])
 
@@ -243,7 +244,14 @@ class ToyVenue:
                     self.answer((SOURCE_FILLS, fill.copy()))
                 known = self.open.get(order_id) or self.done.get(order_id)
                 if known is None or known["filled"] < known["size"]:
-                    self.answer(self.state_report(order_id))
+                    self.answer(self.state_report(order_id, int(order["recv_ts_ns"])))
+            elif kind == OrderAction.RECONCILE:
+                # Fills that were never told come first, as the gateway has them; all of it in order.
+                for item in self.untold:
+                    self.deliver((item[0], item[1].copy()), 5 * MS)
+                self.untold.clear()
+                for item in self.reconcile_answer():
+                    self.deliver(item, 5 * MS)
 
     def fill(self, order_id: int, size: int) -> None:
         """Execute part of an open order."""
@@ -264,8 +272,10 @@ class ToyVenue:
         if order["filled"] == order["size"]:
             order["end"] = 0
             self.done[order_id] = self.open.pop(order_id)
-        if self.random.random() >= self.faults / 2:  # else lost: only a query brings it
+        if self.random.random() >= self.faults / 2:  # else lost: only a question brings it
             self.answer((item[0], item[1].copy()))
+        else:
+            self.untold.append(item)
 
     def market(self) -> Input:
         """Let 20 ms pass: prices move, resting orders may be filled. Returns the next market record."""

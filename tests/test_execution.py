@@ -376,7 +376,7 @@ def test_an_unknown_order_blocks_its_quote_and_is_never_sent_again() -> None:
     sent = feed(state, [quote(T + ms * MS, 11 + ms) for ms in range(10, 5_000, 10)])
     assert set(kinds(sent)) == {OrderAction.QUERY}
     for after_ms in (5_000, 7_100):
-        step(state, report(ReportKind.NOT_FOUND, T + after_ms * MS, 1))
+        step(state, report(ReportKind.NOT_FOUND, T + after_ms * MS, 1, aux=T + (after_ms - 50) * MS))
     assert state[0]["orders"]["status_count"][OrderStatus.REJECTED] == 1
     assert state[0]["rejected_by"][Reason.UNKNOWN_ORDER] == 1
     again = step(state, quote(T + 7_110 * MS, 9_000))

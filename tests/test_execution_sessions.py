@@ -113,7 +113,9 @@ def test_the_ledger_equals_the_venues(seed: int, faults: float) -> None:
         assert position["size"] == venue.ledger.positions.get(instrument.index, 0)
         assert position["cost"] == venue.ledger.costs.get(instrument.index, 0)
     assert record["ledger"]["fills"] == venue.fills > 20
-    assert (record["reconcile"]["mismatch"], record["reconcile"]["compared"]) == (0, 1)
+    reconcile = record["reconcile"]
+    assert (reconcile["mismatch"], reconcile["confirmed"], reconcile["holding"]) == (0, 0, 0)
+    assert reconcile["compared"] >= 1 + 1_500 * 20 // 10_000
     summary = execution_summary(session.state, INSTRUMENTS)
     assert summary["ledger_matches_venue"] is True
     orders = summary["orders"]
@@ -136,7 +138,7 @@ def test_a_fill_that_never_comes_is_found() -> None:
 
 
 def test_the_limit_is_reached_in_these_sessions() -> None:
-    session = Session(4, 0.3)
+    session = Session(3, 0.15)
     session.run(3_000)
     assert session.worst > 0.9 * LIMIT
 

@@ -27,6 +27,7 @@ from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
 from procs.killswitch import KillSwitch
 from procs.ports import Outlet
+from procs.summary import ring_counts, stage_accounts
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
 from procs.venues.binance_usdm.private_stream import StreamEvent
@@ -334,6 +335,21 @@ def test_a_private_event_that_cannot_be_read_trips(desk: Desk) -> None:
         until(lambda b=before: int(desk.counters()["quarantined"][Reason.BAD_JSON]) > b, "refusal")  # type: ignore[misc]
     assert desk.mapping.control.tripped
     assert desk.failure is None
+    desk.mapping.control.request_stop(Role.GATEWAY, Stop.DRAIN)
+    until(desk.ended, "end of the gateway")
+    rings = ring_counts(desk.mapping, ("orders", "fills"))
+    stages, unaccounted = stage_accounts({Role.GATEWAY: desk.mapping.state(Role.GATEWAY)}, rings)
+    assert stages["gateway"]["quarantined"] == {"BAD_JSON": 4} and unaccounted == 0
+
+
+def test_a_gateway_finds_a_venue_that_comes_later(desk: Desk) -> None:
+    """Its first calls fail, and it lives on: a death would count towards those that stop the engine."""
+    desk.venue.fault(fault="http", action="error_before", path="/fapi/v1/time", method="GET", count=1)
+    desk.venue.fault(fault="http", action="error_before", path="/fapi/v1/listenKey", method="POST", count=3)
+    desk.start()
+    assert int(desk.counters()["stream_losses"]) == 3
+    order = desk.new(taking=True)
+    desk.wait(order, ReportKind.FILL)
 
 
 def test_events_about_others_and_other_events_harm_nothing(desk: Desk) -> None:

@@ -391,7 +391,7 @@ def test_a_cancel_that_met_a_fault_is_unknown(desk: Desk) -> None:
 def test_a_reconciliation_that_met_a_fault_is_not_whole(desk: Desk) -> None:
     for path in ("/fapi/v3/account", "/fapi/v3/positionRisk", "/fapi/v1/openOrders", "/fapi/v1/userTrades"):
         desk.venue.fault(fault="http", path=path, method="GET", action="error_before")
-        answers = desk.client.perform(desk.order(OrderAction.RECONCILE))
+        answers = desk.client.perform(_reconcile(desk, opening=path.endswith("positionRisk")))
         assert [int(a["kind"][0]) for a in answers] == [ReportKind.RECONCILE_END]
         assert int(answers[0]["aux"][0]) == 0 and int(answers[0]["reason"][0]) == ERROR
 
@@ -414,12 +414,13 @@ def test_reconciliation_tells_what_the_venue_has(desk: Desk) -> None:
     assert int(told[ReportKind.RECONCILE_END, 0]["aux"][0]) == 1
     fees = sum(Decimal(fill["commission"]) for fill in _venue_fills(desk, [1, 2, 3]))
     assert fees > 0 and Decimal(int(told[ReportKind.FEES, 0]["aux"][0])).scaleb(-8) == fees
+    adopted = desk.client.perform(_reconcile(desk, opening=True))
+    costs = {int(a["instrument"][0]): a for a in adopted if a["kind"][0] == ReportKind.POSITION}
     for instrument in (BTC, ETH):
         position = state["positions"][instrument.symbol]
         size = Decimal(position["size"])
-        if size == 0:
-            continue
-        entry = told[ReportKind.POSITION, instrument.index]
+        assert Decimal(int(told[ReportKind.POSITION, instrument.index]["size"][0])).scaleb(-3) == size
+        entry = costs[instrument.index]
         assert Decimal(int(entry["size"][0])).scaleb(-3) == size
         assert Decimal(int(entry["aux"][0])).scaleb(-8) == Decimal(position["cost"])
 
@@ -445,6 +446,85 @@ def test_fees_are_whole_beyond_one_page_of_trades(desk: Desk, monkeypatch: pytes
 
 
 # --- the private stream broke ---------------------------------------------------------------------------------------
+
+
+def test_a_reconciliation_tells_what_nobody_has_told_once(desk: Desk) -> None:
+    """The fills were lost on the private stream, which is up; one of them was heard."""
+    desk.client.perform(_reconcile(desk, opening=True))
+    for _ in range(3):
+        desk.perform(desk.taking())
+    truth = _venue_fills(desk, [1, 2, 3])
+    heard = truth[0]
+    desk.client.learn(heard["orderId"], 1, 0, heard["id"])
+    answers = desk.client.perform(_reconcile(desk, opening=False))
+    assert trade_ids(answers) == [fill["id"] for fill in truth[1:]]
+    kinds = [ReportKind(int(one["kind"][0])) for one in answers]
+    assert kinds.index(ReportKind.BALANCE) > max(i for i, kind in enumerate(kinds) if kind == ReportKind.FILL)
+    assert trade_ids(desk.client.perform(_reconcile(desk, opening=False))) == []
+    desk.client._order_by_venue_id.clear()  # as when the answer to an order was lost: the venue is asked whose it is
+    desk.perform(desk.taking())
+    desk.client._order_by_venue_id.clear()
+    assert trade_ids(desk.client.perform(_reconcile(desk, opening=False))) == [
+        fill["id"] for fill in _venue_fills(desk, [4])
+    ]
+
+
+def test_what_a_reconciliation_found_is_not_lost_when_it_fails(desk: Desk) -> None:
+    desk.client.perform(_reconcile(desk, opening=True))
+    desk.perform(desk.taking())
+    desk.venue.fault(fault="http", action="error_before", path="/fapi/v3/account", method="GET", count=1)
+    failed = desk.client.perform(_reconcile(desk, opening=False))
+    assert [int(one["kind"][0]) for one in failed] == [ReportKind.RECONCILE_END] and failed[0]["aux"][0] == 0
+    answers = desk.client.perform(_reconcile(desk, opening=False))
+    assert trade_ids(answers) == [fill["id"] for fill in _venue_fills(desk, [1])]
+    fees = next(int(one["aux"][0]) for one in answers if one["kind"][0] == ReportKind.FEES)
+    assert fees == sum(int(one["fee"][0]) for one in answers) > 0
+
+
+def test_a_reconciliation_tells_of_orders_that_ended_or_live_unnoticed(desk: Desk) -> None:
+    desk.client.perform(_reconcile(desk, opening=True))
+    ended, living = desk.resting(), desk.resting()
+    desk.perform(ended)
+    desk.perform(living)
+    with SignedKill(desk.venue.address) as kill:
+        kill.call("DELETE", "/fapi/v1/order", symbol="BTCUSDT", origClientOrderId=desk.client.ids.text(1))
+        bid = desk.touch(ETH)[0] * 96 // 100
+        kill.call(
+            "POST", "/fapi/v1/order", symbol="ETHUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity="0.1",
+            price=f"{bid // 100}.00",
+        )
+    desk.client.forget(2)  # as after a rejection that was none
+    answers = desk.client.perform(_reconcile(desk, opening=False))
+    told = {(ReportKind(int(one["kind"][0])), int(one["order_id"][0])) for one in answers if one["order_id"][0]}
+    assert told == {(ReportKind.CANCELLED, 1), (ReportKind.ACCEPTED, 2)}
+    resting = next(int(one["aux"][0]) for one in answers if one["kind"][0] == ReportKind.OPEN_ORDERS)
+    assert resting == 2, "ours, and one that nobody here has sent"
+
+
+def test_a_trade_between_the_parts_of_an_answer_makes_it_start_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.client.perform(_reconcile(desk, opening=True))
+    account = desk.client._exchange.fapiPrivateV3GetAccount
+    asked = 0
+
+    def trading() -> Any:
+        nonlocal asked
+        asked += 1
+        answer = account()
+        if asked == 1:
+            with SignedKill(desk.venue.address) as kill:
+                kill.call(
+                    "POST", "/fapi/v1/order", symbol="BTCUSDT", side="BUY", type="MARKET", quantity="0.002",
+                    newClientOrderId=desk.client.ids.text(50),
+                )
+        return answer
+
+    monkeypatch.setattr(desk.client._exchange, "fapiPrivateV3GetAccount", trading)
+    answers = desk.client.perform(_reconcile(desk, opening=False))
+    assert asked == 2 and len(trade_ids(answers)) >= 1
+    balance = next(int(one["aux"][0]) for one in answers if one["kind"][0] == ReportKind.BALANCE)
+    assert balance == int(Decimal(desk.venue.state()["wallet"]).scaleb(8))
 
 
 def trade_ids(reports: list[np.ndarray]) -> list[int]:
@@ -506,7 +586,7 @@ def test_a_successor_believes_no_list_without_the_orders_that_the_venue_must_kno
         Endpoints(address.rest_url, address.ws_url), Credentials(address.api_key, address.secret), [BTC, ETH], session,
         lambda: None, 1000, 1000, own_budget(),
     )
-    successor.succeed({}, {int(taken["venue_order_id"][0]): 1})
+    successor.succeed({}, {}, {int(taken["venue_order_id"][0]): 1})
     for bad in range(6):  # each kind of garbage that the venue has, the empty list among them
         desk.venue.fault(fault="http", action="garbage_before", path="/fapi/v1/allOrders")
         with pytest.raises(ccxt.BaseError):

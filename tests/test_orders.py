@@ -233,13 +233,13 @@ def test_an_order_without_an_answer_is_asked_for_at_growing_intervals() -> None:
 
 
 def test_not_found_twice_and_far_enough_apart_ends_an_unknown_order() -> None:
-    table = new_table(not_found_gap_ms=2_000)
+    table = new_table(not_found_gap_ms=2_000, order_lifetime_ms=400)
     order = add(table)
     apply_event(table[0], order, int(E.UNKNOWN), START_NS)
-    assert apply_not_found(table[0], order, START_NS + 500 * MS)
-    assert apply_not_found(table[0], order, START_NS + 2_500 * MS - 1)
+    assert apply_not_found(table[0], order, START_NS + 550 * MS, START_NS + 500 * MS)
+    assert apply_not_found(table[0], order, START_NS + 2_600 * MS, START_NS + 2_500 * MS - 1)
     assert (order["status"], order["exposure"]) == (S.UNKNOWN, 10)
-    assert apply_not_found(table[0], order, START_NS + 2_500 * MS)
+    assert apply_not_found(table[0], order, START_NS + 2_600 * MS, START_NS + 2_500 * MS)
     assert (order["status"], order["exposure"]) == (S.REJECTED, 0)
     apply_event(table[0], order, int(E.ACCEPTED), START_NS + 3_000 * MS)  # it lives after all
     assert (order["status"], order["exposure"], order["not_found_ns"]) == (S.UNKNOWN, 10, 0)
@@ -251,9 +251,9 @@ def test_after_not_found_the_next_question_comes_when_it_can_end_the_order() -> 
     order = add(table)
     apply_event(table[0], order, int(E.UNKNOWN), START_NS)
     assert due_times(table, START_NS + 20_000 * MS)[-1] == (15_500, 1, Due.QUERY)
-    assert apply_not_found(table[0], order, START_NS + 20_000 * MS)
+    assert apply_not_found(table[0], order, START_NS + 20_000 * MS, START_NS + 19_900 * MS)
     assert due_times(table, START_NS + 23_000 * MS) == [(22_000, 1, Due.QUERY)]
-    assert apply_not_found(table[0], order, START_NS + 22_000 * MS)
+    assert apply_not_found(table[0], order, START_NS + 22_100 * MS, START_NS + 22_000 * MS)
     assert order["status"] == S.REJECTED
 
 
@@ -262,8 +262,42 @@ def test_not_found_for_an_order_that_is_known_changes_nothing() -> None:
     order = add(table)
     apply_event(table[0], order, int(E.ACCEPTED), START_NS)
     for after_ms in (1, 10_000, 20_000):
-        assert apply_not_found(table[0], order, START_NS + after_ms * MS)
+        assert apply_not_found(table[0], order, START_NS + after_ms * MS, START_NS + after_ms * MS)
     assert order["status"] == S.LIVE
+
+
+def test_questions_within_the_lifetime_of_an_order_prove_nothing() -> None:
+    """Its request may lie somewhere and be taken later. Only when it was asked counts, not when the answer came."""
+    table = new_table(not_found_gap_ms=1_000, order_lifetime_ms=3_000, query_after_ms=500)
+    order = add(table)
+    apply_event(table[0], order, int(E.UNKNOWN), START_NS)
+    for asked_ms in (0, 500, 1_500, 2_999):
+        assert apply_not_found(table[0], order, START_NS + 60_000 * MS, START_NS + asked_ms * MS)
+    assert apply_not_found(table[0], order, START_NS + 60_000 * MS, 0)  # nobody knows when it was asked
+    assert (order["status"], order["exposure"], order["not_found_ns"]) == (S.UNKNOWN, 10, 0)
+
+
+@pytest.mark.parametrize("answer_ms", [5, 900, 4_000])
+def test_an_order_that_never_was_is_unknown_no_longer_than_its_lifetime_and_the_gap(answer_ms: int) -> None:
+    """Every question is answered "not found" after a while; questions come when they can count, not at leisure."""
+    settings = ExecutionSettings()
+    table = new_table()
+    order = add(table)
+    apply_event(table[0], order, int(E.UNKNOWN), START_NS)
+    now, last = START_NS, START_NS
+    questions: list[int] = []
+    while order["status"] == S.UNKNOWN:
+        now += 10 * MS
+        assert now < START_NS + 60_000 * MS, "never resolved"
+        while (slot := next_due(table[0], now)) >= 0:
+            if fire(table[0], table[0]["slots"][slot], now) == Due.QUERY:
+                questions.append(now)
+        while questions and questions[0] + answer_ms * MS <= now:
+            last = questions.pop(0)
+            assert apply_not_found(table[0], order, now, last)
+    assert order["status"] == S.REJECTED
+    lifetime, gap = settings.order_lifetime_ms * MS, settings.not_found_gap_ms * MS
+    assert lifetime + gap <= last - START_NS <= lifetime + gap + 2 * answer_ms * MS + 30 * MS
 
 
 def test_a_done_order_that_owes_fills_is_asked_for_until_they_come() -> None:

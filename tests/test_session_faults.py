@@ -266,6 +266,36 @@ def test_faults_of_order_entry_and_of_the_private_stream(tmp_path: Path) -> None
         assert truth["fill_count"] == summary["fills"]
 
 
+def test_an_order_that_nobody_here_has_sent_holds_entries_until_it_is_gone(tmp_path: Path) -> None:
+    """The venue has what we have not: no entries, both sides' figures shown; and on when it is cleared up."""
+    settings = {"execution": {"reconcile_every_s": 2.0, "reconcile_confirm_s": 0.5}}
+    with venue(tmp_path) as place, engine(tmp_path, venue=place.connection, **settings) as made:
+        made.start()
+        made.wait_trading()
+        client = place.client()
+        price = client.fetch_order_book("BTC/USDT:USDT", 5)["bids"][0][0] * 0.96
+        order = client.create_order("BTC/USDT:USDT", "limit", "buy", 0.01, round(price, 1))
+
+        def reconciliation() -> dict[str, Any]:
+            return made.status()["reconciliation"]
+
+        wait_until(lambda: reconciliation()["holding"], 20, "entries that are held back")
+        shown = reconciliation()
+        assert shown["differs"] == ["open_orders"] and shown["confirmed"] == 1
+        assert shown["venue"]["open_orders"] == shown["ours"]["open_orders"] + 1
+        sent = made.status()["orders"]["sent"]
+        sleep(1.5)
+        assert made.status()["orders"]["sent"] == sent, "an entry while ledger and venue differ"
+        client.cancel_order(order["id"], "BTC/USDT:USDT")
+        wait_until(lambda: not reconciliation()["holding"], 20, "end of it")
+        wait_until(lambda: made.status()["orders"]["sent"] > sent, 20, "entries that go on")
+        code, out, err = made.finish()
+        assert code == 0, out + err
+        summary = made.summary()
+        assert summary["reconciliation"]["compared"] > 5
+        _sound(summary)
+
+
 def _sound(summary: dict[str, Any]) -> None:
     """Whatever happened: equal to the venue, every record accounted for, and the journal decides the same again."""
     assert summary["ledger_matches_venue"] is True

@@ -39,6 +39,8 @@ def status_line(mapping: Mapping, frames_before: int, seconds: float) -> tuple[s
     mode = mode_name(mapping.control.mode, word)
     if word:
         mode = "TRIPPED " + "+".join(source.name for source in tripped_sources(word))
+    if row["reconcile"]["holding"]:
+        mode += " HOLDING"
     positions = " ".join(
         f"{item.symbol} {format_units(int(row['ledger']['positions'][item.index]['size']), item.size_exp)}"
         for item in mapping.plan.instruments
@@ -126,7 +128,12 @@ def _as_text(status: dict[str, Any]) -> str:
     for process, rings in status["followers"].items():
         lines += [f"{process:<12}{ring:<12}{row['read']:>10}{row['lapped']:>12}" for ring, row in rings.items()]
     lines += ["", *latency_table(status["latency_us"])]
-    orders = status["orders"]
+    orders, compared = status["orders"], status["reconciliation"]
+    if compared["holding"]:
+        lines += [
+            "", f"HOLDING: no entries, ledger and venue differ in {', '.join(compared['differs'])}",
+            f"  ours  {compared['ours']}", f"  venue {compared['venue']}",
+        ]
     lines += [
         "",
         f"orders {orders['sent']} sent, {orders['filled']} filled, {orders['cancelled']} cancelled, "

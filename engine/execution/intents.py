@@ -14,6 +14,7 @@ import numpy as np
 from engine.execution.decision_hash import Decision, add_decision
 from engine.execution.order_states import OrderEvent
 from engine.execution.orders import NEVER, apply_event, new_order, open_order_count, side_index
+from engine.execution.reconcile import note_question
 from engine.kernel import kernel
 from engine.reasons import Reason
 from engine.records import Flag, OrderAction
@@ -22,14 +23,17 @@ from engine.safety.mode import Mode
 
 
 @kernel()
-def entries_allowed(state: np.record) -> bool:
-    """True when mode, trip, quiescence, opening and the readiness of the other processes let new orders be sent."""
+def quotes_allowed(state: np.record) -> bool:
+    """True when mode, trip, quiescence, opening, the readiness of the other processes, the last comparison with the
+    venue and the room in the rings let quotes stand."""
     return (
         state.opened == 1
         and state.tripped == 0
         and state.quiescing == 0
         and state.not_ready == 0
         and state.mode == Mode.NORMAL
+        and state.reconcile.holding == 0
+        and state.backlog < 2
     )
 
 
@@ -85,9 +89,11 @@ def submit(
     table = state.orders
     if open_order_count(table) >= table.max_open_orders:
         reason = Reason.TOO_MANY_ORDERS.value
+    elif state.backlog > 0:
+        reason = Reason.BACKLOG.value
     else:
         reason = check_order(
-            state.gate, view, entries_allowed(state), state.now_ns, side, price, size,
+            state.gate, view, quotes_allowed(state), state.now_ns, side, price, size,
             state.ledger.positions[instrument].size, table.open_size[instrument, side_index(side)],
         )
     passed = reason == Reason.NONE
@@ -148,5 +154,6 @@ def send_query(state: np.record, outbox: np.ndarray, routes: np.ndarray, slot: i
 @kernel()
 def send_reconcile(state: np.record, outbox: np.ndarray, routes: np.ndarray, aux: int, venue: int) -> None:
     """Ask a venue's gateway for balances, positions and open orders, after a trip too; aux goes along."""
+    note_question(state.reconcile, state.ledger, state.orders, state.now_ns)
     index = _open_record(state, outbox, routes, OrderAction.RECONCILE.value, venue)
     outbox[index].aux = aux

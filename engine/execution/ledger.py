@@ -8,7 +8,7 @@ Rounding, in money units of 1e-8, all truncated towards zero:
   closing q of Q at C     removes trunc(C * q / Q) from the cost; all of C when q = Q
   realised profit         long: value of the closing fill - removed cost; short: the other way round
   a fill through zero     is a close of |position| and an opening of the rest, each valued by itself
-  balance                 opening + realised - fees + funding
+  balance                 opening + realised - fees + funding + adjustments
 What is realised depends on the order of fills, so the order is the venue's: rising trade ids of the instrument. The
 last fills of each instrument are kept in that order, with the position before the first of them (the base). A fill
 that arrives late is put in its place and the position is booked again from the base.
@@ -29,6 +29,7 @@ from engine.kernel import kernel
 from engine.units import mul_div, notional
 
 TRADES_KEPT = 512
+PAYMENTS_KEPT = 256
 
 TRADE = np.dtype(
     [
@@ -67,6 +68,10 @@ LEDGER = np.dtype(
         ("realised", "<i8"),
         ("fees", "<i8"),
         ("funding", "<i8"),
+        ("adjustments", "<i8"),  # any other change of the wallet that no fill explains
+        ("payments", "<i8"),  # fundings and adjustments booked
+        ("duplicate_payments", "<i8"),
+        ("payment_ids", "<i8", (PAYMENTS_KEPT,)),  # the last ones booked, at their number modulo PAYMENTS_KEPT
         ("fills", "<i8"),  # executions applied
         ("duplicate_fills", "<i8"),
         ("reordered_fills", "<i8"),  # arrived after a fill with a larger trade id
@@ -173,6 +178,26 @@ def take_fill(
     ledger.fills += 1
     if log.count == TRADES_KEPT:
         _forget_older_half(log, unit_exp)
+    return True
+
+
+@kernel()
+def take_payment(ledger: np.record, payment_id: int, amount: int, is_funding: bool) -> bool:
+    """Book a payment into the wallet (1e-8 quote, negative: out of it) unless it is one of the last PAYMENTS_KEPT.
+
+    Returns True when it was booked. Raises OverflowError.
+    """
+    for place in range(min(ledger.payments, PAYMENTS_KEPT)):
+        if ledger.payment_ids[place] == payment_id:
+            ledger.duplicate_payments += 1
+            return False
+    ledger.payment_ids[ledger.payments % PAYMENTS_KEPT] = payment_id
+    ledger.payments += 1
+    if is_funding:
+        ledger.funding = checked_add(ledger.funding, amount)
+    else:
+        ledger.adjustments = checked_add(ledger.adjustments, amount)
+    ledger.balance = checked_add(ledger.balance, amount)
     return True
 
 

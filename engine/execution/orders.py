@@ -42,7 +42,7 @@ ORDER_SLOT = np.dtype(
         ("created_ns", "<i8"),
         ("timer_ns", "<i8"),  # 0: none
         ("wait_ns", "<i8"),  # of the next query
-        ("not_found_ns", "<i8"),  # first answer "not found" since UNKNOWN, 0 none
+        ("not_found_ns", "<i8"),  # when the question was asked that was first answered "not found", 0 none
         ("instrument", "<u2"),
         ("strategy", "u1"),
         ("side", "i1"),
@@ -64,12 +64,14 @@ ORDER_TABLE = np.dtype(
         ("acked", "<i8"),  # orders that the venue acknowledged
         ("partially_filled", "<i8"),  # orders that had a fill which left something
         ("unknown", "<i8"),  # orders that were ever UNKNOWN
+        ("changes", "<i8"),  # of any order's state, new orders included
         ("illegal_transitions", "<i8"),
         ("cumulative_mismatches", "<i8"),  # fills beyond what the venue counts, or beyond the order's size
         ("answer_timeout_ns", "<i8"),
         ("query_after_ns", "<i8"),
         ("query_backoff_max_ns", "<i8"),
         ("not_found_gap_ns", "<i8"),
+        ("order_lifetime_ns", "<i8"),
         ("cancel_retry_ns", "<i8"),
         ("max_open_orders", "<i8"),
         ("status_count", "<i8", (STATUS_COUNT,)),  # orders by their present status
@@ -90,7 +92,9 @@ class Due(IntEnum):
 
 def fill_order_table(table: np.record, settings: ExecutionSettings) -> None:
     """Write settings into an empty ORDER_TABLE record."""
-    for name in ("answer_timeout", "query_after", "query_backoff_max", "not_found_gap", "cancel_retry"):
+    for name in (
+        "answer_timeout", "query_after", "query_backoff_max", "not_found_gap", "order_lifetime", "cancel_retry",
+    ):
         table[f"{name}_ns"] = int(getattr(settings, f"{name}_ms") * 1_000_000)
     table["max_open_orders"] = min(int(settings.max_open_orders), ORDER_SLOTS // 2)
     table["next_order_id"] = 1
@@ -182,6 +186,7 @@ def new_order(
         order.ever_partial = 0
         order.ever_unknown = 0
         table.status_count[OrderStatus.PENDING_NEW] += 1
+        table.changes += 1
         refresh_exposure(table, order)
         arm(table, order, now_ns + table.answer_timeout_ns)
         return slot
@@ -226,6 +231,7 @@ def apply_event(table: np.record, order: np.record, event: int, now_ns: int) -> 
             table.status_count[old] -= 1
             table.status_count[target] += 1
             order.status = target
+            table.changes += 1
         if target == OrderStatus.UNKNOWN and order.ever_unknown == 0:
             order.ever_unknown = 1
             table.unknown += 1
@@ -264,15 +270,26 @@ def apply_fill(table: np.record, order: np.record, size: int, now_ns: int) -> No
 
 
 @kernel()
-def apply_not_found(table: np.record, order: np.record, now_ns: int) -> bool:
-    """Take an answer "not found": the second one, far enough after the first, ends an UNKNOWN order."""
+def apply_not_found(table: np.record, order: np.record, now_ns: int, asked_ns: int) -> bool:
+    """Take an answer "not found" to a question asked at `asked_ns` (0: not known).
+
+    A request can lie somewhere and take effect as long as its signature is valid, so only questions asked after the
+    order's lifetime count. The second one, far enough after the first, ends an UNKNOWN order: what a venue shows can
+    lag behind what it has taken. The next question is asked as soon as it can count.
+    """
     if order.status == OrderStatus.UNKNOWN:
-        if order.not_found_ns > 0 and now_ns - order.not_found_ns >= table.not_found_gap_ns:
+        dead_ns = order.created_ns + table.order_lifetime_ns
+        if asked_ns < dead_ns:
+            next_ns = max(dead_ns, now_ns)
+        elif order.not_found_ns == 0:
+            order.not_found_ns = asked_ns
+            next_ns = now_ns + table.not_found_gap_ns
+        elif asked_ns - order.not_found_ns >= table.not_found_gap_ns:
             return bool(apply_event(table, order, OrderEvent.GONE.value, now_ns))
-        if order.not_found_ns == 0:
-            order.not_found_ns = now_ns
-            # Asked again as soon as that can end it, however far apart the questions have become.
-            arm(table, order, now_ns + table.not_found_gap_ns)
+        else:
+            next_ns = max(order.not_found_ns + table.not_found_gap_ns, now_ns)
+        if order.timer_ns == 0 or next_ns < order.timer_ns:
+            arm(table, order, next_ns)
     return bool(apply_event(table, order, OrderEvent.NOT_FOUND.value, now_ns))
 
 

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from engine.execution.decision_hash import Decision, add_decision
-from engine.execution.intents import entries_allowed, send_cancel, submit
+from engine.execution.intents import quotes_allowed, send_cancel, submit
 from engine.execution.order_states import FIRST_TERMINAL, OrderStatus
 from engine.execution.orders import find_order, want_cancel
 from engine.instruments import MAX_INSTRUMENTS
@@ -100,7 +100,7 @@ def may_quote(state: np.record, instrument: int) -> bool:
     """True when quotes of this instrument may stand."""
     view = state.views[instrument]
     return (
-        entries_allowed(state)
+        quotes_allowed(state)
         and view.known == 1
         and view.trading == 1
         and book_is_fresh(view, state.now_ns, state.gate.max_data_age_ns)

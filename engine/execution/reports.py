@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.execution.ledger import take_fill
+from engine.execution.ledger import take_fill, take_payment
 from engine.execution.order_states import OrderEvent, OrderStatus
 from engine.execution.orders import acknowledge, apply_event, apply_fill, apply_not_found, find_order
+from engine.execution.quoting import withdraw_all
 from engine.execution.reconcile import adopt_opening, compare, end_answer, take_answer
 from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
@@ -84,7 +85,7 @@ def _take_order_report(state: np.record, record: np.record) -> int:
     order = table.slots[slot]
     if event == OrderEvent.NOT_FOUND:
         before = order.status
-        apply_not_found(table, order, state.now_ns)
+        apply_not_found(table, order, state.now_ns, record.aux)
         if order.status != before:
             state.rejected_by[Reason.UNKNOWN_ORDER] += 1
         return Reason.NONE.value
@@ -109,12 +110,26 @@ def _take_reconcile_end(state: np.record, whole: bool) -> None:
     reconcile = state.reconcile
     end_answer(reconcile, whole)
     if not whole:
+        reconcile.next_ns = min(reconcile.next_ns, state.now_ns + reconcile.confirm_ns)
         return
     if state.opened == 0 and reconcile.opening_wanted == 1:
         if adopt_opening(reconcile, state.ledger, state.views):
             state.opened = 1
-    else:
-        compare(reconcile, state.ledger, state.orders)
+            reconcile.next_ns = state.now_ns + reconcile.every_ns
+        return
+    held = reconcile.holding
+    compare(reconcile, state.ledger, state.orders, state.now_ns)
+    if reconcile.holding == 1 and held == 0:
+        withdraw_all(state)
+
+
+@kernel()
+def _take_payment_report(state: np.record, record: np.record) -> int:
+    """Book a FUNDING or ADJUSTMENT report. Returns Reason.NONE or why it was refused."""
+    if record.trade_id <= 0:
+        return Reason.BAD_NUMBER.value
+    take_payment(state.ledger, record.trade_id, record.aux, record.kind == ReportKind.FUNDING)
+    return Reason.NONE.value
 
 
 @kernel()
@@ -126,6 +141,11 @@ def handle_report(state: np.record, record: np.record) -> int:
     if kind == ReportKind.RECONCILE_END:
         _take_reconcile_end(state, record.aux == 1)
         return Reason.NONE.value
+    if kind == ReportKind.CAUGHT_UP:
+        state.reconcile.next_ns = min(state.reconcile.next_ns, state.now_ns)
+        return Reason.NONE.value
+    if kind == ReportKind.FUNDING or kind == ReportKind.ADJUSTMENT:
+        return int(_take_payment_report(state, record))
     if kind == ReportKind.POSITION:
         if record.instrument >= MAX_INSTRUMENTS or state.views[record.instrument].known == 0:
             return Reason.NO_INSTRUMENT.value

@@ -35,7 +35,14 @@ class ExecutionSettings:
     )
     not_found_gap_ms: float = setting(
         2_000.0,
-        "Two answers 'not found' at least so far apart mean that an order never existed.",
+        "Two answers 'not found' to questions at least so far apart mean that an order never existed.",
+        minimum=0.0,
+    )
+    order_lifetime_ms: float = setting(
+        3_000.0,
+        "A new order cannot take effect later than this after its decision: largest age at the last gate, the validity "
+        "of its signature at the venue (1,000 ms), clocks that differ (1,000 ms), and some more. 'Not found' counts "
+        "for questions asked after that alone.",
         minimum=0.0,
     )
     cancel_retry_ms: float = setting(
@@ -47,6 +54,18 @@ class ExecutionSettings:
         64,
         "Most orders that may be open at once, UNKNOWN ones included.",
         minimum=0,
+    )
+    reconcile_every_s: float = setting(
+        10.0,
+        "Ledger and orders are compared with the venue's so often.",
+        minimum=0.0,
+        maximum=3_600.0,
+    )
+    reconcile_confirm_s: float = setting(
+        1.0,
+        "After an answer that differs the venue is asked again so soon, and twice as late each time it still does.",
+        minimum=0.0,
+        maximum=3_600.0,
     )
     open_loop_balance: float = setting(
         100_000.0,

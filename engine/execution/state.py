@@ -32,6 +32,8 @@ EXECUTION_STATE = np.dtype(
         ("written", "<i8"),  # records in the outbox of the step under way; 0 between steps
         ("max_decision_age_ns", "<i8"),
         ("mode", "<i8"),  # Mode
+        ("backlog", "<i8"),  # how full the rings beside execution are: 0, 1 half, 2 nearly full
+        ("backlogs", "<i8"),  # BACKLOG records taken: they come from no ring
         ("not_ready", "<i8"),  # one bit for each process that is not ready: no entries while any is set
         ("signals", "<i8"),  # quote targets changed
         ("intents", "<i8"),  # orders that passed the gate, and cancels
@@ -91,6 +93,8 @@ def make_execution_state(
     fill_gate(record["gate"], gate)
     fill_maker(record["strategies"]["maker"], maker)
     fill_order_table(record["orders"], execution)
+    record["reconcile"]["every_ns"] = int(execution.reconcile_every_s * 1_000_000_000)
+    record["reconcile"]["confirm_ns"] = int(execution.reconcile_confirm_s * 1_000_000_000)
     if open_loop:
         record["open_loop"] = 1
         record["opened"] = 1

@@ -10,6 +10,7 @@ import numpy as np
 from engine.execution.decision_hash import chain_hex
 from engine.execution.ledger import unrealised
 from engine.execution.order_states import OrderStatus
+from engine.execution.reconcile import Mismatch
 from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.risk.gate import value_or_max
@@ -42,6 +43,33 @@ def unrealised_profit(state: np.ndarray, instrument: Instrument) -> int:
     else:
         return 0
     return int(unrealised(size, cost, value))
+
+
+def reconciliation_summary(state: np.ndarray, instruments: Sequence[Instrument]) -> dict[str, Any]:
+    """How often ledger and venue were compared, and what the last comparison found; amounts are decimal text.
+
+    holding: a difference was confirmed, and nothing is entered until an answer agrees.
+    """
+    record = state[0]["reconcile"]
+
+    def side(balance: int, fees: int, orders: int, positions: np.ndarray) -> dict[str, Any]:
+        return {
+            "balance": format_units(int(balance), MONEY_EXP), "fees": format_units(int(fees), MONEY_EXP),
+            "open_orders": int(orders),
+            "positions": {item.symbol: format_units(int(positions[item.index]), item.size_exp) for item in instruments},
+        }
+
+    return {
+        "compared": int(record["compared"]), "mismatches": int(record["mismatches"]),
+        "confirmed": int(record["confirmed"]), "failed": int(record["failed"]), "holding": bool(record["holding"]),
+        "differs": [item.name.lower() for item in Mismatch if item.name and int(record["mismatch"]) & item.value],
+        "ours": side(
+            record["our_balance"], record["our_fees"], record["our_open_orders"], record["our_position"]
+        ),
+        "venue": side(
+            record["balance"], record["fees"] - record["fees_at_opening"], record["open_orders"], record["position"]
+        ),
+    }
 
 
 def execution_summary(state: np.ndarray, instruments: Sequence[Instrument]) -> dict[str, Any]:
@@ -87,6 +115,8 @@ def execution_summary(state: np.ndarray, instruments: Sequence[Instrument]) -> d
             "fees": amount(ledger["fees"]),
             "funding": amount(ledger["funding"]),
         },
+        "adjustments": amount(ledger["adjustments"]),
         "ledger_matches_venue": bool(reconcile["mismatch"] == 0) if reconcile["compared"] else None,
+        "reconciliation": reconciliation_summary(state, instruments),
         "decision_hash": decision_hash(state),
     }

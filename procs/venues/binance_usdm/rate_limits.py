@@ -84,8 +84,10 @@ def cost_of(method: str, path_url: str) -> tuple[int, int]:
 
 
 def _retry_after_s(response: requests.Response) -> float:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isascii() and text.isdigit() else _WAIT_S[response.status_code]
+    try:
+        return float(max(int(response.headers.get("Retry-After", "")), 0))
+    except ValueError:
+        return _WAIT_S[response.status_code]
 
 
 def _is_about_orders(response: requests.Response) -> bool:

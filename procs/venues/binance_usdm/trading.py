@@ -20,6 +20,7 @@ import orjson
 import requests
 import urllib3
 
+from engine.execution.reconcile import RECONCILE_OPENING
 from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.records import Flag, OrderAction, OrderType, ReportKind, Side, TimeInForce
@@ -41,6 +42,7 @@ _UNKNOWN_CODES = (-1000, -1001, -1006, -1007)
 _TRADES_PAGE = 1000
 _RESTING = ("NEW", "PARTIALLY_FILLED")
 _NOT_OPENED = -1
+_PICTURE_TRIES = 3
 
 
 @contextlib.contextmanager
@@ -126,6 +128,12 @@ class TradingClient:
         self._last_trade = dict(self._opened_after)
         self._missed_after: dict[int, int] = {}
         self._recall_due = False
+        # By instrument, of the trades that reconciliations have gone through: the last one, and what was reported.
+        self._gone_through = {item.index: 0 for item in instruments}
+        self._told: dict[int, set[int]] = {item.index: set() for item in instruments}
+        self._booked_to = dict(self._gone_through)  # what a predecessor has surely told
+        self._missed: list[np.ndarray] = []  # found by a reconciliation that has not come to its end
+        self._fees = 0  # of this session's fills among them, 1e-8 quote
         self._lock = threading.Lock()
 
     @property
@@ -157,9 +165,13 @@ class TradingClient:
                 if action == OrderAction.CANCEL:
                     return [self._cancel(order_id, index)]
                 if action == OrderAction.QUERY:
-                    return self.query(order_id, index)
+                    answers = self.query(order_id, index)
+                    not_found = [one for one in answers if one["kind"][0] == ReportKind.NOT_FOUND]
+                    for one in not_found:
+                        one["aux"] = order["recv_ts_ns"]  # it counts by when the question was asked
+                    return answers
                 if action == OrderAction.RECONCILE:
-                    return self.reconcile(bool(order["aux"]))
+                    return self.reconcile(int(order["aux"]) == RECONCILE_OPENING)
         except GateShut as gate:
             self._open.pop(order_id, None)
             return [report(ReportKind.DENIED, order_id, index, gate.reason)]
@@ -230,6 +242,8 @@ class TradingClient:
         self._order_by_venue_id[venue_order_id] = order_id
         with self._lock:
             self._last_trade[index] = max(self._last_trade[index], trade_id)
+            if trade_id > self._gone_through[index]:
+                self._told[index].add(trade_id)
 
     def stream_lost(self) -> None:
         """The private stream broke: what it says from now on does not prove that nothing was missed before."""
@@ -274,15 +288,19 @@ class TradingClient:
         fills = [from_user_trade(trade, self._instruments[index], order_id) for trade in trades]
         return [*fills, self._from_order(answer, self._instruments[index], order_id)]
 
-    def succeed(self, last_trades: Mapping[int, int], orders: Mapping[int, int]) -> None:
+    def succeed(
+        self, last_trades: Mapping[int, int], opened_after: Mapping[int, int], orders: Mapping[int, int]
+    ) -> None:
         """This client takes the place of one that died: what that one knew is asked for before the first catch-up or
         reconciliation, so that it may start while the venue is away.
 
-        last_trades: by instrument index the venue's trade id up to which nothing is missing; orders: our numbers of
-        orders that the venue must list, by its ids.
+        last_trades, opened_after: by instrument index the venue's trade ids up to which nothing is missing, and after
+        which the session began; orders: our numbers of orders that the venue must list, by its ids.
         """
         self._order_by_venue_id |= orders
-        self._last_trade = {index: last_trades.get(index, 0) for index in self._instruments}
+        for index in self._instruments:
+            self._opened_after[index] = self._gone_through[index] = opened_after.get(index, 0)
+            self._last_trade[index] = self._booked_to[index] = last_trades.get(index, 0)
         self._recall_due = True
 
     def _recall(self) -> None:
@@ -304,10 +322,9 @@ class TradingClient:
                     from_id = max(from_id, int(order["orderId"]) + 1)
                     listed.add(int(order["orderId"]))
                     order_id = self.ids.number(order["clientOrderId"])
-                    if order_id:
-                        self._order_by_venue_id[int(order["orderId"])] = order_id
-                        if order["status"] in _RESTING:
-                            self._open[order_id] = instrument.index
+                    self._order_by_venue_id[int(order["orderId"])] = order_id  # 0: somebody else's
+                    if order_id and order["status"] in _RESTING:
+                        self._open[order_id] = instrument.index
                 if len(page) < _TRADES_PAGE:
                     break
         if not known <= listed:
@@ -362,44 +379,107 @@ class TradingClient:
             reports += [one for one in answers if (index, int(one["trade_id"][0])) not in told]
         return reports
 
-    def _own_fees(self) -> int:
-        """Sum of the fees of this session's fills as the venue counts them, 1e-8 quote."""
-        return sum(
-            parse_units(trade["commission"], MONEY_EXP)
-            for index, instrument in self._instruments.items()
-            for trade in self._trades_after(instrument, max(self._opened_after[index], 0))
-            if int(trade["orderId"]) in self._order_by_venue_id
-        )
+    def _owner(self, venue_order_id: int, instrument: Instrument) -> int:
+        """Our number of an order by the venue's id, 0 when it is not of this session; asked for once.
 
-    def _open_trades(self) -> None:
-        """Begin to count: trades up to now are not of this session."""
+        Before the opening no order is ours but those that were sent.
+        """
+        if self._opened_after[instrument.index] == _NOT_OPENED:
+            return self._order_by_venue_id.get(venue_order_id, 0)
+        if venue_order_id not in self._order_by_venue_id:
+            try:
+                order = self._exchange.fapiPrivateGetOrder({"symbol": instrument.symbol, "orderId": venue_order_id})
+                self._order_by_venue_id[venue_order_id] = self.ids.number(order["clientOrderId"])
+            except ccxt.OrderNotFound:
+                self._order_by_venue_id[venue_order_id] = 0
+        return self._order_by_venue_id[venue_order_id]
+
+    def _new_trades(self) -> int:
+        """Go through the trades since the last time and keep those of ours that nobody has told of. Returns how many
+        trades there were."""
+        count = 0
+        for index, instrument in self._instruments.items():
+            for trade in self._trades_after(instrument, self._gone_through[index]):
+                count += 1
+                trade_id, order_id = int(trade["id"]), self._owner(int(trade["orderId"]), instrument)
+                with self._lock:
+                    told = trade_id in self._told[index]
+                if order_id:
+                    fill = from_user_trade(trade, instrument, order_id)
+                    self._fees += int(fill["fee"][0])
+                    if not told and trade_id > self._booked_to[index]:
+                        self._missed.append(fill)
+                with self._lock:
+                    self._gone_through[index] = trade_id
+                    self._told[index].discard(trade_id)
+        return count
+
+    def _resting_orders(self) -> tuple[int, list[np.ndarray]]:
+        """How many orders rest, and what became of those of ours that do not rest any more, or that rest unknown."""
+        resting = 0
+        reports: list[np.ndarray] = []
+        for index, instrument in self._instruments.items():
+            believed = {order_id for order_id, place in list(self._open.items()) if place == index}
+            found = self._exchange.fapiPrivateGetOpenOrders({"symbol": instrument.symbol})
+            resting += len(found)
+            for order in found:
+                order_id = self.ids.number(order["clientOrderId"])
+                if order_id and order_id not in believed:
+                    self._open[order_id] = index
+                    reports.append(self._from_order(order, instrument, order_id))
+                believed.discard(order_id)
+            for order_id in believed:
+                # Its fills are gone through with all others.
+                reports += [one for one in self.query(order_id, index) if one["kind"][0] != ReportKind.FILL]
+        return resting, reports
+
+    def _begin(self) -> dict[int, int]:
+        """Trades up to now are not of this session: the newest one by instrument."""
         for index, instrument in self._instruments.items():
             newest = self._exchange.fapiPrivateGetUserTrades({"symbol": instrument.symbol, "limit": 1})
             self._opened_after[index] = max((int(trade["id"]) for trade in newest), default=0)
             with self._lock:
                 self._last_trade[index] = max(self._last_trade[index], self._opened_after[index])
+                self._gone_through[index] = self._opened_after[index]
+                self._told[index].clear()
+        self._fees = 0
+        return self._opened_after
 
     def reconcile(self, opening: bool) -> list[np.ndarray]:
-        """Balance, positions, open orders and fees as the venue has them. Raises ccxt errors.
+        """Balance, positions, open orders and fees as the venue has them, after every fill and end of an order that
+        nobody has told of. Raises ccxt errors.
 
-        opening: adopt as the session's opening state (older trades are not ours to count).
+        opening: adopt as the session's opening state (older trades are not ours to count). The parts are asked for one
+        by one; a trade between them makes it start again.
         """
         self._recall()
         flags = Flag.FIRST if opening else 0
-        account = self._exchange.fapiPrivateV3GetAccount()
-        reports = [
+        ends: list[np.ndarray] = []
+        newest = self._begin() if opening else {}
+        for _ in range(_PICTURE_TRIES):
+            self._new_trades()
+            account = self._exchange.fapiPrivateV3GetAccount()
+            # Only the opening must know what a position cost; what is asked again and again must be cheap.
+            listed = self._exchange.fapiPrivateV3GetPositionRisk() if opening else account["positions"]
+            positions = {entry["symbol"]: entry for entry in listed}
+            resting, ended = self._resting_orders()
+            ends += ended
+            moved = self._new_trades()
+            if opening and moved:
+                newest = self._begin()
+            if not moved:
+                break
+        missed, self._missed = self._missed, []
+        reports = [*missed, *ends]
+        reports.append(
             report(ReportKind.BALANCE, 0, flags=flags, aux=parse_units(account["totalWalletBalance"], MONEY_EXP))
-        ]
-        positions = {entry["symbol"]: entry for entry in self._exchange.fapiPrivateV3GetPositionRisk()}
-        resting = 0
+        )
         for instrument in self._instruments.values():
-            if entry := positions.get(instrument.symbol):
-                reports.append(_position(entry, instrument, flags))
-            resting += len(self._exchange.fapiPrivateGetOpenOrders({"symbol": instrument.symbol}))
+            position = _position(positions.get(instrument.symbol), instrument, flags, opening)
+            position["trade_id"] = newest.get(instrument.index, 0)
+            reports.append(position)
         reports.append(report(ReportKind.OPEN_ORDERS, 0, flags=flags, aux=resting))
-        if opening:
-            self._open_trades()
-        reports.append(report(ReportKind.FEES, 0, flags=flags, aux=0 if opening else self._own_fees()))
+        reports.append(report(ReportKind.FEES, 0, flags=flags, aux=self._fees))
         reports.append(report(ReportKind.RECONCILE_END, 0, flags=flags, aux=1))
         return reports
 
@@ -408,12 +488,16 @@ class TradingClient:
         self._exchange.session.close()
 
 
-def _position(entry: Mapping[str, Any], instrument: Instrument, flags: int) -> np.ndarray:
-    """The POSITION report of an entry of positionRisk.
+def _position(entry: Mapping[str, Any] | None, instrument: Instrument, flags: int, with_cost: bool) -> np.ndarray:
+    """The POSITION report of an entry of account or, with_cost, of positionRisk; the venue names none that is zero.
 
     The printed entry price is rounded; value at mark less unrealised profit is what the position cost, exactly.
     """
+    if entry is None:
+        return report(ReportKind.POSITION, 0, instrument.index, flags=flags)
     size = parse_units(entry["positionAmt"], instrument.size_exp)
+    if not with_cost:
+        return report(ReportKind.POSITION, 0, instrument.index, flags=flags, size=size)
     unrealised = parse_units(entry["unRealizedProfit"], MONEY_EXP)
     cost = abs(parse_units(entry["notional"], MONEY_EXP)) - (unrealised if size > 0 else -unrealised)
     price = int(Decimal(entry["entryPrice"]).scaleb(instrument.price_exp))
