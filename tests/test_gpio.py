@@ -438,7 +438,7 @@ def test_an_edge_of_the_character_device_trips_and_its_latency_is_noted(fake_gpi
         request.move(17, True, python_monotonic_ns())
         until(lambda: trips, "trip")
         note = until(lambda: [note for note in notes if note["event"] == "button pressed"], "note")[0]
-        assert trips == ["gpio-edges"] and note["edge_to_word_us"] > 0
+        assert trips == ["gpio-edges"] and note["edge_to_awake_us"] > 0
         request.failure = "No such device"  # the chip is unplugged
         until(lambda: button.state == UNKNOWN, "unreadable button")
         assert len(trips) == 2 and "No such device" in notes[-1]["error"]

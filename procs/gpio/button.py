@@ -37,7 +37,7 @@ class Button:
         self._looked_ns = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        # (why, stamp of the edge, time of the trip): noted by the thread that looks, after the fact.
+        # (why, stamp of the edge, when everybody was woken): noted by the thread that looks, after the fact.
         self._presses: deque[tuple[str, int, int]] = deque(maxlen=_NOTES)
 
     @property
@@ -90,7 +90,7 @@ class Button:
             self._look("pressed, and no edge was heard")
             while self._presses:
                 why, edge_ns, tripped_ns = self._presses.popleft()
-                took = {"edge_to_word_us": (tripped_ns - edge_ns) / 1e3} if edge_ns else {}
+                took = {"edge_to_awake_us": (tripped_ns - edge_ns) / 1e3} if edge_ns else {}
                 self._note(f"button {why}", edges=self.contact.edges, **took)
             if self.contact.state != told:
                 told = self.contact.state
