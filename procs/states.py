@@ -34,7 +34,9 @@ def initial_states(
     settings: Settings, instruments: Sequence[Instrument], open_loop: bool = False
 ) -> dict[Role, np.ndarray]:
     """The states that the stages of a session begin with: a pure function of settings and instruments."""
-    execution = make_execution_state(settings.execution, settings.gate, settings.maker, instruments, open_loop)
+    execution = make_execution_state(
+        settings.execution, settings.gate, settings.maker, instruments, open_loop, settings.safety.reduce_over_s
+    )
     return {
         Role.INGESTION: make_ingest_state(instruments),
         Role.VALIDATION: make_validation_state(settings.validation),

@@ -435,7 +435,7 @@ def test_the_gate_counts_open_and_unknown_orders_of_the_side_in_full() -> None:
     outbox, routes = np.zeros(20, ORDER), np.zeros(20, np.uint8)
 
     def buy() -> int:
-        return int(submit(state[0], outbox, routes, 0, 0, 1, BID, 10, OrderType.LIMIT.value, TimeInForce.GTX.value))
+        return int(submit(state[0], outbox, routes, 0, 0, 1, BID, 10, OrderType.LIMIT.value, TimeInForce.GTX.value, 0))
 
     ids = [buy() for _ in range(5)]  # 600 each, the fifth would need 3,000.0025 at mid
     assert ids == [1, 2, 3, 4, 0]

@@ -52,7 +52,7 @@ def decide(
 ) -> Reason:
     gate = new_gate() if gate is None else gate
     view = new_view() if view is None else view
-    return Reason(check_order(gate[0], view[0], trading, now_ns, side, price, size, position, open_same_side))
+    return Reason(check_order(gate[0], view[0], trading, now_ns, side, price, size, position, open_same_side, False))
 
 
 def test_a_sound_order_passes() -> None:

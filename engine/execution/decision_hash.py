@@ -81,7 +81,7 @@ def add_decision(
     size: int,
     ingest_id: int,
 ) -> None:
-    """Add one link; every argument is an integer, side is +1, 0 or -1."""
+    """Add one link; every argument is an integer, side is +1, 0 or -1; order_type has bit 7 set for reduce-only."""
     _absorb(
         chain,
         tag | (strategy << 8) | (instrument << 16) | ((side + 1) << 32) | (order_type << 40) | (time_in_force << 48),

@@ -38,6 +38,20 @@ def quotes_allowed(state: np.record) -> bool:
 
 
 @kernel()
+def reductions_allowed(state: np.record) -> bool:
+    """True when orders that only reduce may be sent: as for quotes, and in REDUCE and PAUSE too."""
+    return (
+        state.opened == 1
+        and state.tripped == 0
+        and state.quiescing == 0
+        and state.not_ready == 0
+        and state.mode < Mode.EMERGENCY
+        and state.reconcile.holding == 0
+        and state.backlog < 2
+    )
+
+
+@kernel()
 def _open_record(state: np.record, outbox: np.ndarray, routes: np.ndarray, kind: int, venue: int) -> int:
     """Claim and clear the next record of the outbox (ORDER). Returns its index."""
     index = state.written
@@ -69,6 +83,8 @@ def _describe(outbox: np.ndarray, index: int, order: np.record) -> None:
     record.time_in_force = order.time_in_force
     if record.kind == OrderAction.CANCEL:
         record.flags = Flag.CLOSE.value
+    elif record.kind == OrderAction.NEW and order.reduce_only == 1:
+        record.flags = Flag.REDUCE_ONLY.value
 
 
 @kernel()
@@ -83,8 +99,12 @@ def submit(
     size: int,
     order_type: int,
     time_in_force: int,
+    reduce_only: int,
 ) -> int:
-    """Pass a new order through the gate and send it. Returns its order id, or 0 when it was denied."""
+    """Pass a new order through the gate and send it. Returns its order id, or 0 when it was denied.
+
+    reduce_only: 1 for an order that the venue is to take for closing alone.
+    """
     view = state.views[instrument]
     table = state.orders
     if open_order_count(table) >= table.max_open_orders:
@@ -92,14 +112,15 @@ def submit(
     elif state.backlog > 0:
         reason = Reason.BACKLOG.value
     else:
+        allowed = reductions_allowed(state) if reduce_only == 1 else quotes_allowed(state)
         reason = check_order(
-            state.gate, view, quotes_allowed(state), state.now_ns, side, price, size,
-            state.ledger.positions[instrument].size, table.open_size[instrument, side_index(side)],
+            state.gate, view, allowed, state.now_ns, side, price, size,
+            state.ledger.positions[instrument].size, table.open_size[instrument, side_index(side)], reduce_only == 1,
         )
     passed = reason == Reason.NONE
     add_decision(
         state.hash, Decision.INTENT.value if passed else Decision.DENIED.value, strategy, instrument, side,
-        order_type, time_in_force, price, size, state.last_ingest_id,
+        order_type | reduce_only << 7, time_in_force, price, size, state.last_ingest_id,
     )
     if not passed:
         state.denied[reason] += 1
@@ -108,6 +129,8 @@ def submit(
         table, state.now_ns, strategy, instrument, side, price, size, order_type, time_in_force
     )
     order = table.slots[slot]
+    order.reduce_only = reduce_only
+    order.reference = view.bid_price + view.ask_price
     index = _open_record(state, outbox, routes, OrderAction.NEW.value, view.venue)
     _describe(outbox, index, order)
     outbox[index].deadline_ns = (

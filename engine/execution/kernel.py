@@ -5,7 +5,8 @@ Clock: now_ns is the largest receive time of any input. Timers due at the time o
 handled, in (deadline, id) order; those that its handling makes due fire right after it. A record pays for at most
 TIMER_BUDGET timers; what is left over fires with the records that follow.
 Rules: TRIP carries the emergency word. While it is not 0 the stage is shut: nothing but questions is emitted, until a
-TRIP says that the word was reset. The mode, told by MODE, is another matter and stays. QUIESCE ends entries and
+TRIP says that the word was reset. The mode, told by MODE, is another matter and stays: where it changes all quotes are
+taken back, and in REDUCE positions go down by schedule (engine/execution/reducing.py). QUIESCE ends entries and
 cancels everything; `quiescent` says when nothing is open, unknown or owed. STALE takes back all quotes until each book
 is valid again. BACKLOG says how full the rings beside this stage are: half full, new orders are denied; nearly full,
 quotes are taken back. READINESS names the processes that are missing: quotes are taken back, nothing is entered until
@@ -29,6 +30,7 @@ from engine.execution.order_states import FIRST_TERMINAL, OrderStatus
 from engine.execution.orders import ORDER_SLOTS, Due, fire, next_due, open_order_count, want_cancel
 from engine.execution.quoting import may_quote, quote_instrument, withdraw, withdraw_all
 from engine.execution.reconcile import RECONCILE_DEEPLY, is_due
+from engine.execution.reducing import begin_reducing, may_reduce, reduce_instrument
 from engine.execution.reports import handle_report
 from engine.execution.state import EXECUTION_STATE
 from engine.instruments import MAX_INSTRUMENTS
@@ -117,6 +119,8 @@ def _handle_market(state: np.record, outbox: np.ndarray, routes: np.ndarray, rec
         return Reason.NONE.value
     if may_quote(state, instrument):
         quote_instrument(state, outbox, routes, instrument)
+    elif may_reduce(state, instrument):
+        reduce_instrument(state, outbox, routes, instrument)
     else:
         withdraw(state, instrument)
     return Reason.NONE.value
@@ -154,9 +158,12 @@ def _handle_command(state: np.record, outbox: np.ndarray, routes: np.ndarray, re
         if was_tripped == 1 and state.tripped == 0:
             _take_up_again(state)
     elif kind == Kind.MODE:
+        before = state.mode
         known = record.aux >= Mode.NORMAL and record.aux <= Mode.EMERGENCY
         state.mode = record.aux if known else Mode.EMERGENCY.value
-        if state.mode != Mode.NORMAL:
+        if state.mode != before:
+            if state.mode == Mode.REDUCE:
+                begin_reducing(state)
             withdraw_all(state)
     elif kind == Kind.QUIESCE:
         _quiesce(state)

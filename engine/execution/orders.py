@@ -42,6 +42,7 @@ ORDER_SLOT = np.dtype(
         ("created_ns", "<i8"),
         ("timer_ns", "<i8"),  # 0: none
         ("wait_ns", "<i8"),  # of the next query
+        ("reference", "<i8"),  # bid + ask when it was decided, price units
         ("not_found_ns", "<i8"),  # when the question was asked that was first answered "not found", 0 none
         ("instrument", "<u2"),
         ("strategy", "u1"),
@@ -53,6 +54,7 @@ ORDER_SLOT = np.dtype(
         ("acknowledged", "u1"),  # the venue has shown that it knows the order
         ("ever_partial", "u1"),
         ("ever_unknown", "u1"),
+        ("reduce_only", "u1"),
     ],
     align=True,
 )
@@ -185,6 +187,8 @@ def new_order(
         order.acknowledged = 0
         order.ever_partial = 0
         order.ever_unknown = 0
+        order.reduce_only = 0
+        order.reference = 0
         table.status_count[OrderStatus.PENDING_NEW] += 1
         table.changes += 1
         refresh_exposure(table, order)

@@ -63,7 +63,7 @@ def _note_fair_price(state: np.record, strategy: int, instrument: int, fair: flo
 
 
 @kernel()
-def _signal(state: np.record, strategy: int, instrument: int, place: int) -> None:
+def signal(state: np.record, strategy: int, instrument: int, place: int) -> None:
     """Count and hash a target that changed."""
     quote = state.quotes[strategy, instrument, place]
     state.signals += 1
@@ -75,8 +75,9 @@ def _signal(state: np.record, strategy: int, instrument: int, place: int) -> Non
 
 
 @kernel()
-def _act(
-    state: np.record, outbox: np.ndarray, routes: np.ndarray, strategy: int, instrument: int, place: int, slot: int
+def act(
+    state: np.record, outbox: np.ndarray, routes: np.ndarray, strategy: int, instrument: int, place: int, slot: int,
+    reduce_only: int,
 ) -> None:
     """Send what brings the order behind a quote closer to its target, if anything."""
     quote = state.quotes[strategy, instrument, place]
@@ -91,6 +92,7 @@ def _act(
         quote.order_id = submit(
             state, outbox, routes, strategy, instrument, 1 if place == BID else -1, quote.target_price,
             quote.target_size, quote.target_order_type, quote.target_time_in_force,
+            reduce_only,
         )
         quote.order_price = quote.target_price if quote.order_id > 0 else 0
 
@@ -132,11 +134,11 @@ def quote_instrument(state: np.record, outbox: np.ndarray, routes: np.ndarray, i
         )
         _note_fair_price(state, strategy, instrument, fair)
         if pair[BID].target_price != bid_price or pair[BID].target_size != bid_size:
-            _signal(state, strategy, instrument, BID)
+            signal(state, strategy, instrument, BID)
         if pair[ASK].target_price != ask_price or pair[ASK].target_size != ask_size:
-            _signal(state, strategy, instrument, ASK)
-        _act(state, outbox, routes, strategy, instrument, BID, bid_slot)
-        _act(state, outbox, routes, strategy, instrument, ASK, ask_slot)
+            signal(state, strategy, instrument, ASK)
+        act(state, outbox, routes, strategy, instrument, BID, bid_slot, 0)
+        act(state, outbox, routes, strategy, instrument, ASK, ask_slot, 0)
 
 
 @kernel()
@@ -150,7 +152,7 @@ def withdraw(state: np.record, instrument: int) -> None:
             if quote.target_size != 0:
                 quote.target_price = 0
                 quote.target_size = 0
-                _signal(state, strategy, instrument, place)
+                signal(state, strategy, instrument, place)
             slot = look_up_working(state.orders, quote)
             if slot >= 0:
                 want_cancel(state.orders, state.orders.slots[slot], state.now_ns)

@@ -15,6 +15,7 @@ from engine.execution.order_states import OrderEvent, OrderStatus
 from engine.execution.orders import acknowledge, apply_event, apply_fill, apply_not_found, find_order
 from engine.execution.quoting import withdraw_all
 from engine.execution.reconcile import adopt_opening, compare, end_answer, take_answer
+from engine.execution.slippage import note_slippage
 from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
 from engine.reasons import REASON_COUNT, Reason
@@ -48,6 +49,7 @@ def _take_fill_report(state: np.record, record: np.record) -> int:
         state.orphan_fills += 1
         return Reason.NONE.value
     order = state.orders.slots[slot]
+    note_slippage(state, order, record.price)
     # A trade learnt by asking tells no cumulative size, and one that comes late an old one; both are facts.
     cumulative = max(record.cumulative_size, order.filled + record.size)
     acknowledge(state.orders, order, record.venue_order_id, cumulative)

@@ -10,7 +10,9 @@ from engine.execution.decision_hash import DECISION_HASH, open_chain
 from engine.execution.ledger import LEDGER
 from engine.execution.orders import ORDER_TABLE, fill_order_table
 from engine.execution.reconcile import RECONCILE
+from engine.execution.reducing import REDUCING
 from engine.execution.settings import ExecutionSettings
+from engine.execution.slippage import SLIPPAGES
 from engine.instruments import MAX_INSTRUMENTS, Instrument, instruments_by_index
 from engine.reasons import REASON_COUNT
 from engine.records import ORDER
@@ -18,6 +20,7 @@ from engine.risk.gate import GATE, fill_gate
 from engine.risk.market_view import MARKET_VIEW
 from engine.risk.settings import GateSettings, money
 from engine.safety.mode import Mode
+from engine.safety.settings import SafetySettings
 from engine.stage import STATE_HEAD
 from engine.strategies.maker import fill_maker
 from engine.strategies.quotes import QUOTE
@@ -54,6 +57,8 @@ EXECUTION_STATE = np.dtype(
         ("gate", GATE),
         ("strategies", STRATEGIES),
         ("reconcile", RECONCILE),
+        ("reducing", REDUCING),
+        ("slippages", SLIPPAGES),
         ("views", MARKET_VIEW, (MAX_INSTRUMENTS,)),
         ("quotes", QUOTE, (STRATEGY_COUNT, MAX_INSTRUMENTS, 2)),  # BID, ASK
         ("fair_price", "<i8", (STRATEGY_COUNT, MAX_INSTRUMENTS)),  # 1e-8 quote, 0: none
@@ -70,6 +75,7 @@ def make_execution_state(
     maker: MakerSettings,
     instruments: Sequence[Instrument],
     open_loop: bool = False,
+    reduce_over_s: float = SafetySettings.reduce_over_s,
 ) -> np.ndarray:
     """A fresh state, EXECUTION_STATE of shape (1,).
 
@@ -95,6 +101,7 @@ def make_execution_state(
     fill_order_table(record["orders"], execution)
     record["reconcile"]["every_ns"] = int(execution.reconcile_every_s * 1_000_000_000)
     record["reconcile"]["confirm_ns"] = int(execution.reconcile_confirm_s * 1_000_000_000)
+    record["reducing"]["over_ns"] = int(reduce_over_s * 1_000_000_000)
     if open_loop:
         record["open_loop"] = 1
         record["opened"] = 1

@@ -6,9 +6,10 @@ Order, cheapest first, the one that spends something last:
   STALE_DATA      the book is invalid, one-sided, crossed or older than the limit on the record clock
   OFF_TICK        price not on the tick; SIZE_RANGE: size not in whole lots or not positive
   PRICE_COLLAR    price too far from mid, or from the mark price where one is known
-  ORDER_VALUE     value of the order above the limit, or below the venue's minimum
+  ORDER_VALUE     value of the order above the limit, or below the venue's minimum; reduce-only orders have no minimum
   POSITION_LIMIT  position + all open orders of the side (UNKNOWN ones in full) + this order, valued at the
-                  higher of price and mid, above the limit; an order that only reduces always passes
+                  higher of price and mid, above the limit; an order that only reduces always passes, and one that
+                  says it only reduces must, with all open orders of its side
   MESSAGE_RATE    token bucket on record time; cancels and queries never ask but take their token, into debt
 TOO_MANY_ORDERS is checked by the order table, which owns the count.
 Invariants: a limit <= 0 denies; nothing here raises: a value beyond int64 is the largest int64.
@@ -133,11 +134,12 @@ def check_order(
     size: int,
     position: int,
     open_same_side: int,
+    reduce_only: bool,
 ) -> int:
     """Reason.NONE when a new order may be sent (its token is then taken), else why not.
 
     trading: mode, trip, quiescence and opening allow entries. open_same_side: size of all open orders of this
-    side and instrument, UNKNOWN ones in full, without this one.
+    side and instrument, UNKNOWN ones in full, without this one. reduce_only: the venue takes it for closing alone.
     """
     if not trading or view.known == 0 or view.trading == 0:
         return Reason.NOT_TRADING.value
@@ -153,8 +155,11 @@ def check_order(
         value_or_max(price, 1, view.price_exp), view.mark_price, gate.collar
     ):
         return Reason.PRICE_COLLAR.value
-    if breaks_order_value(price, size, view.unit_exp, gate.max_order_value, view.min_notional):
+    minimum = 0 if reduce_only else view.min_notional
+    if breaks_order_value(price, size, view.unit_exp, gate.max_order_value, minimum):
         return Reason.ORDER_VALUE.value
+    if reduce_only and side * position + open_same_side + size > 0:
+        return Reason.POSITION_LIMIT.value
     reference = max(price, (view.bid_price + view.ask_price + 1) // 2)
     if breaks_position_limit(
         side, reference, size, position, open_same_side, view.unit_exp, gate.max_position_value

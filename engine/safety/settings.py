@@ -24,6 +24,9 @@ class SafetySettings:
         30.0, "What a monitor set goes back only when its cause has been clear for so long.", minimum=0.0,
         maximum=86_400.0,
     )
+    reduce_over_s: float = setting(
+        300.0, "In REDUCE positions go to zero in a straight line over so long.", minimum=1.0, maximum=86_400.0
+    )
     auto_returns_a_day: int = setting(
         12, "Most steps towards less safe that the engine takes by itself within 24 hours; 0: only an operator does.",
         minimum=0, maximum=1000,
