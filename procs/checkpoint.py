@@ -29,7 +29,8 @@ INPUT_CURSOR = 2  # ..4 by source: records taken
 OUTPUT_CURSOR = 5  # ..6 by route: records published
 JOURNAL_ORDINAL = 7  # of the last entry that the state has seen
 WORD_SEEN = 8  # emergency word of the last TRIP record
-EXTRA = 9  # ..15 free for the role
+BACKLOG_SEEN = 9  # level of the last BACKLOG record
+EXTRA = 10  # ..15 free for the role
 
 _INT64S = types.Array(types.int64, 1, "C")
 _BYTES = types.Array(types.uint8, 1, "C")

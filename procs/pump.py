@@ -23,6 +23,7 @@ from engine.kernel import kernel
 from engine.records import MARKET, Kind
 from engine.stage import BYTES, STEP
 from procs.checkpoint import (
+    BACKLOG_SEEN,
     INPUT_CURSOR,
     JOURNAL_ORDINAL,
     OUTPUT_CURSOR,
@@ -39,6 +40,7 @@ from shm.histogram import record
 from shm.memory import copy_bytes
 from shm.ring_kernels import (
     CURSOR,
+    MASK,
     RECORD_SIZE,
     consumer_advance,
     consumer_ready,
@@ -49,6 +51,8 @@ from shm.ring_kernels import (
     producer_publish,
     producer_room,
     producer_write,
+    ring_consumed,
+    ring_produced,
 )
 
 MAX_INPUTS = 3
@@ -83,6 +87,8 @@ P_CHECKPOINT_NS = 25  # most time between two checkpoints while there is somethi
 P_STAMP_PUBLISHED = 26  # 1: note when each record of the first output was published
 P_OUT_SIZE = 27  # bytes of an output record
 P_LOOK_NS = 28  # come back to Python so often; 0: never
+P_WANTS_BACKLOG = 29  # 1: insert a BACKLOG record when the rings beside this stage fill up or have room again
+P_BACKLOG = 30  # level of the last BACKLOG inserted
 PARAM_COUNT = 32
 
 Arrays = tuple[np.ndarray, ...]
@@ -95,6 +101,7 @@ _OUTPUT_BYTES = types.UniTuple(BYTES, MAX_OUTPUTS)
 
 _MARKET_SIZE = MARKET.itemsize
 _TRIP = int(Kind.TRIP)
+_BACKLOG = int(Kind.BACKLOG)
 _BATCH_ENTRY = int(Entry.BATCH)
 _STOP_NOW = int(Stop.NOW)
 _ROOM_RETRY_NS = 100_000
@@ -184,6 +191,30 @@ def _record_since_origin(
 
 
 @kernel()
+def _backlog(
+    level: int, inputs: int, outputs: int, in_controls: Arrays, in_locals: Arrays, out_controls: Arrays,
+    out_locals: Arrays,
+) -> int:
+    """How full the rings beside a stage are: 2 from 90 % on, 1 from 50 % on; back to 1 below 50 %, to 0 below 25 %.
+
+    Counted from the read cursors, in the fullest ring of its outputs and of its inputs but the main one: that one may
+    be full, since what it carries can be decided later.
+    """
+    percent = 0
+    for route in range(outputs):
+        unread = out_locals[route][CURSOR] - ring_consumed(out_controls[route])
+        percent = max(percent, 100 * unread // (out_locals[route][MASK] + 1))
+    for source in range(1, inputs):
+        unread = ring_produced(in_controls[source]) - in_locals[source][CURSOR]
+        percent = max(percent, 100 * unread // (in_locals[source][MASK] + 1))
+    if percent >= 90 or (level == 2 and percent >= 50):
+        return 2
+    if percent >= 50 or (level > 0 and percent >= 25):
+        return 1
+    return 0
+
+
+@kernel()
 def _checkpoint(
     state: np.ndarray, arena: np.ndarray, header: np.ndarray, inputs: int, outputs: int, in_controls: Arrays,
     in_locals: Arrays, out_locals: Arrays, journal_cursor: np.ndarray, params: np.ndarray,
@@ -195,6 +226,7 @@ def _checkpoint(
         header[OUTPUT_CURSOR + route] = out_locals[route][CURSOR] - params[P_SUPPRESS + route]
     header[JOURNAL_ORDINAL] = journal_cursor[1]
     header[WORD_SEEN] = params[P_WORD_SEEN]
+    header[BACKLOG_SEEN] = params[P_BACKLOG]
     write_checkpoint(arena, state, header)
     for source in range(inputs):
         consumer_release(in_controls[source], in_locals[source])
@@ -257,12 +289,15 @@ def pump(
             return LOOK
         word = emergency_word(control)
         trip = params[P_WANTS_TRIP] != 0 and word != params[P_WORD_SEEN]
+        level = params[P_BACKLOG]
+        if params[P_WANTS_BACKLOG] != 0:
+            level = _backlog(level, inputs, outputs, in_controls, in_locals, out_controls, out_locals)
         moved = 0
         blocked = False
         for place in range(inputs + 1):
-            # Place 0 is the trip, then the inputs from the last to the first.
+            # Place 0 is a trip or else a backlog, then the inputs from the last to the first.
             if place == 0:
-                if not trip:
+                if not trip and level == params[P_BACKLOG]:
                     continue
                 source = params[P_TRIP_SOURCE]
                 count = 1
@@ -285,14 +320,17 @@ def pump(
             started = session_ns(offset)
             if place == 0:
                 market = trip_inbox.view(MARKET)
-                market[0].kind = _TRIP
+                market[0].kind = _TRIP if trip else _BACKLOG
                 market[0].recv_ts_ns = started
-                market[0].aux = word
+                market[0].aux = word if trip else level
             if params[P_JOURNAL] != 0:
                 if not _journal_batch(journal, journal_cursor, source, inbox, count, size, started, scratch, params):
                     return JOURNAL_FULL
             if place == 0:
-                params[P_WORD_SEEN] = word
+                if trip:
+                    params[P_WORD_SEEN] = word
+                else:
+                    params[P_BACKLOG] = level
             produced = step(state, source, inbox, count, outbox, routes)
             if produced > 0 and outputs > 0:
                 _publish(

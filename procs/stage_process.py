@@ -45,7 +45,7 @@ def pump_params(context: ProcessContext, stage: Stage, batch: int) -> np.ndarray
     params[p.P_ROLE] = context.role
     params[p.P_OWN_BELL] = context.bell.at
     params[p.P_JOURNAL] = execution
-    params[p.P_WANTS_TRIP] = execution
+    params[p.P_WANTS_TRIP] = params[p.P_WANTS_BACKLOG] = execution
     params[p.P_STAMP_ALL] = not execution
     params[p.P_STAMP_PUBLISHED] = execution
     params[p.P_OUT_SIZE] = stage.out_dtype.itemsize
@@ -91,7 +91,7 @@ class StageProcess:
         self.header = np.zeros(c.HEADER_WORDS, np.int64)
         self.params = pump_params(context, stage, _BATCH)
         if not live:
-            self.params[[p.P_JOURNAL, p.P_WANTS_TRIP, p.P_OUTPUTS]] = 0
+            self.params[[p.P_JOURNAL, p.P_WANTS_TRIP, p.P_WANTS_BACKLOG, p.P_OUTPUTS]] = 0
             self.outputs = []
         self.outbox = np.zeros(_BATCH * stage.max_out * stage.out_dtype.itemsize, np.uint8)
         self.routes = np.zeros(_BATCH * stage.max_out, np.uint8)
@@ -114,6 +114,7 @@ class StageProcess:
         for route, ring in enumerate(self.outputs):
             self.params[p.P_SUPPRESS + route] = ring.producer[CURSOR] - self.header[c.OUTPUT_CURSOR + route]
         self.params[p.P_WORD_SEEN] = self.header[c.WORD_SEEN]
+        self.params[p.P_BACKLOG] = self.header[c.BACKLOG_SEEN]
         if self.journal is not None and self.context.successor:
             self._step_journaled_again()
 
@@ -136,8 +137,9 @@ class StageProcess:
         """The records of a journaled batch: predictions are still in their ring, the rest is in the journal."""
         if source == SOURCE_COMMANDS:
             record = np.frombuffer(payload, MARKET)[0]
-            if record["kind"] == Kind.TRIP:  # inserted by the pump: it came from no ring
-                self.params[p.P_WORD_SEEN] = record["aux"]
+            if record["kind"] in (Kind.TRIP, Kind.BACKLOG):  # inserted by the pump: it came from no ring
+                seen = p.P_WORD_SEEN if record["kind"] == Kind.TRIP else p.P_BACKLOG
+                self.params[seen] = record["aux"]
                 return np.frombuffer(payload, np.uint8).copy()
         ring = self.inputs[source]
         inbox = np.zeros(count * int(ring.consumer[RECORD_SIZE]), np.uint8)

@@ -433,6 +433,45 @@ def test_a_trip_is_stepped_once_for_each_change_of_the_word(
     assert trips(b) == [other]
 
 
+@kernel(STEP_SIGNATURE)
+def passes_on(
+    state: np.ndarray, source: int, inbox: np.ndarray, count: int, outbox: np.ndarray, routes: np.ndarray
+) -> int:
+    """Pass everything on."""
+    for index in range(count * _MARKET_SIZE):
+        outbox[index] = inbox[index]
+    for index in range(count):
+        routes[index] = 0
+    return count
+
+
+def test_a_backlog_is_stepped_once_for_each_level(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody reads the output, as when the gateway is stopped: half full, nearly full; then it is read again."""
+    monkeypatch.setattr("tests.test_pump.copies", passes_on)
+    b = bench(inputs=3, in_capacity=256, out_capacity=256, batch=4)
+    b.params[p.P_WANTS_BACKLOG] = 1
+    got: list[np.ndarray] = []
+
+    def levels() -> list[tuple[int, int]]:
+        """(records of the output ring so far, level) of each BACKLOG."""
+        return [(at, int(one["aux"])) for at, one in enumerate(got) if int(one["kind"]) == Kind.BACKLOG]
+
+    fed = 0
+    while fed < 240:
+        fed += b.feed(records(fed + 1, 4))
+        b.drain()
+    for read in (100, 40, 60, 256):  # less than half is left; still more than a quarter; less than that
+        got += list(b.takers[0].pop(read))
+        b.drain()
+    got += list(b.take())
+    assert [level for _, level in levels()] == [1, 2, 1, 0]
+    assert levels()[0][0] == 128 and levels()[1][0] >= 231, "half of 256, and nine tenths"
+    kinds = [int(one["kind"]) for one in got]
+    assert kinds.count(Kind.TRADE) == 240
+
+
 def test_a_stage_that_wants_no_trip_gets_none(bench: Callable[..., Bench]) -> None:
     b = bench()
     b.control.trip(TripSource.OPERATOR)
