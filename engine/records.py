@@ -166,14 +166,14 @@ class ReportKind(IntEnum):
     UNKNOWN = 101  # the request may or may not have reached the venue
     DENIED = 102  # our own last gate refused to send it
     CANCEL_REJECTED = 103  # the venue does not know the order to cancel (any more)
-    BALANCE = 104  # aux = wallet balance in 1e-8 quote units
+    BALANCE = 104  # aux = wallet balance in 1e-8 quote units, exch_ts_ns = newest payment before the session
     POSITION = 105  # size signed, price = entry price, aux = cost in 1e-8 quote (0: not told), trade_id = newest trade
     OPEN_ORDERS = 106  # aux = number of our orders that rest at the venue
     FEES = 107  # aux = sum of the fees of our fills as the venue counts them, in 1e-8 quote units
     RECONCILE_END = 108  # aux = 1 when the answer is whole; flags as in the request
     NOT_FOUND = 109  # a query's answer: the venue has never seen this client id; aux = session time of the question
     CAUGHT_UP = 110  # the private stream is back, and all that it may have missed has been reported
-    FUNDING = 111  # aux = paid into the wallet in 1e-8 quote units (negative: out of it), trade_id = id at the venue
+    FUNDING = 111  # aux = paid into the wallet in 1e-8 quote units (negative: out of it), trade_id = number of it
     ADJUSTMENT = 112  # the same for any other change of the wallet that no fill explains
 
 

@@ -29,15 +29,16 @@ from procs.journal.reader import JournalEntry
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.private_stream import StreamEvent
 from procs.venues.binance_usdm.rate_limits import BudgetSpent
-from procs.venues.binance_usdm.reports import from_order_update, report
+from procs.venues.binance_usdm.reports import FORCED, from_order_update, report
 from procs.venues.binance_usdm.trading import GateShut, TradingClient
 
 CATCH_UP = "catch up"
 KEEP_ALIVE = "keep alive"
+PAYMENTS = "payments"
 RETRY_NS = 500_000_000
 _TERMINAL = (ReportKind.CANCELLED, ReportKind.EXPIRED, ReportKind.REJECTED)
 
-Job = np.ndarray | str  # an ORDER record, shape (1,), or one of the two above
+Job = np.ndarray | str  # an ORDER record, shape (1,), or one of those above
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,8 @@ class GatewayCore:
         try:
             if job == CATCH_UP:
                 return Answer(None, [*self.client.catch_up(), report(ReportKind.CAUGHT_UP, 0)], b"")
+            if job == PAYMENTS:
+                return Answer(None, self.client.payments(), b"")
             self.place.prolong_listen_key()
         except (ccxt.BaseError, BudgetSpent):
             return None
@@ -204,6 +207,7 @@ class GatewayCore:
             {index: int(log["floor"]) for index, log in enumerate(execution["ledger"]["logs"])},
             dict(enumerate(execution["reconcile"]["opened_after"].tolist())),
             {int(slot["venue_order_id"]): int(slot["order_id"]) for slot in slots[listed]},
+            int(execution["reconcile"]["paid_after_ns"]) // 1_000_000,
         )
         unfinished = slots[(slots["order_id"] > 0) & (slots["order_id"] <= last_order)]
         unfinished = unfinished[unfinished["status"] < FIRST_TERMINAL]
@@ -265,6 +269,9 @@ class GatewayCore:
             if event.get("e") == "listenKeyExpired":
                 self.place.reconnect_stream()  # the socket stays open and would say nothing any more
                 return
+            if event.get("e") == "ACCOUNT_UPDATE" and (event.get("a") or {}).get("m") != "ORDER":
+                self.hand_over(PAYMENTS)  # it says that something was paid; what, the history tells
+                return
             if event.get("e") != "ORDER_TRADE_UPDATE":
                 return
             record = from_order_update(event, self._instruments, self.client.ids)
@@ -276,8 +283,11 @@ class GatewayCore:
         if record is None:
             self._state["foreign_events"] += 1
             return
+        order_id = int(record["order_id"][0])
+        if not order_id:
+            self.place.trip()  # the venue trades for our account: it is being liquidated
         self.client.learn(
-            int(record["venue_order_id"][0]), int(record["order_id"][0]), int(record["instrument"][0]),
+            int(record["venue_order_id"][0]), order_id or FORCED, int(record["instrument"][0]),
             int(record["trade_id"][0]),
         )
         done = event["o"]["X"] == "FILLED" or record["kind"][0] in _TERMINAL

@@ -30,8 +30,8 @@ def listed_instruments() -> tuple[Instrument, ...]:
 
 
 def venue_limits() -> tuple[RateLimit, ...]:
-    """The rate limits of the embedded venue."""
-    return limits_of(exchange_information(VenueSettings(), 0))
+    """The rate limits of the venues of tests, which are generous: many tests share one (tests/embedded_venue.py)."""
+    return limits_of(exchange_information(VenueSettings(weight_limit_1m=1_000_000), 0))
 
 
 def own_budget() -> Budget:

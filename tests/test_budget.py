@@ -167,7 +167,7 @@ def test_two_processes_together_stay_within_the_bound() -> None:
 
 
 def test_limits_of_exchange_info() -> None:
-    limits = venue_limits()
+    limits = limits_of(exchange_information(VenueSettings(), 0))
     assert [(limit.name, limit.bound, limit.header) for limit in limits] == [
         ("weight_60s", 2400, "x-mbx-used-weight-1m"), ("orders_60s", 1200, "x-mbx-order-count-1m"),
         ("orders_10s", 300, "x-mbx-order-count-10s"),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 import orjson
@@ -33,7 +34,7 @@ from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
 from procs.venues.binance_usdm.private_stream import StreamEvent
 from procs.venues.binance_usdm.rest import SignedSession
 from shm.clock import python_monotonic_ns, sleep
-from shm.control import Readiness, Stop, TripSource, gate_epoch
+from shm.control import Readiness, Stop, TripSource, gate_epoch, tripped_sources
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.instance_memory import own_budget, small_instance
 
@@ -249,12 +250,9 @@ def test_what_is_kept_of_the_rate_budget_is_for_cancels_and_questions(desk: Desk
     resting = desk.new(taking=False)
     desk.wait(resting, ReportKind.ACCEPTED)
     others = desk.mapping.budget()  # another process has used what is not kept back
-    while others.take(desk.mapping.now_ns(), 100, 1) == 0:
-        pass
-    while others.take(desk.mapping.now_ns(), 1, 0) == 0:
-        pass
-    while others.take(desk.mapping.now_ns(), 0, 1) == 0:
-        pass
+    for weight, orders in ((10_000, 0), (100, 0), (1, 0), (0, 1)):
+        while others.take(desk.mapping.now_ns(), weight, orders) == 0:
+            pass
     denied = desk.new(taking=True)
     desk.wait(denied, ReportKind.DENIED)
     assert int(desk.reports[-1]["reason"][0]) == Reason.DENIED_RATE_BUDGET
@@ -350,6 +348,47 @@ def test_a_gateway_finds_a_venue_that_comes_later(desk: Desk) -> None:
     assert int(desk.counters()["stream_losses"]) == 3
     order = desk.new(taking=True)
     desk.wait(order, ReportKind.FILL)
+
+
+def test_a_liquidation_is_booked_and_trips(desk: Desk) -> None:
+    desk.start()
+    forced = {
+        "s": "BTCUSDT", "c": "autoclose-1568879465650", "S": "SELL", "o": "LIMIT", "f": "IOC", "x": "TRADE",
+        "X": "FILLED", "i": 5, "l": "0.004", "z": "0.004", "L": "9910.5", "N": "USDT", "n": "0.1", "T": 1568879465650,
+        "t": 1234567, "m": False,
+    }
+    desk.gateway._stream._deliver(StreamEvent.FRAME, orjson.dumps({"e": "ORDER_TRADE_UPDATE", "o": forced}))
+    until(lambda: desk.fills(0) == [1234567], "fill that is not ours")
+    assert desk.mapping.control.tripped and TripSource.GATEWAY in tripped_sources(desk.mapping.control.word)
+
+
+def test_every_request_is_journaled_under_its_client_id_before_it_is_sent(desk: Desk, tmp_path: Path) -> None:
+    """A crash right before the bytes leave must find in the journal what may have been sent."""
+    desk.start()
+    client = desk.gateway._client
+    sending, seen = client._gate.send, []
+
+    def looking(request: Any, *arguments: Any, **options: Any) -> Any:
+        query = request.path_url.partition("?")[2] + "&" + (request.body or b"").decode()
+        named = dict(parse_qsl(query))
+        client_id = named.get("newClientOrderId") or named.get("origClientOrderId")
+        if client_id:
+            journaled = [
+                int(np.frombuffer(entry.payload, ORDER)[0]["order_id"])
+                for entry in read_stream(tmp_path, "gateway") if entry.kind == Entry.REQUEST
+            ]
+            seen.append((request.method, client_id))
+            assert client_id in [desk.client_id(number) for number in journaled], "sent before it was journaled"
+        return sending(request, *arguments, **options)
+
+    client._gate.send = looking  # type: ignore[method-assign]
+    resting, taking = desk.new(taking=False), desk.new(taking=True)
+    desk.wait(taking, ReportKind.FILL)
+    desk.send(OrderAction.QUERY, taking)
+    desk.send(OrderAction.CANCEL, resting)
+    desk.wait(resting, ReportKind.CANCELLED)
+    assert [method for method, _ in seen] == ["POST", "POST", "GET", "DELETE"]
+    assert {client_id for _, client_id in seen} == {desk.client_id(resting), desk.client_id(taking)}
 
 
 def test_events_about_others_and_other_events_harm_nothing(desk: Desk) -> None:

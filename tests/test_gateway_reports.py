@@ -111,7 +111,7 @@ def test_order_events_of_the_documentation(changes: dict, expected: dict) -> Non
 
 
 @pytest.mark.parametrize(
-    "changes", [{"c": "web_abc"}, {"c": "b4ffffffff-17"}, {"c": "autoclose-1"}, {"c": ""}, {"s": "DOGEUSDT"}]
+    "changes", [{"c": "web_abc"}, {"c": "b4ffffffff-17"}, {"c": ""}, {"s": "DOGEUSDT"}]
 )
 def test_events_about_orders_of_others_are_none_of_ours(changes: dict) -> None:
     assert from_order_update(update(**changes), BY_NAME, IDS) is None
@@ -586,7 +586,7 @@ def test_a_successor_believes_no_list_without_the_orders_that_the_venue_must_kno
         Endpoints(address.rest_url, address.ws_url), Credentials(address.api_key, address.secret), [BTC, ETH], session,
         lambda: None, 1000, 1000, own_budget(),
     )
-    successor.succeed({}, {}, {int(taken["venue_order_id"][0]): 1})
+    successor.succeed({}, {}, {int(taken["venue_order_id"][0]): 1}, 0)
     for bad in range(6):  # each kind of garbage that the venue has, the empty list among them
         desk.venue.fault(fault="http", action="garbage_before", path="/fapi/v1/allOrders")
         with pytest.raises(ccxt.BaseError):

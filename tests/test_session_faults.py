@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +296,32 @@ def test_an_order_that_nobody_here_has_sent_holds_entries_until_it_is_gone(tmp_p
         summary = made.summary()
         assert summary["reconciliation"]["compared"] > 5
         _sound(summary)
+
+
+def test_funding_is_booked_once_over_reconnects(tmp_path: Path) -> None:
+    """Settled every three seconds; the private stream breaks and a gateway dies in between."""
+    settings = {"execution": {"reconcile_every_s": 4.0}}
+    with (
+        venue(tmp_path, funding_rate="0.0005", funding_interval_s=3) as place,
+        engine(tmp_path, venue=place.connection, **settings) as made,
+    ):
+        made.start()
+        status = made.wait_trading()
+        sleep(4.0)
+        place.fault(fault="disconnect", streams="private")
+        sleep(4.0)
+        gateway = status["processes"]["gateway"]["pid"]
+        os.kill(gateway, signal.SIGKILL)
+        wait_until(lambda: _back_in_service(made, "gateway", gateway), 20, "successor of the gateway")
+        sleep(6.0)
+        code, out, err = made.finish()
+        assert code == 0, out + err
+        summary = made.summary()
+        assert summary["ledger_matches_venue"] is True and summary["unaccounted"] == 0
+        income = place.client().fapiPrivateGetIncome({"incomeType": "FUNDING_FEE", "limit": 1000})
+        # The position that is left goes on paying after the session's last comparison.
+        sums = list(itertools.accumulate(Decimal(entry["income"]) for entry in income))
+        assert len(sums) >= 3 and Decimal(summary["pnl"]["funding"]) in sums[2:]
 
 
 def _sound(summary: dict[str, Any]) -> None:

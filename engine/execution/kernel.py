@@ -182,7 +182,8 @@ def _handle_command(state: np.record, outbox: np.ndarray, routes: np.ndarray, re
             withdraw_all(state)
     elif kind == Kind.RECONCILE:
         state.reconcile.opening_wanted = 1 if record.aux == 1 else 0
-        send_reconcile(state, outbox, routes, record.aux, record.venue)
+        deeply = record.aux == 0 and state.reconcile.suspicions > 0
+        send_reconcile(state, outbox, routes, RECONCILE_DEEPLY if deeply else record.aux, record.venue)
     else:
         return Reason.UNKNOWN_STREAM.value
     return Reason.NONE.value

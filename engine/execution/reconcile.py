@@ -77,6 +77,8 @@ RECONCILE = np.dtype(
         ("differences", "<i8", (3 + MAX_INSTRUMENTS,)),  # venue's less ours: balance, fees, orders, positions
         ("newest_trade", "<i8", (MAX_INSTRUMENTS,)),  # of the answer
         ("opened_after", "<i8", (MAX_INSTRUMENTS,)),  # newest trade at the opening: later ones are of this session
+        ("paid_up_to_ns", "<i8"),  # of the answer: venue time of the newest payment that its balance has
+        ("paid_after_ns", "<i8"),  # of the opening: later payments are of this session
         ("position", "<i8", (MAX_INSTRUMENTS,)),
         ("entry_price", "<i8", (MAX_INSTRUMENTS,)),
         ("cost", "<i8", (MAX_INSTRUMENTS,)),  # 1e-8 quote, 0: the venue did not say
@@ -110,6 +112,7 @@ def take_answer(reconcile: np.record, record: np.record) -> None:
     kind = record.kind
     if kind == ReportKind.BALANCE:
         reconcile.balance = record.aux
+        reconcile.paid_up_to_ns = record.exch_ts_ns
         reconcile.balance_seen = 1
     elif kind == ReportKind.POSITION:
         reconcile.position[record.instrument] = record.size
@@ -154,6 +157,7 @@ def adopt_opening(reconcile: np.record, ledger: np.record, views: np.ndarray) ->
     ledger.realised = 0
     ledger.fees = 0
     reconcile.fees_at_opening = reconcile.fees
+    reconcile.paid_after_ns = reconcile.paid_up_to_ns
     for i in range(MAX_INSTRUMENTS):
         reconcile.opened_after[i] = reconcile.newest_trade[i]
         size = reconcile.position[i]

@@ -39,6 +39,11 @@ def reason_of_code(code: int) -> Reason:
     return _REASON_BY_CODE.get(code, Reason.VENUE_REJECTED)
 
 
+# The owner of an order that the venue makes for our account: a liquidation, an auto-deleveraging, a settlement.
+FORCED = -1
+_FORCED_IDS = ("autoclose-", "adl_autoclose", "settlement_autoclose-")
+
+
 class ClientIds:
     """Client order ids of one session: `b4<session>-<order number>`, at most 36 characters."""
 
@@ -55,6 +60,11 @@ class ClientIds:
         if not text.startswith(self._prefix) or not (tail.isascii() and tail.isdigit()) or tail[0] == "0":
             return 0
         return int(tail)
+
+
+def owner_of(client_id: str, ids: ClientIds) -> int:
+    """Our number of an order, FORCED for one that the venue made for our account, 0 for one of somebody else."""
+    return FORCED if client_id.startswith(_FORCED_IDS) else ids.number(client_id)
 
 
 def report(
@@ -79,13 +89,19 @@ def _fee(text: str, asset: str, instrument: Instrument) -> int:
 def from_order_update(
     event: Mapping[str, Any], instruments: Mapping[str, Instrument], ids: ClientIds
 ) -> np.ndarray | None:
-    """The report of an ORDER_TRADE_UPDATE frame, or None when it is not about an order of this session."""
+    """The report of an ORDER_TRADE_UPDATE frame, or None when it is not about an order of this session.
+
+    A fill of an order that the venue made for our account has order id 0.
+    """
     order = event["o"]
-    order_id = ids.number(order["c"])
+    order_id = owner_of(order["c"], ids)
     instrument = instruments.get(order["s"])
     if not order_id or instrument is None:
         return None
     execution = order["x"]
+    if order_id == FORCED and execution != "TRADE":
+        return None
+    order_id = max(order_id, 0)
     if execution == "TRADE":
         kind = ReportKind.FILL
     else:

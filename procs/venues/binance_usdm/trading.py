@@ -20,15 +20,23 @@ import orjson
 import requests
 import urllib3
 
-from engine.execution.reconcile import RECONCILE_OPENING
+from engine.execution.reconcile import RECONCILE_DEEPLY, RECONCILE_OPENING
 from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.records import Flag, OrderAction, OrderType, ReportKind, Side, TimeInForce
 from engine.units import MONEY_EXP, format_units, parse_units
 from procs.budget import Budget
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
+from procs.venues.binance_usdm.payments import Payments
 from procs.venues.binance_usdm.rate_limits import BudgetSpent, PayingAdapter, is_new_order
-from procs.venues.binance_usdm.reports import ClientIds, from_order, from_user_trade, reason_of_code, report
+from procs.venues.binance_usdm.reports import (
+    ClientIds,
+    from_order,
+    from_user_trade,
+    owner_of,
+    reason_of_code,
+    report,
+)
 
 # At DEBUG the library writes the headers of every request, the API key among them.
 logging.getLogger("ccxt").setLevel(logging.INFO)
@@ -120,7 +128,8 @@ class TradingClient:
             self._exchange.session.mount(scheme, self._gate)
         self._instruments = {item.index: item for item in instruments}
         self.ids = ClientIds(session)
-        self._order_by_venue_id: dict[int, int] = {}
+        self._order_by_venue_id: dict[int, int] = {}  # FORCED: of the venue, 0: of somebody else
+        self._payments = Payments(self._exchange, instruments)
         self._open: dict[int, int] = {}  # order id -> instrument index, of orders that may rest at the venue
         # By instrument: the last trade before the session, the last one known, and, since the private stream broke,
         # the last one that is surely known with all before it.
@@ -171,7 +180,7 @@ class TradingClient:
                         one["aux"] = order["recv_ts_ns"]  # it counts by when the question was asked
                     return answers
                 if action == OrderAction.RECONCILE:
-                    return self.reconcile(int(order["aux"]) == RECONCILE_OPENING)
+                    return self.reconcile(order["aux"] == RECONCILE_OPENING, order["aux"] == RECONCILE_DEEPLY)
         except GateShut as gate:
             self._open.pop(order_id, None)
             return [report(ReportKind.DENIED, order_id, index, gate.reason)]
@@ -289,18 +298,21 @@ class TradingClient:
         return [*fills, self._from_order(answer, self._instruments[index], order_id)]
 
     def succeed(
-        self, last_trades: Mapping[int, int], opened_after: Mapping[int, int], orders: Mapping[int, int]
+        self, last_trades: Mapping[int, int], opened_after: Mapping[int, int], orders: Mapping[int, int],
+        payments_after_ms: int,
     ) -> None:
         """This client takes the place of one that died: what that one knew is asked for before the first catch-up or
         reconciliation, so that it may start while the venue is away.
 
         last_trades, opened_after: by instrument index the venue's trade ids up to which nothing is missing, and after
-        which the session began; orders: our numbers of orders that the venue must list, by its ids.
+        which the session began; orders: our numbers of orders that the venue must list, by its ids;
+        payments_after_ms: the venue's time up to which payments are part of the opening balance.
         """
         self._order_by_venue_id |= orders
         for index in self._instruments:
             self._opened_after[index] = self._gone_through[index] = opened_after.get(index, 0)
             self._last_trade[index] = self._booked_to[index] = last_trades.get(index, 0)
+        self._payments.resume(payments_after_ms)
         self._recall_due = True
 
     def _recall(self) -> None:
@@ -321,9 +333,9 @@ class TradingClient:
                 for order in page:
                     from_id = max(from_id, int(order["orderId"]) + 1)
                     listed.add(int(order["orderId"]))
-                    order_id = self.ids.number(order["clientOrderId"])
-                    self._order_by_venue_id[int(order["orderId"])] = order_id  # 0: somebody else's
-                    if order_id and order["status"] in _RESTING:
+                    order_id = owner_of(order["clientOrderId"], self.ids)
+                    self._order_by_venue_id[int(order["orderId"])] = order_id
+                    if order_id > 0 and order["status"] in _RESTING:
                         self._open[order_id] = instrument.index
                 if len(page) < _TRADES_PAGE:
                     break
@@ -355,7 +367,10 @@ class TradingClient:
             begin = self._last_trade | missed
         try:
             with _understanding():
-                return self._missed_reports(begin)
+                paid = self._payments.since_told()
+                reports = [*self._missed_reports(begin), *paid]
+                self._payments.told(paid)
+                return reports
         except BaseException:
             with self._lock:
                 for index, last in missed.items():
@@ -371,7 +386,7 @@ class TradingClient:
             for trade in self._trades_after(instrument, begin[index]):
                 order_id = self._order_by_venue_id.get(int(trade["orderId"]), 0)
                 if order_id:
-                    reports.append(from_user_trade(trade, instrument, order_id))
+                    reports.append(from_user_trade(trade, instrument, max(order_id, 0)))
                     told.add((index, int(trade["id"])))
                     self.learn(int(trade["orderId"]), order_id, index, int(trade["id"]))
         for order_id, index in list(self._open.items()):
@@ -380,7 +395,7 @@ class TradingClient:
         return reports
 
     def _owner(self, venue_order_id: int, instrument: Instrument) -> int:
-        """Our number of an order by the venue's id, 0 when it is not of this session; asked for once.
+        """Whose order it is, by the venue's id (reports.owner_of); asked for once.
 
         Before the opening no order is ours but those that were sent.
         """
@@ -389,7 +404,7 @@ class TradingClient:
         if venue_order_id not in self._order_by_venue_id:
             try:
                 order = self._exchange.fapiPrivateGetOrder({"symbol": instrument.symbol, "orderId": venue_order_id})
-                self._order_by_venue_id[venue_order_id] = self.ids.number(order["clientOrderId"])
+                self._order_by_venue_id[venue_order_id] = owner_of(order["clientOrderId"], self.ids)
             except ccxt.OrderNotFound:
                 self._order_by_venue_id[venue_order_id] = 0
         return self._order_by_venue_id[venue_order_id]
@@ -405,7 +420,7 @@ class TradingClient:
                 with self._lock:
                     told = trade_id in self._told[index]
                 if order_id:
-                    fill = from_user_trade(trade, instrument, order_id)
+                    fill = from_user_trade(trade, instrument, max(order_id, 0))
                     self._fees += int(fill["fee"][0])
                     if not told and trade_id > self._booked_to[index]:
                         self._missed.append(fill)
@@ -423,8 +438,8 @@ class TradingClient:
             found = self._exchange.fapiPrivateGetOpenOrders({"symbol": instrument.symbol})
             resting += len(found)
             for order in found:
-                order_id = self.ids.number(order["clientOrderId"])
-                if order_id and order_id not in believed:
+                order_id = owner_of(order["clientOrderId"], self.ids)
+                if order_id > 0 and order_id not in believed:
                     self._open[order_id] = index
                     reports.append(self._from_order(order, instrument, order_id))
                 believed.discard(order_id)
@@ -443,19 +458,28 @@ class TradingClient:
                 self._gone_through[index] = self._opened_after[index]
                 self._told[index].clear()
         self._fees = 0
+        self._payments.begin()
         return self._opened_after
 
-    def reconcile(self, opening: bool) -> list[np.ndarray]:
+    def payments(self) -> list[np.ndarray]:
+        """What was paid into the wallet and out of it, trades apart, since this was told. Raises ccxt errors."""
+        with _understanding():
+            paid = self._payments.since_told()
+        self._payments.told(paid)
+        return paid
+
+    def reconcile(self, opening: bool, deeply: bool = False) -> list[np.ndarray]:
         """Balance, positions, open orders and fees as the venue has them, after every fill and end of an order that
         nobody has told of. Raises ccxt errors.
 
-        opening: adopt as the session's opening state (older trades are not ours to count). The parts are asked for one
-        by one; a trade between them makes it start again.
+        opening: adopt as the session's opening state (older trades are not ours to count); deeply: look for payments
+        too, which is dear. The parts are asked for one by one; a trade between them makes it start again.
         """
         self._recall()
         flags = Flag.FIRST if opening else 0
         ends: list[np.ndarray] = []
         newest = self._begin() if opening else {}
+        paid = self._payments.since_told() if deeply else []
         for _ in range(_PICTURE_TRIES):
             self._new_trades()
             account = self._exchange.fapiPrivateV3GetAccount()
@@ -465,14 +489,20 @@ class TradingClient:
             resting, ended = self._resting_orders()
             ends += ended
             moved = self._new_trades()
+            if opening:
+                moved += len(self._payments.since_told())
             if opening and moved:
                 newest = self._begin()
             if not moved:
                 break
         missed, self._missed = self._missed, []
-        reports = [*missed, *ends]
+        self._payments.told(paid)
+        reports = [*missed, *ends, *paid]
         reports.append(
-            report(ReportKind.BALANCE, 0, flags=flags, aux=parse_units(account["totalWalletBalance"], MONEY_EXP))
+            report(
+                ReportKind.BALANCE, 0, flags=flags, aux=parse_units(account["totalWalletBalance"], MONEY_EXP),
+                exch_ts_ns=self._payments.opened_ms * 1_000_000,
+            )
         )
         for instrument in self._instruments.values():
             position = _position(positions.get(instrument.symbol), instrument, flags, opening)
