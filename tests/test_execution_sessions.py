@@ -166,7 +166,7 @@ def hostile_reports() -> st.SearchStrategy[tuple[Any, ...]]:
 
 def only_questions(orders: np.ndarray) -> bool:
     """After a trip nothing else may come out."""
-    return set(orders["kind"].tolist()) <= {int(OrderAction.QUERY)}
+    return set(orders["kind"].tolist()) <= {int(OrderAction.QUERY), int(OrderAction.RECONCILE)}
 
 
 @settings(max_examples=150, deadline=None)
