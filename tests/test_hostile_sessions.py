@@ -78,13 +78,14 @@ def test_the_hash_tells_of_a_nanosecond(monkeypatch: pytest.MonkeyPatch) -> None
     late: list[int] = []
 
     def after(loop: Loop, delay_ns: int, action: Any) -> None:
-        if not late and loop.now_ns > hostile.START_NS + 3_000_000_000:
+        # A few in a row: some wait for what has come by then and does not care any more.
+        if len(late) < 10 and loop.now_ns > hostile.START_NS + 3_000_000_000:
             late.append(1)
             delay_ns += 1
         whole(loop, delay_ns, action)
 
     monkeypatch.setattr(Loop, "after", after)
-    assert run_hostile_session(5).event_hash != outcome(5).event_hash
+    assert run_hostile_session(3).event_hash != outcome(3).event_hash
 
 
 # --- what must be found ---------------------------------------------------------------------------------------------
