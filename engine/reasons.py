@@ -47,6 +47,7 @@ class Reason(IntEnum):
     DENIED_LATE = 41
     DENIED_MODE = 43  # REDUCE and PAUSE let out what only reduces
     DENIED_RATE_BUDGET = 42  # what is left of the venue's rate limits is kept for cancels
+    DENIED_INTENT = 51  # the request was not what execution had decided: an emergency
     # the venue
     VENUE_REJECTED = 44
     WOULD_TAKE = 45  # post-only order that would have matched

@@ -55,6 +55,7 @@ class Gateway:
         self._wire = context.histogram(context.role, "intent")
         self._frame_wire = context.histogram(context.role, "origin")
         self._hop = context.histogram(context.role, "hop")
+        self._calls = context.histogram(context.role, "call")
         self._stamps = context.stamps()
         self._intent_stamps = context.intent_stamps()
         # When execution published the order that the main loop is at, and the one that the sender is at.
@@ -109,6 +110,10 @@ class Gateway:
         stamp = int(self._stamps[cause & (len(self._stamps) - 1)])
         if stamp:
             record_latency(self._frame_wire, now - stamp)
+
+    def call_ended(self, took_ns: int) -> None:
+        """Count it."""
+        record_latency(self._calls, took_ns)
 
     def hand_over(self, job: Job) -> None:
         """Queue a job for the sender."""

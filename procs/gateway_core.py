@@ -82,6 +82,9 @@ class Place(Protocol):
     def order_leaves(self, cause: int) -> None:
         """A new order that ingest id `cause` led to is about to reach the socket."""
 
+    def call_ended(self, took_ns: int) -> None:
+        """A call to the venue took so long. In the sender."""
+
     def hand_over(self, job: Job) -> None:
         """Give the sender a job; jobs are done in order."""
 
@@ -132,6 +135,7 @@ class GatewayCore:
     ) -> None:
         self.place = place
         self.client = make_client(self._before_order)
+        self.client.tell_calls(self._call_ended)
         self.pending = 0  # jobs handed over and not answered
         self._state = state
         self._journal = journal
@@ -155,6 +159,11 @@ class GatewayCore:
         self._state["sent"] += 1
         self.place.order_leaves(self._current_cause)
 
+    def _call_ended(self, took_ns: int, failed: bool) -> None:
+        self._state["calls"] += 1
+        self._state["call_errors"] += failed
+        self.place.call_ended(took_ns)
+
     def perform(self, job: Job) -> Answer | None:
         """Do one job; None where it is housekeeping that must be tried again."""
         if isinstance(job, str):
@@ -164,6 +173,9 @@ class GatewayCore:
         self._current_deadline = int(order["deadline_ns"])
         self._current_reduces_only = bool(order["flags"] & Flag.REDUCE_ONLY)
         reports = self.client.perform(order)
+        if any(one["reason"][0] == Reason.DENIED_INTENT for one in reports):
+            self._state["breaches"] += 1
+            self.place.trip()
         return Answer(job, reports, self.client.last_answer)
 
     def _housekeeping(self, job: str) -> Answer | None:
@@ -196,6 +208,7 @@ class GatewayCore:
                 order = np.frombuffer(entry.payload, ORDER)[0]
                 if order["kind"] == OrderAction.NEW:
                     last_order = max(last_order, int(order["order_id"]))
+        self.client.was_perhaps_sent(last_order)
         self._state["records_in"] = taken
         self._state["processed"] = taken - int(self._state["dropped"].sum())
         self._state["out"] = published

@@ -30,6 +30,7 @@ from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
 from procs.ports import EdgeJournal, Outlet, Turns, record_latency
 from procs.table import Role
+from procs.venue_lag import VenueLag
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.market_streams import market_socket_urls
 from procs.venues.binance_usdm.rate_limits import paying_session
@@ -76,6 +77,7 @@ class Ingestion:
         self._turns = Turns(context)
         self._stamps = context.stamps()
         self._budget = context.budget()
+        self._lag = VenueLag(context.lags(), self._decoder.records["exch_ts_ns"])
         self._hop = context.histogram(context.role, "hop")
         self._checkpoint_cost = context.histogram(context.role, "checkpoint")
         self._urls = market_socket_urls(plan.endpoints.ws_url, self._symbols)
@@ -114,6 +116,7 @@ class Ingestion:
         now = self.context.now_ns()
         if self._journal.write(Entry.FRAME, data, now):
             count = self._decoder.frame(data, now)
+            self._lag.note(count, now)
             self._stamps[self._decoder.ingest_id & (len(self._stamps) - 1)] = now
             self._publish(count, now)
             record_latency(self._hop, self.context.now_ns() - now)

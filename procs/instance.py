@@ -24,6 +24,7 @@ from procs.deaths import DEATH_WORDS
 from procs.metrics import METRICS, METRICS_WORDS
 from procs.states import state_dtype
 from procs.table import CHECKPOINTED, PROCESS_BY_ROLE, RING_BY_NAME, RINGS, Role
+from procs.venue_lag import LAG_WORDS
 from procs.venues.binance_usdm.endpoints import Endpoints
 from shm.clock import python_session_ns
 from shm.control import ControlBlock, Readiness, Stop
@@ -36,8 +37,8 @@ from shm.seqlock import Seqlock
 # Session time at which the frame of an ingest id was in hand, for latency only; 2^16 frames are kept.
 STAMPS = 1 << 16
 # Latency histograms of a role: time in the stage, time since the frame was in hand, what a checkpoint takes, and time
-# since the order intent was published.
-HISTOGRAM_KINDS = ("hop", "origin", "checkpoint", "intent")
+# since the order intent was published, and how long a call to the venue took.
+HISTOGRAM_KINDS = ("hop", "origin", "checkpoint", "intent", "call")
 # What each follower has read and what it was lapped by, by role and ring.
 READ = 0
 LAPPED = 1
@@ -140,6 +141,7 @@ def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
         if role in CHECKPOINTED:
             create_arena(plan, role, state)
     _words_segment(plan, "stamps", STAMPS, create=True).close()
+    _words_segment(plan, "lags", LAG_WORDS, create=True).close()
     _words_segment(plan, "intents", plan.capacities["orders"], create=True).close()
     _words_segment(plan, "latency", _histogram_words(), create=True).close()
     _words_segment(plan, "followers", FOLLOWER_WORDS, create=True).close()
@@ -153,10 +155,10 @@ def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
 
 def memory_beside_rings(states: dict[Role, np.ndarray]) -> int:
     """Bytes that an instance needs beside its rings."""
-    pages = 4096 * (len(states) + len(RING_BY_NAME) + 8)
+    pages = 4096 * (len(states) + len(RING_BY_NAME) + 9)
     arenas = sum(8 * SLOTS * slot_words(state.nbytes) for role, state in states.items() if role in CHECKPOINTED)
     words = STAMPS + RING_BY_NAME["orders"].capacity + _histogram_words() + BUDGET_WORDS + DEATH_WORDS
-    words += FOLLOWER_WORDS + METRICS_WORDS
+    words += FOLLOWER_WORDS + METRICS_WORDS + LAG_WORDS
     return arenas + sum(state.nbytes for state in states.values()) + 8 * words + pages + 65536
 
 
@@ -213,6 +215,10 @@ class Mapping:
     def intent_stamps(self) -> np.ndarray:
         """int64[capacity of `orders`]: session time at which an order record was published, at its slot."""
         return self._words("intents", self.plan.capacities["orders"])
+
+    def lags(self) -> np.ndarray:
+        """int64[LAG_WORDS]: how far the venue's stamps were behind our receipt (procs/venue_lag.py)."""
+        return self._words("lags", LAG_WORDS)
 
     def _words(self, name: str, words: int) -> np.ndarray:
         segment = _words_segment(self.plan, name, words, create=False, read_only=self._read_only)

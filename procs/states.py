@@ -24,6 +24,9 @@ GATEWAY_STATE = np.dtype(
         ("private_frames", "<i8"),
         ("stream_losses", "<i8"),
         ("foreign_events", "<i8"),  # private events about orders that are not of this session
+        ("calls", "<i8"),  # made to the venue by the sender
+        ("call_errors", "<i8"),  # of them: no answer, a server error, refused for the rate
+        ("breaches", "<i8"),  # requests that were not what execution had decided; none was sent
         ("spare", "<i8", (4,)),
     ],
     align=True,

@@ -91,7 +91,8 @@ VITAL = (*PATH, Role.KILLSWITCH)
 # Processes that keep a journal, by the name of its stream.
 STREAMS = (Role.INGESTION.label, Role.EXECUTION.label, Role.GATEWAY.label)
 # Hops by name: role and histogram. "decision" is frame in hand -> intent published, "wire" intent published -> bytes
-# out, "frame_wire" frame in hand -> bytes out; "checkpoint.STAGE" is what writing a checkpoint costs.
+# out, "frame_wire" frame in hand -> bytes out, "call" bytes out -> the venue's answer; "checkpoint.STAGE" is what
+# writing a checkpoint costs.
 HOPS = {
     "ingestion": (Role.INGESTION, "hop"),
     "validation": (Role.VALIDATION, "hop"),
@@ -101,6 +102,7 @@ HOPS = {
     "decision": (Role.EXECUTION, "origin"),
     "wire": (Role.GATEWAY, "intent"),
     "frame_wire": (Role.GATEWAY, "origin"),
+    "call": (Role.GATEWAY, "call"),
     **{f"checkpoint.{role.label}": (role, "checkpoint") for role in CHECKPOINTED},
 }
 

@@ -341,7 +341,7 @@ def test_refusals_of_the_venue_by_name(desk: Desk) -> None:
     assert desk.perform(off_tick) == [(ReportKind.REJECTED, 4, Reason.VENUE_REJECTED)]
     repeated = desk.resting()
     desk.perform(repeated)
-    assert desk.perform(repeated) == [(ReportKind.REJECTED, 5, Reason.VENUE_REJECTED)]
+    assert desk.perform(repeated) == [(ReportKind.DENIED, 5, Reason.DENIED_INTENT)]  # by our own last gate
     market = desk.taking()
     market["order_type"] = OrderType.MARKET
     assert desk.perform(market) == [(ReportKind.ACCEPTED, 6, Reason.NONE)]

@@ -59,7 +59,7 @@ class PanicSettings:
     latency_ms: float = _number(1000.0, "The 90th percentile of a window.")
     latency_window_s: float = _number(30.0, "The window.", 1.0)
     latency_at_least: int = setting(
-        5, "With fewer calls or decisions in a window nothing is judged.", minimum=1, maximum=1_000_000
+        5, "With fewer calls or decisions in a window nothing is found.", minimum=1, maximum=1_000_000
     )
 
     order_rings: str = _action("pause", "The rings beside execution (orders, fills, commands) fill up.")

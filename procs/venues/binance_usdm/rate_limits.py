@@ -23,7 +23,7 @@ _KINDS = {
     "ORDERS": (ORDERS, "x-mbx-order-count-"),
     "RAW_REQUESTS": (REQUESTS, ""),
 }
-_ORDER = "/fapi/v1/order"
+ORDER_PATH = "/fapi/v1/order"
 _DEPTH = "/fapi/v1/depth"
 _OPEN_ORDERS = "/fapi/v1/openOrders"
 _WEIGHTS = {
@@ -65,14 +65,14 @@ def limits_of(exchange_info: Mapping[str, Any]) -> tuple[RateLimit, ...]:
 
 def is_new_order(method: str, path_url: str) -> bool:
     """True for a request that enters an order. The venue's root may have a prefix, behind a proxy."""
-    return method == "POST" and path_url.partition("?")[0].endswith(_ORDER)
+    return method == "POST" and path_url.partition("?")[0].endswith(ORDER_PATH)
 
 
 def cost_of(method: str, path_url: str) -> tuple[int, int]:
     """(weight, orders) of a request."""
     path, _, query = path_url.partition("?")
     path = path[max(path.find("/fapi/"), 0) :]
-    if path == _ORDER:
+    if path == ORDER_PATH:
         return {"POST": (0, 1), "PUT": (1, 1)}.get(method, (1, 0))
     if path == _DEPTH:
         levels = dict(parse_qsl(query)).get("limit", "500")

@@ -27,6 +27,7 @@ from engine.records import Flag, OrderAction, OrderType, ReportKind, Side, TimeI
 from engine.units import MONEY_EXP, format_units, parse_units
 from procs.budget import Budget
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
+from procs.venues.binance_usdm.order_check import NotAsDecided, OrderCheck
 from procs.venues.binance_usdm.payments import Payments
 from procs.venues.binance_usdm.rate_limits import BudgetSpent, PayingAdapter, is_new_order
 from procs.venues.binance_usdm.reports import (
@@ -50,6 +51,8 @@ _UNKNOWN_CODES = (-1000, -1001, -1006, -1007)
 _TRADES_PAGE = 1000
 _RESTING = ("NEW", "PARTIALLY_FILLED")
 _NOT_OPENED = -1
+_SERVER_ERROR = 500
+_REFUSED_FOR_RATE = (418, 429)
 _PICTURE_TRIES = 3
 
 
@@ -71,16 +74,39 @@ class GateShut(Exception):
 
 
 class LastGate(PayingAdapter):
-    """The last thing that runs before a request's bytes reach a socket: budget, gate, the stamp of the wire hop."""
+    """The last thing that runs before a request's bytes reach a socket: budget, order against intent, gate, the stamp
+    of the wire hop. after_call: told of every call that was made, how long it took (ns) and whether it failed.
+    """
 
-    def __init__(self, budget: Budget, before_order: Callable[[], None]) -> None:
+    def __init__(self, budget: Budget, before_order: Callable[[], None], check: OrderCheck) -> None:
         super().__init__(budget)
         self._before_order = before_order
+        self._check = check
+        self.after_call: Callable[[int, bool], None] = lambda took_ns, failed: None
+        self._left_ns = 0  # when the last call was let out, 0: none was
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send, and tell what became of it. Raises as PayingAdapter.send does."""
+        self._left_ns = 0
+        failed = True
+        try:
+            response = super().send(request, *args, **kwargs)
+            failed = response.status_code >= _SERVER_ERROR or response.status_code in _REFUSED_FOR_RATE
+            return response
+        finally:
+            if self._left_ns:
+                self.after_call(self._budget.now_ns() - self._left_ns, failed)
 
     def before_sending(self, request: requests.PreparedRequest) -> None:
-        """Have `before_order` allow a request that enters an order. Raises GateShut."""
+        """Compare with what was decided; the last thing is `before_order`, for an order. Raises GateShut."""
+        try:
+            self._check.check(request)
+        except NotAsDecided as difference:
+            print(f"not sent, it is not what was decided: {difference}", flush=True)
+            raise GateShut(Reason.DENIED_INTENT) from None
         if is_new_order(request.method or "", request.path_url):
             self._before_order()
+        self._left_ns = self._budget.now_ns()
 
 
 def make_exchange(
@@ -123,11 +149,12 @@ class TradingClient:
         budget: Budget,
     ) -> None:
         self._exchange = make_exchange(endpoints, credentials, timeout_ms, recv_window_ms)
-        self._gate = LastGate(budget, before_order)
-        for scheme in ("http://", "https://"):
-            self._exchange.session.mount(scheme, self._gate)
         self._instruments = {item.index: item for item in instruments}
         self.ids = ClientIds(session)
+        self._check = OrderCheck(self._instruments, self.ids)
+        self._gate = LastGate(budget, before_order, self._check)
+        for scheme in ("http://", "https://"):
+            self._exchange.session.mount(scheme, self._gate)
         self._order_by_venue_id: dict[int, int] = {}  # FORCED: of the venue, 0: of somebody else
         self._payments = Payments(self._exchange, instruments)
         self._open: dict[int, int] = {}  # order id -> instrument index, of orders that may rest at the venue
@@ -150,6 +177,14 @@ class TradingClient:
         """Body of the last answer of the venue, for the journal; empty when there was none."""
         return (self._exchange.last_http_response or "").encode()
 
+    def tell_calls(self, after_call: Callable[[int, bool], None]) -> None:
+        """Have every call told: how long it took, ns, and whether it failed."""
+        self._gate.after_call = after_call
+
+    def was_perhaps_sent(self, order_id: int) -> None:
+        """Orders up to this number are never sent (again)."""
+        self._check.succeed(order_id)
+
     def connect_through(self, connections: urllib3.PoolManager, clock_ms: Callable[[], int]) -> None:
         """Reach the venue through these connections instead of sockets, and sign with the time of this clock."""
         for adapter in self._exchange.session.adapters.values():
@@ -167,6 +202,7 @@ class TradingClient:
         self._exchange.last_http_response = None
         action, order_id, index = int(order["kind"]), int(order["order_id"]), int(order["instrument"])
         self._gate.urgent = action in (OrderAction.CANCEL, OrderAction.QUERY)
+        self._check.expect(order if action in (OrderAction.NEW, OrderAction.CANCEL) else None)
         try:
             with _understanding():
                 if action == OrderAction.NEW:
@@ -190,6 +226,7 @@ class TradingClient:
             return [self._failure(action, order_id, index, error)]
         finally:
             self._gate.urgent = False
+            self._check.expect(None)
         return [report(ReportKind.DENIED, order_id, index, Reason.VENUE_ERROR)]
 
     def _not_sent(self, action: int, order_id: int, index: int) -> np.ndarray:
