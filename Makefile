@@ -9,8 +9,16 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 run: $(VENV)/kernels
 	@$(BIN)/bot4 run
 
+# Tests with whole engines run one at a time: an engine wants the machine for itself. The last run has the kernels with
+# bounds checks, compiled into a cache of their own.
+WORKERS ?= 2
+CHECKED := $(addprefix tests/test_,$(addsuffix .py,units maths book ingest_frames ingest_json ingest_sequence decoding \
+	validation features orders ledger gate execution execution_maker execution_hash execution_sessions matching_book \
+	matching_exchange matching_account matching_margin flow shm_ring shm_histogram journal pump checked_mode))
 test: lint $(VENV)/kernels
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not session"
+	$(BIN)/python -m pytest -m session
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(CHECKED)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -84,9 +84,13 @@ import numpy as np
 from numba import types
 from kernels_under_test.decorator import kernel
 
+@kernel()
+def item(values, index):
+    return values[index]
+
 @kernel(types.int64(types.int64[::1], types.int64))
 def read(values, index):
-    return values[index]
+    return item(values, index)
 """,
 }
 _ENTRIES = ("by_name", "relative", "local_import")

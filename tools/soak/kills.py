@@ -191,10 +191,14 @@ def _strike_all(piece: Piece, watch: Watch, draws: Draws) -> dict[str, int]:
     for victim, name in plan_of(piece.seed):
         sleep(0.1 + 1.4 * draws.uniform())
         before = watch.pid(victim)
+        roles = {role: watch.pid(role) for role in ROLES}
         try:
             ready, seconds = strike(watch, victim, name, draws)
         except SessionError as error:
             raise SessionError(f"{name} to {victim}: {error}") from None
+        if victim == "supervisor" and name == "SIGKILL":
+            others = [role for role, pid in roles.items() if watch.pid(role) != pid]
+            piece.hold(others == [], f"a new supervisor replaced {others} instead of adopting them")
         changed = watch.pid(victim) != before
         replaced[victim] = replaced.get(victim, 0) + changed
         piece.count(f"{victim} {name}")
