@@ -15,7 +15,7 @@ WORKERS ?= 2
 CHECKED := $(addprefix tests/test_,$(addsuffix .py,units maths book ingest_frames ingest_json ingest_sequence decoding \
 	validation features orders ledger gate execution execution_maker execution_hash execution_sessions matching_book \
 	matching_exchange matching_account matching_margin flow shm_ring shm_histogram journal pump checked_mode))
-test: lint $(VENV)/kernels
+test: lint $(VENV)/kernels $(VENV)/kernels-checked
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not session"
 	$(BIN)/python -m pytest -m session
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(CHECKED)
@@ -55,6 +55,10 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 $(VENV)/kernels: $(VENV)/ready $(shell find engine shm procs models tools/bench tools/soak -name '*.py' 2>/dev/null)
 	@$(BIN)/python -m procs.warm
 	@$(BIN)/python -c 'import tools.bench.suites, tools.soak.suites'
+	@touch $@
+
+$(VENV)/kernels-checked: $(VENV)/kernels
+	@NUMBA_BOUNDSCHECK=1 $(BIN)/python -m procs.warm
 	@touch $@
 
 clean:
