@@ -16,6 +16,7 @@ import orjson
 
 from engine.config import Settings
 from engine.instruments import Instrument
+from engine.kernel import kernel_digest
 from engine.settings import as_plain, build
 from engine.stage import as_bytes
 from procs.budget import BUDGET_WORDS, Budget, RateLimit, write_limits
@@ -48,6 +49,10 @@ FOLLOWER_WORDS = len(Role) * len(RINGS) * 2
 def follower_place(role: Role, ring_name: str) -> int:
     """Index of the two counts, READ and LAPPED, of a role as a follower of a ring."""
     return 2 * (role * len(RINGS) + RINGS.index(RING_BY_NAME[ring_name]))
+
+
+class OtherCode(RuntimeError):
+    """A process may not work on the memory of an engine that runs another version of the code."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,17 @@ class Plan:
     def path(self) -> Path:
         """Folder of the session."""
         return Path(self.folder)
+
+    def require_same_code(self) -> None:
+        """Raise OtherCode in a process whose kernels are not those of the engine; asked once, when it starts.
+
+        Segments compare the plan's digest with their own, so this and attaching say that all run one code.
+        """
+        if self.kernel_digest != (own := kernel_digest()):
+            raise OtherCode(
+                f"the code has changed since the engine was started: its kernel digest is {self.kernel_digest[:12]}, "
+                f"that of this process {own[:12]}; end the engine and start it again"
+            )
 
 
 def state_segment(plan: Plan, role: Role, dtype: np.dtype, create: bool, read_only: bool = False) -> Segment:

@@ -19,6 +19,7 @@ def main() -> int:
     """Run one spawned process until it is told to stop."""
     role = Role[sys.argv[1].upper()]
     plan = Plan.from_json(sys.stdin.buffer.readline())
+    plan.require_same_code()
     secrets = sys.stdin.buffer.readline()
     context = ProcessContext(plan, role, successor=sys.argv[2] == "successor")
     settle(context)

@@ -73,6 +73,7 @@ def serve(channel: socket.socket) -> None:
         answer: dict[str, int | None] = {}
         if "plan" in request:
             plan = Plan.from_json(orjson.dumps(request["plan"]))
+            plan.require_same_code()
         elif "fork" in request:
             if plan is None:
                 raise ValueError("a stage was asked for before the plan was there")
