@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: run test lint warm bench soak clean
+.PHONY: run test lint warm bench bench-kernels soak clean
 
 run: $(VENV)/kernels
 	@$(BIN)/bot4 run
@@ -36,6 +36,10 @@ bench: $(VENV)/kernels $(VENV)/peers
 HOURS ?= 1
 soak: $(VENV)/kernels
 	@$(BIN)/python -m tools.soak --hours $(HOURS)
+
+# The main kernels, each by itself, with pytest-benchmark.
+bench-kernels: $(VENV)/kernels
+	$(BIN)/python -m pytest tests/test_bench_kernels.py --benchmark-enable --benchmark-only
 
 # What the suites compare with; a suite says which peer it left out.
 $(VENV)/peers: $(VENV)/ready

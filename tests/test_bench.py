@@ -1,7 +1,4 @@
-"""The benchmarks: shapes, counts, gates and hashes on tiny sizes; nothing here depends on how long anything takes.
-
-The kernels at the end are timed only when asked: `pytest tests/test_bench.py --benchmark-only --benchmark-enable`.
-"""
+"""The benchmarks: shapes, counts, gates and hashes on tiny sizes; nothing here depends on how long anything takes."""
 
 from __future__ import annotations
 
@@ -18,15 +15,10 @@ import orjson
 import pytest
 
 from engine.config import Settings
-from engine.features.step import FEATURES
 from engine.ingest.kernel import make_ingest_state
-from engine.records import FEATURE, MARKET, SOURCE_MAIN, Kind
-from engine.stage import as_bytes
-from engine.validation.step import VALIDATION
+from engine.records import Kind
 from procs.decoding import Decoder
 from procs.replay import replay_fused
-from procs.states import initial_states
-from procs.table import Role
 from shm.segment import list_segments
 from tests.recordings import require_capture
 from tools import bench_command
@@ -361,44 +353,3 @@ def test_every_trip_is_seen(asleep: bool) -> None:
     ns = kill.seen((0, 1), 20, asleep)
     assert len(ns) == 20 and ns.min() > 0
     assert list_segments(f"bench-{os.getpid()}") == []
-
-
-# --- kernels for pytest-benchmark
-
-
-def _records(frames: Frames) -> np.ndarray:
-    decoder = Decoder(make_ingest_state(frames.source.instruments), frames.source.instruments)
-    return np.concatenate([decoder.records[: decoder.apply(entry)].copy() for entry in frames.entries])
-
-
-@pytest.mark.recordings
-def test_kernel_of_validation(frames: Frames, benchmark: Any) -> None:
-    records = _records(frames)
-    outbox, routes = np.zeros(2 * len(records), MARKET), np.zeros(2 * len(records), np.uint8)
-
-    def step() -> int:
-        state = initial_states(frames.source.settings, frames.source.instruments, open_loop=True)[Role.VALIDATION]
-        return int(
-            VALIDATION.step(as_bytes(state), SOURCE_MAIN, as_bytes(records), len(records), as_bytes(outbox), routes)
-        )
-
-    assert benchmark(step) >= len(records)
-
-
-@pytest.mark.recordings
-def test_kernel_of_features(frames: Frames, benchmark: Any) -> None:
-    records = _records(frames)
-    outbox, routes = np.zeros(4 * len(records), FEATURE), np.zeros(4 * len(records), np.uint8)
-    valid = np.zeros(2 * len(records), MARKET)
-    states = initial_states(frames.source.settings, frames.source.instruments, open_loop=True)
-    checked = int(
-        VALIDATION.step(
-            as_bytes(states[Role.VALIDATION]), SOURCE_MAIN, as_bytes(records), len(records), as_bytes(valid), routes
-        )
-    )
-
-    def step() -> int:
-        state = initial_states(frames.source.settings, frames.source.instruments, open_loop=True)[Role.FEATURES]
-        return int(FEATURES.step(as_bytes(state), SOURCE_MAIN, as_bytes(valid), checked, as_bytes(outbox), routes))
-
-    assert benchmark(step) > 50
