@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 import pytest
 
-from engine.records import ORDER, REPORT, SOURCE_FILLS, Flag, ReportKind, Side
+from engine.records import ORDER, REPORT, SOURCE_FILLS, Flag, OrderAction, ReportKind, Side
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry, read_stream
 from procs.journal.writer import JournalWriter
@@ -160,12 +160,10 @@ def test_replay_of_the_journal_decides_the_same(session: Session, placement: str
 
 
 def _causes(folder: Path) -> list[int]:
-    """Ingest ids that caused an order intent, from the gateway's journal."""
-    return [
-        int(np.frombuffer(entry.payload, ORDER)[0]["ingest_id"])
-        for entry in read_stream(folder, "gateway")
-        if entry.kind == Entry.REQUEST
-    ]
+    """Ingest ids that caused a new order, from the gateway's journal."""
+    entries = read_stream(folder, "gateway")
+    requests = [np.frombuffer(entry.payload, ORDER)[0] for entry in entries if entry.kind == Entry.REQUEST]
+    return [int(request["ingest_id"]) for request in requests if request["kind"] == OrderAction.NEW]
 
 
 def _with_changed_best_size(entries: list[JournalEntry], causes: set[int]) -> list[JournalEntry]:
