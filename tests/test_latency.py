@@ -61,12 +61,20 @@ def test_hops_that_something_passed_in_microseconds(
     mapping.close()
 
 
+@pytest.fixture(autouse=True)
+def _hears_interrupts() -> Iterator[None]:
+    """A shell that starts the tests in the background makes them, and what they start, deaf to SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_terminal_is_redrawn_each_second(plan: Plan, config: Path) -> None:
     mapping = Mapping(plan)
     ours, theirs = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "tools.cli", "latency", "--watch", "--config", str(config)], cwd=PROJECT_ROOT,
-        stdout=theirs, stderr=subprocess.PIPE, preexec_fn=_hear_interrupts,
+        stdout=theirs, stderr=subprocess.PIPE,
     )
     os.close(theirs)
     seen = b""
@@ -84,13 +92,8 @@ def test_a_terminal_is_redrawn_each_second(plan: Plan, config: Path) -> None:
 def watch(config: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tools.cli", "latency", "--watch", "--config", str(config), *arguments],
-        cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_interrupts,
+        cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
-
-
-def _hear_interrupts() -> None:
-    """A shell that starts the tests in the background makes them, and what they start, deaf to SIGINT."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_watching_shows_what_passed_in_the_last_second_and_ends_with_the_engine(plan: Plan, config: Path) -> None:

@@ -139,7 +139,7 @@ def test_memory_of_the_engine(session: Session) -> None:
 
 def test_latency_of_every_hop_is_there(session: Session) -> None:
     assert set(session.summary["latency_us"]) == {
-        "ingestion", "validation", "features", "ml", "execution", "decision", "wire", "frame_wire",
+        "ingestion", "validation", "features", "ml", "execution", "decision", "wire", "frame_wire", "call",
         *(f"checkpoint.{stage}" for stage in ("ingestion", "validation", "features", "execution")),
     }
     latency, sent = session.summary["latency_us"], session.summary["orders"]["sent"]
