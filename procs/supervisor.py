@@ -420,8 +420,8 @@ class Supervisor:
         if self._venue is not None:
             self._venue.stop()
             self._venue = None
-        if self._folder is not None and not any(file.stat().st_size for file in self._folder.iterdir()):
-            shutil.rmtree(self._folder)  # it never came to anything worth keeping
+        if self._folder is not None and not any(file.stat().st_size for file in self._folder.glob("*")):
+            shutil.rmtree(self._folder, ignore_errors=True)  # it never came to anything worth keeping
         if self._lease is not None:
             free_instance(self.settings.engine.name)
             lock_path(self.settings.engine.name).unlink(missing_ok=True)
