@@ -33,22 +33,13 @@ from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
 from procs.venues.binance_usdm.private_stream import StreamEvent
 from procs.venues.binance_usdm.rest import SignedSession
-from shm.clock import python_monotonic_ns, sleep
+from shm.clock import sleep
 from shm.control import Readiness, Stop, TripSource, gate_epoch, tripped_sources
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.instance_memory import own_budget, small_instance
+from tests.waiting import until
 
 NO_DEADLINE = 2**63 - 1
-
-
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
-    """The first true value of a condition."""
-    deadline = python_monotonic_ns() + int(timeout_s * 1e9)
-    while not (value := condition()):
-        if python_monotonic_ns() > deadline:
-            raise TimeoutError(f"still no {what}")
-        sleep(0.005)
-    return value
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,21 +36,12 @@ from procs.triggers import Triggers, triggers_lack
 from shm.clock import python_monotonic_ns, sleep
 from shm.control import Readiness, TripSource, trip_count, tripped_sources
 from tests.instance_memory import small_instance
+from tests.waiting import until
 
 RELEASED, PRESSED, UNKNOWN = ButtonState.RELEASED, ButtonState.PRESSED, ButtonState.UNKNOWN
 CONTACTS = ("normally_closed", "normally_open")
 QUICK = GpioSettings(enabled=True, backend="mock", pulse_s=0.02, self_test_hour=-1, trip_buzzer_s=0.0)
 NORMAL = View(tripped=False, normal=True, ready=True, warning=False)
-
-
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
-    """The first true value of a condition."""
-    deadline = python_monotonic_ns() + int(timeout_s * 1e9)
-    while not (value := condition()):
-        if python_monotonic_ns() > deadline:
-            raise TimeoutError(f"still no {what}")
-        sleep(0.005)
-    return value
 
 
 class Bench:

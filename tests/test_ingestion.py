@@ -21,10 +21,11 @@ from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Endpoints
-from shm.clock import python_monotonic_ns, sleep
+from shm.clock import sleep
 from shm.control import Readiness, Stop
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.instance_memory import listed_instruments, small_instance
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +75,6 @@ def running(venue: RunningVenue, folder: Path, capacity: int) -> Iterator[Run]:
             thread.join(20)
             assert not thread.is_alive()
             run.take()
-
-
-def until(condition, what: str, timeout_s: float = 15.0) -> None:
-    deadline = python_monotonic_ns() + int(timeout_s * 1e9)
-    while not condition():
-        assert python_monotonic_ns() < deadline, f"still no {what}"
-        sleep(0.01)
 
 
 def test_what_reaches_the_ring_is_what_the_journal_gives_again(venue: RunningVenue, tmp_path: Path) -> None:

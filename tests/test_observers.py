@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson
@@ -27,11 +26,11 @@ from procs.ports import Inlet, Outlet, record_latency
 from procs.recorder import Recorder
 from procs.summary import follower_counts
 from procs.table import HOPS, PROCESS_BY_ROLE, RING_BY_NAME, VITAL, Role
-from shm.clock import python_monotonic_ns, sleep
 from shm.control import Readiness, Stop, TripSource
 from shm.seqlock import SEQUENCE
 from tests.instance_memory import small_instance
 from tests.session_records import json_lines
+from tests.waiting import until
 
 CAPACITY = 64
 
@@ -63,13 +62,6 @@ class Traffic:
                 self._inlet.release()
             self.count += len(records)
             count -= len(records)
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
-    deadline = python_monotonic_ns() + int(timeout_s * 1e9)
-    while not condition():
-        assert python_monotonic_ns() < deadline, "waited in vain"
-        sleep(0.005)
 
 
 def counts(mapping: Mapping, role: Role, ring: str) -> tuple[int, int]:

@@ -43,6 +43,7 @@ from shm.histogram import new_histogram, summary
 from shm.ring import Ring
 from shm.ring_kernels import CURSOR
 from shm.segment import unlink_all
+from tests.waiting import until
 
 MAX_OUT = 4
 ROLE = 9
@@ -246,13 +247,6 @@ def bench() -> Iterator[Callable[..., Bench]]:
     yield make
     for each in made:
         each.close()
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
-    deadline = python_monotonic_ns() + int(timeout_s * 1e9)
-    while not condition():
-        assert python_monotonic_ns() < deadline, "waited in vain"
-        sleep(0.0005)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 16, 64])
