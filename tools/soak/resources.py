@@ -161,4 +161,5 @@ def _judge(piece: Piece, seen: dict[str, Samples], long_enough: bool) -> None:
             private - 2 * error <= _MOST_MB_PER_HOUR,
             f"{name}: private memory grows by {private:.2f} ± {error:.2f} MB/h",
         )
-        piece.hold(last <= first, f"{name}: at most {first} descriptors in the first quarter, at least {last} in the last")
+        words = f"{name}: at most {first} descriptors in the first quarter, at least {last} in the last"
+        piece.hold(last <= first, words)
