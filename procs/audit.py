@@ -31,7 +31,7 @@ _EMPTY = hashlib.sha256(b"").hexdigest()
 _LOOKS = 20
 
 
-class AuditError(RuntimeError):
+class AuditError(ValueError):
     """The log does not hold together, or cannot be written; the message says where and how."""
 
 

@@ -20,7 +20,7 @@ from procs.triggers import Triggers
 from procs.venues.binance_usdm.endpoints import Credentials
 from procs.venues.binance_usdm.rest import SignedSession
 from shm.clock import sleep, wall_ns
-from shm.control import Stop, TripSource, gate_epoch, set_gate_epoch, trip_count, tripped_sources
+from shm.control import Stop, TripSource, gate_epoch, set_gate_epoch, trip_count, tripped_sources, word_of
 
 _POLL_S = 0.005
 _WARM_EVERY_S = 20.0
@@ -55,15 +55,13 @@ class KillSwitch:
         while True:
             self._triggers.turn()
             self._cover_for_the_dead()
-            word = self._context.control.word
-            if word != handled:
-                handled = self._act(word) if word else 0
-                # Also that it is armed again after a reset: nothing may rest at the venue before it says so.
-                set_gate_epoch(self._context.control.words, Role.KILLSWITCH, handled)
+            token = self._context.control.token
+            if token != handled:
+                handled = self._deal_with(token)
             stop = self._turns.turn(0)
             if self._turns.orphaned and not self._context.control.word:
                 self._context.control.trip(TripSource.SUPERVISOR)
-            if self._context.control.word not in (0, handled):
+            if self._context.control.token != handled:
                 continue  # before anything else ends
             if stop:
                 break
@@ -93,8 +91,16 @@ class KillSwitch:
                 self._silent_since[role] = self._context.now_ns() if error or resting else -1
                 self._note("covered", silent=role.label, resting=resting, error=error)
 
-    def _act(self, word: int) -> int:
-        """Cancel until the venue says that nothing rests, and say so. Returns the word that was handled."""
+    def _deal_with(self, token: int) -> int:
+        """Act on a trip, or on a reset; returns the token, published so that others know that it is done."""
+        word = word_of(token)
+        if word:
+            self._act(word)
+        set_gate_epoch(self._context.control.words, Role.KILLSWITCH, token)
+        return token
+
+    def _act(self, word: int) -> None:
+        """Cancel until the venue says that nothing rests, and note it."""
         noted = False
 
         def goes_on(failed: str) -> bool:
@@ -113,4 +119,3 @@ class KillSwitch:
             self._note("nothing rests", gate_shut=shut != 0)
         else:
             self._note("stopped before the venue was clean")
-        return word

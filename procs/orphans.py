@@ -9,6 +9,10 @@ import signal
 from pathlib import Path
 
 from procs.attach import lock_path, plan_path
+from procs.control_plane import control_folder, keep_what_was_tripped
+from procs.control_socket import socket_path
+from procs.instance import Plan
+from procs.trusted import NotOurs
 from shm.control import ROLES, ControlBlock
 from shm.lease import Lease, LeaseHeld
 from shm.segment import SegmentError, unlink_all
@@ -44,16 +48,26 @@ def end_processes(name: str, control: ControlBlock) -> list[int]:
     return ended
 
 
+def _keep_emergency(name: str, word: int) -> None:
+    """The memory that says EMERGENCY is about to go: the next engine of that name must come back in it."""
+    # No plan, or a disk that takes nothing: the memory goes all the same, nobody could use it.
+    with contextlib.suppress(OSError, NotOurs, ValueError, LookupError, TypeError, AttributeError):
+        folder = Plan.from_json(plan_path(name).read_bytes()).path
+        keep_what_was_tripped(control_folder(folder.parent.parent, name), name, word)
+
+
 def free_instance(name: str) -> None:
     """End what is left of an instance and remove its memory. The caller holds its lease."""
     with contextlib.suppress(SegmentError):  # there is none, or none that we can read
         control = ControlBlock.attach(instance=name, kernel_digest=None, read_only=True)
         try:
             end_processes(name, control)
+            _keep_emergency(name, control.word)
         finally:
             control.close()
     unlink_all(name)
     plan_path(name).unlink(missing_ok=True)
+    socket_path(name).unlink(missing_ok=True)
 
 
 def end_instance(name: str) -> None:

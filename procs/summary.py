@@ -24,7 +24,6 @@ from procs.instance import LAPPED, READ, Mapping, follower_place
 from procs.journal.index import read_indexes
 from procs.table import HOPS, PATH, PROCESS_BY_ROLE, PROCESSES, RINGS, STREAMS, Role
 from shm.atomics import load_acquire
-from shm.control import trip_count
 from shm.histogram import summary as histogram_summary
 
 _LIBRARIES = ("numpy", "numba", "llvmlite", "onnxruntime", "ccxt", "picows", "orjson")
@@ -48,14 +47,14 @@ def _cpu_model() -> str:
 
 
 def stage_accounts(
-    states: dict[Role, np.ndarray], rings: dict[str, Any], trips: int = 0
+    states: dict[Role, np.ndarray], rings: dict[str, Any]
 ) -> tuple[dict[str, Any], int]:
     """The account of every stage, and how many records balance nowhere.
 
     in = processed + quarantined + dropped + in_flight; out is what the stage's rings say was produced. Where there is
     no ring between two stages (a fused replay) what one put out must be what the next took in. Some inputs come from no
-    ring: private frames, which a gateway counts when it refuses them; in a replay those of execution, else a TRIP for
-    each change of the emergency word, which changes twice a trip at most, and the BACKLOG records of its pump.
+    ring: private frames, which a gateway counts when it refuses them; in a replay those of execution, else the TRIP and
+    BACKLOG records that its pump inserts.
     """
     stages: dict[str, Any] = {}
     unaccounted = 0
@@ -78,7 +77,7 @@ def stage_accounts(
             surplus = taken - sum(ring["consumed"] for ring in inputs)
             allowed = 0
             if role == Role.EXECUTION:
-                allowed = 2 * trips + int(row["backlogs"]) if len(inputs) == len(names) else surplus
+                allowed = int(row["trips"] + row["backlogs"]) if len(inputs) == len(names) else surplus
             elif role == Role.GATEWAY:
                 allowed = sum(quarantined.values())
             unaccounted += max(-surplus, surplus - allowed, 0)
@@ -143,10 +142,9 @@ def report(
     rings: dict[str, Any],
     histograms: dict[str, np.ndarray],
     memory: dict[str, int],
-    trips: int = 0,
 ) -> dict[str, Any]:
     """The keys that every summary has. engine: what its first key says beside versions; memory: PSS by process."""
-    stages, unaccounted = stage_accounts(states, rings, trips)
+    stages, unaccounted = stage_accounts(states, rings)
     unaccounted += sum(abs(ring["produced"] - ring["consumed"] - ring["in_flight"]) for ring in rings.values())
     return {
         "engine": {
@@ -171,8 +169,7 @@ def summarise(mapping: Mapping, duration_s: float, memory: dict[str, int], mode:
     }
     states = {role: mapping.state(role) for role in PATH}
     rings = ring_counts(mapping, tuple(spec.name for spec in RINGS))
-    trips = trip_count(mapping.control.word)
-    found = report(engine, plan.settings, plan.instruments, states, rings, hop_histograms(mapping), memory, trips)
+    found = report(engine, plan.settings, plan.instruments, states, rings, hop_histograms(mapping), memory)
     return found | {
         "rate_budget": mapping.budget().report(), "followers": follower_counts(mapping),
         "journal": journal_summary(plan.path),

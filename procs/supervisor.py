@@ -22,7 +22,6 @@ from engine.config import Settings, config_hash
 from engine.kernel import kernel_digest
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
-from engine.safety.mode import Mode
 from engine.settings import as_plain
 from engine.stage import as_bytes
 from engine.validation.state import quarantined_records
@@ -30,6 +29,8 @@ from models.card import load_card
 from procs import VERSION
 from procs.attach import leave_plan, lock_path, plan_path
 from procs.children import STOP_SIGNALS, kill, wait_all
+from procs.control_plane import ControlPlane
+from procs.control_requests import ControlRequests
 from procs.crew import Crew
 from procs.handover import Handover
 from procs.identity import new_session_id
@@ -43,6 +44,7 @@ from procs.states import initial_states
 from procs.summary import machine_versions, summarise
 from procs.table import VITAL, Role, placement, ring_capacities
 from procs.triggers import triggers_lack
+from procs.trusted import check_shared_memory
 from procs.venue_process import VenueDidNotStart, VenueProcess
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, load_credentials
 from procs.venues.binance_usdm.rest import fetch_listing
@@ -77,6 +79,9 @@ class Supervisor:
         self._handover = handover
         self._say = say
         self._nursery: Nursery | None = None
+        self._plane: ControlPlane | None = None
+        self._requests: ControlRequests | None = None
+        self._trip_wanted = False
         self._folder: Path | None = None
         self._crew: Crew | None = None
         self._venue: VenueProcess | None = None
@@ -93,7 +98,7 @@ class Supervisor:
     # --- starting -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Bring everything up to the point where it trades. Raises EngineError, SegmentError, VenueUnreachable, …"""
+        """Bring everything up to the point where it trades. Raises EngineError, NotOurs, SegmentError, …"""
         settings = self.settings
         name = settings.engine.name
         self._take_lease()
@@ -101,6 +106,7 @@ class Supervisor:
         sweep()
         if missing := triggers_lack(settings):
             raise EngineError(missing)
+        self._plane = ControlPlane(settings, self._say)
         card = load_card(model_path(settings.model.path), settings.features)
         self._folder = folder = self._make_folder(name)
         self._nursery = Nursery(folder)  # it gets ready while the venue starts
@@ -119,17 +125,18 @@ class Supervisor:
         self._write_session_file(folder, why, card)
         control = create_memory(self.plan, states)
         control.supervisor_pid = os.getpid()
-        control.mode = Mode.NORMAL
+        self._plane.arm(control)
+        if self._trip_wanted:
+            control.trip(TripSource.OPERATOR)
         control.close()
         leave_plan(name, self.plan.to_json())
         self._started_ns = python_monotonic_ns()
         self._say(f"session {folder.name}: {', '.join(settings.venue.symbols)}; placement {why}")
         self._credentials = credentials
         self._gather_crew().start()
+        self._serve_control(adopted=False)
         self._await_ready()
-        self._reconcile(opening=True)
-        if self.mapping.control.tripped:
-            raise EngineError(f"{self._emergency_in_words()} while starting")
+        self._open_account()
         if not self._execution_state()["opened"][0]:
             raise EngineError(
                 "the venue's account cannot be adopted: orders rest there already, or the answer was not whole "
@@ -148,8 +155,30 @@ class Supervisor:
             self._nursery.settle(self.plan)
         except OSError as error:
             raise EngineError(f"the zygote does not start: {error}; see {self.plan.folder}/zygote.log") from None
-        self._crew = Crew(self.plan, self._mapping, self._nursery, self._credentials, self.command, self._say)
+        self._crew = Crew(self.plan, self._mapping, self._nursery, self._credentials, self.command, self._say_and_note)
         return self._crew
+
+    def _serve_control(self, adopted: bool) -> None:
+        """From here on the mode is looked after, and the control socket answered, in every tick."""
+        assert self._plane is not None
+        self._plane.attach(self.mapping, self.command, adopted)
+        self._requests = ControlRequests(self._plane)
+
+    def _say_and_note(self, words: str) -> None:
+        """What happens to processes is said, and belongs into the audit log."""
+        self._say(words)
+        if self._plane is not None:
+            self._plane.note("process", words=words)
+
+    def _open_account(self) -> None:
+        """Adopt the venue's account. An emergency that was kept from before does not hinder it, a new one does."""
+        assert self._plane is not None
+        control, word = self.mapping.control, self._plane.kept_word
+        if word:  # the kill switch has cancelled what an earlier session left; an account with orders is not adopted
+            self._until(lambda: control.gate_epoch(Role.KILLSWITCH) == control.token, _QUIESCENCE_TIMEOUT_S)
+        self._reconcile(opening=True)
+        if control.word != word:
+            raise EngineError(f"{self._emergency_in_words()} while starting")
 
     @property
     def crew(self) -> Crew:
@@ -159,13 +188,16 @@ class Supervisor:
 
     def _take_lease(self) -> None:
         name = self.settings.engine.name
+        check_shared_memory(name)
         try:
             self._lease = Lease.acquire(lock_path(name))
         except LeaseHeld:
             raise EngineError(f"an engine named {name!r} is running already (`bot4 status` shows it)") from None
         for signum in STOP_SIGNALS:
             signal.signal(signum, self._on_signal)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the launcher started this process deaf to them
+        signal.signal(signal.SIGUSR1, self._on_trip_signal)
+        # The launcher started this process deaf to them.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOP_SIGNALS, signal.SIGUSR1})
 
     def _leave_report(self) -> None:
         """Tell the launcher what the next supervisor needs, should this one be killed."""
@@ -193,9 +225,11 @@ class Supervisor:
         if report["venue"] is not None:
             self._venue = VenueProcess.adopt(report["venue"], self._credentials)
             known.add(self._venue.pid)
+        self._plane = ControlPlane(self.settings, self._say)
         self._nursery = Nursery(self.plan.path)
         crew = self._gather_crew()
         self.mapping.control.supervisor_pid = os.getpid()
+        self._serve_control(adopted=True)
         crew.adopt(known)
         self._leave_report()
 
@@ -241,6 +275,7 @@ class Supervisor:
                     f"{child.role.label} {child.died_in_words()} while starting; its last words are in "
                     f"{self.plan.folder}/{child.role.label}.log"
                 )
+            self._look_at_the_mode()
             if python_monotonic_ns() > deadline:
                 remote = self.settings.remote_button
                 why = " (it waits for the remote button)" if remote.enabled and waiting == ["killswitch"] else ""
@@ -276,9 +311,12 @@ class Supervisor:
         reconcile = state["reconcile"]
         whole = int(reconcile["done"][0])
         before = whole + int(reconcile["failed"][0])
+        word = self.mapping.control.word
         self.command(Kind.RECONCILE, aux=1 if opening else 0)
         self._until(
-            lambda: int(reconcile["done"][0]) + int(reconcile["failed"][0]) > before or self.mapping.control.tripped,
+            lambda: (
+                int(reconcile["done"][0]) + int(reconcile["failed"][0]) > before or self.mapping.control.word != word
+            ),
             _QUIESCENCE_TIMEOUT_S,
         )
         return int(reconcile["done"][0]) > whole and int(reconcile["mismatch"][0]) == 0
@@ -300,10 +338,22 @@ class Supervisor:
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._stop_wanted = True
 
+    def _on_trip_signal(self, signum: int, frame: FrameType | None) -> None:
+        """Somebody sent SIGUSR1: stop trading at once, or as soon as there is something to stop."""
+        self._trip_wanted = True
+        if self._mapping is not None:
+            self._mapping.control.trip(TripSource.OPERATOR)
+
+    def _look_at_the_mode(self) -> None:
+        assert self._plane is not None and self._requests is not None
+        self._plane.look()
+        self._requests.serve()
+
     def _watch(self, timeout_s: float) -> bool:
-        """Look after the processes for a moment. False when the session cannot go on."""
+        """Look after the processes and the mode for a moment. False when the session cannot go on."""
         try:
             self.crew.watch(timeout_s)
+            self._look_at_the_mode()
         except NurseryError as error:
             raise EngineError(str(error)) from None
         self._failure = self._failure or self.crew.failure
@@ -408,6 +458,12 @@ class Supervisor:
     def close(self) -> None:
         """End what still runs and leave nothing in shared memory. Safe at any point, again and again."""
         self._cancel_what_rests()
+        if self._requests is not None:
+            self._requests.close()
+            self._requests = None
+        if self._plane is not None:
+            self._plane.close()
+            self._plane = None
         if self._crew is not None:
             self._crew.close()
             self._crew = None

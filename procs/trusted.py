@@ -49,9 +49,14 @@ def check_ours(path: Path, kind: int = stat.S_IFREG, forbidden: int = OTHERS_MAY
 
 
 def check_config(path: Path) -> None:
-    """Refuse a configuration file that somebody else could have written; one of root's is fine. Raises NotOurs."""
+    """Refuse a configuration file that somebody else could have written; one of root's is fine, and so is none.
+
+    Raises NotOurs.
+    """
     try:
         status = path.stat()
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise NotOurs(f"{path}: {error.strerror}") from None
     # A group of its own for each user is usual, so a group may write; the world may not.

@@ -11,9 +11,10 @@ Layout: `control` is the int64[::1] view of CONTROL_DTYPE, one record; role r ha
                   the numbers mean is decided above this floor; a word that is not whole reads UNKNOWN_MODE
   asserted        one bit a source whose trigger is held at this moment (a pressed button); written by the kill switch
                   alone. The emergency word remembers, this one does not
+  resets          how often the emergency word was cleared; written by the supervisor, after it cleared it
   roles[r]        pid, readiness, heartbeat, progress, gate_epoch: written by the role. gate_epoch: a gateway's,
-                  the emergency word for which its gate is shut; the kill switch's, that for which nothing rests
-                  any more; 0 while they are armed
+                  the emergency word for which its gate is shut, 0 while it is open; the kill switch's, the token
+                  (see `token`) that it has dealt with
                   stop, doorbell: written by others (the sleeping flag of the bell by the role)
 
 Ordering: every load is an acquire, every store a release; trip and reset are sequentially consistent.
@@ -52,6 +53,8 @@ SOURCE_BITS = 16
 CONTROL_SEGMENT = "control"
 UNKNOWN_MODE = -1
 _MODE_BITS = 8
+_TOKEN_WORD_BITS = 44  # the sources and 2^28 trips; above them 2^19 resets
+_TOKEN_WORD = (1 << _TOKEN_WORD_BITS) - 1
 _MODE_MASK = (1 << _MODE_BITS) - 1
 
 # What has one writer has 128 bytes (two cache lines) of its own. The layout hash covers all names here.
@@ -65,9 +68,9 @@ ROLE_DTYPE = np.dtype(
 )
 CONTROL_DTYPE = np.dtype(
     {
-        "names": ["emergency", "session_offset", "supervisor_pid", "mode", "asserted", "roles"],
-        "formats": ["<i8", "<i8", "<i8", "<i8", "<i8", (ROLE_DTYPE, (ROLES,))],
-        "offsets": [0, 128, 136, 144, 256, 384],
+        "names": ["emergency", "session_offset", "supervisor_pid", "mode", "resets", "asserted", "roles"],
+        "formats": ["<i8", "<i8", "<i8", "<i8", "<i8", "<i8", (ROLE_DTYPE, (ROLES,))],
+        "offsets": [0, 128, 136, 144, 152, 256, 384],
         "itemsize": 384 + ROLES * 256,
     }
 )
@@ -86,6 +89,7 @@ EMERGENCY = _word(CONTROL_DTYPE, "emergency")
 SESSION_OFFSET = _word(CONTROL_DTYPE, "session_offset")
 SUPERVISOR_PID = _word(CONTROL_DTYPE, "supervisor_pid")
 MODE = _word(CONTROL_DTYPE, "mode")
+RESETS = _word(CONTROL_DTYPE, "resets")
 ASSERTED = _word(CONTROL_DTYPE, "asserted")
 CONTROL_WORDS = CONTROL_DTYPE.itemsize // 8
 _ROLE_BLOCKS = _word(CONTROL_DTYPE, "roles")
@@ -188,6 +192,23 @@ def mode_word(control: np.ndarray) -> int:
 
 
 @inlined
+def token(control: np.ndarray) -> int:
+    """The emergency word together with the number of resets before it: one that never comes back.
+
+    After a reset the count of trips starts again, so a word alone can. Who acknowledges a token has dealt with this
+    trip and not with one like it. The resets are read first: a token that mixes two times is then an old one.
+    """
+    resets = load_acquire(control, RESETS)
+    return (resets << _TOKEN_WORD_BITS) | (load_acquire(control, EMERGENCY) & _TOKEN_WORD)
+
+
+@inlined
+def count_reset(control: np.ndarray) -> None:
+    """One more reset, after the word was cleared. By the one resetter."""
+    store_release(control, RESETS, load_relaxed(control, RESETS) + 1)
+
+
+@inlined
 def set_asserted(control: np.ndarray, bits: int) -> None:
     """The kill switch publishes which triggers are held, one bit a TripSource."""
     store_release(control, ASSERTED, bits)
@@ -256,13 +277,13 @@ def readiness(control: np.ndarray, role: int) -> int:
 
 @inlined
 def set_gate_epoch(control: np.ndarray, role: int, word: int) -> None:
-    """A gateway or the kill switch publishes the emergency word that it has acted upon; 0: it is armed."""
+    """A gateway publishes the emergency word for which its gate is shut, the kill switch the token it dealt with."""
     store_release(control, _ROLE_BLOCKS + role * _ROLE_WORDS + GATE_EPOCH, word)
 
 
 @inlined
 def gate_epoch(control: np.ndarray, role: int) -> int:
-    """The emergency word that a gateway or the kill switch has acted upon; 0 while it is armed."""
+    """What a gateway or the kill switch published with `set_gate_epoch`; 0 before that."""
     return load_acquire(control, _ROLE_BLOCKS + role * _ROLE_WORDS + GATE_EPOCH)
 
 
@@ -284,6 +305,11 @@ def role_pid(control: np.ndarray, role: int) -> int:
 def is_tripped(word: int) -> bool:
     """True unless the word is exactly 0: what we do not understand is an emergency."""
     return word != 0
+
+
+def word_of(token: int) -> int:
+    """The emergency word in a token; its count of trips only to 2^28."""
+    return token & _TOKEN_WORD
 
 
 def tripped_sources(word: int) -> list[TripSource]:
@@ -360,7 +386,19 @@ class ControlBlock:
 
     def reset(self, seen: int) -> bool:
         """Clear the emergency word if nobody tripped since it was `seen`."""
-        return bool(reset_emergency(self.words, seen))
+        if not reset_emergency(self.words, seen):
+            return False
+        count_reset(self.words)
+        return True
+
+    @property
+    def token(self) -> int:
+        """The emergency word and how many resets came before it, in one number that never comes back."""
+        return int(token(self.words))
+
+    def count_reset(self) -> None:
+        """For a supervisor that takes over: the one before may have died between clearing the word and counting."""
+        count_reset(self.words)
 
     @property
     def session_offset_ns(self) -> int:
@@ -393,7 +431,7 @@ class ControlBlock:
         return tripped_sources(int(asserted(self.words)))
 
     def gate_epoch(self, role: int) -> int:
-        """The emergency word that a gateway or the kill switch has acted upon; 0 while it is armed."""
+        """What a gateway or the kill switch published with `set_gate_epoch`; 0 before that."""
         return int(gate_epoch(self.words, _checked(role)))
 
     def doorbell(self, role: int) -> Doorbell:

@@ -488,18 +488,24 @@ def test_a_trip_cancels_everything_and_what_comes_late(
 def test_after_a_reset_the_same_word_is_a_new_trip(
     venue: RunningVenue, resting: Callable[[], int], tmp_path: Path
 ) -> None:
-    """The count begins again, so a word can come back; the switch says when it has seen that there is none."""
+    """The count begins again, so a word comes back; a token does not, also when nobody saw the word at 0."""
     with kill_switch(venue, tmp_path) as (_, mapping):
         control = mapping.control
+
+        def dealt_with() -> bool:
+            return control.gate_epoch(Role.KILLSWITCH) == control.token
+
         word = control.trip(TripSource.OPERATOR)
-        until(lambda: control.gate_epoch(Role.KILLSWITCH) == word, "word of acknowledgement")
+        until(dealt_with, "word of acknowledgement")
         assert resting() == 0
         assert control.reset(word)
-        until(lambda: control.gate_epoch(Role.KILLSWITCH) == 0, "armed kill switch")
         place(venue, 1)
-        assert resting() == 1
         assert control.trip(TripSource.OPERATOR) == word
         until(lambda: resting() == 0, "cancel of everything", 2.0)
+        until(dealt_with, "another acknowledgement")
+        assert control.reset(word)
+        until(dealt_with, "armed kill switch")
+        assert control.gate_epoch(Role.KILLSWITCH) == control.token == 2 << 44
 
 
 def test_the_kill_switch_tries_until_the_venue_answers(

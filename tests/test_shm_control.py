@@ -156,6 +156,23 @@ def test_the_mode_word_is_whole_or_unknown(block: ControlBlock, instance: str) -
         block.mode = 256
 
 
+def test_a_token_never_comes_back(block: ControlBlock) -> None:
+    seen = [block.token]
+    for _ in range(3):
+        word = block.trip(TripSource.OPERATOR)
+        seen.append(block.token)
+        assert block.trip(TripSource.RISK) != word
+        seen.append(block.token)
+        assert not block.reset(word), "it was another one"
+        assert block.token == seen[-1]
+        assert block.reset(block.word)
+        seen.append(block.token)
+    assert len(set(seen)) == len(seen) == 10
+    assert seen == sorted(seen)
+    block.count_reset()
+    assert block.token == 4 << 44
+
+
 def test_triggers_that_are_held(block: ControlBlock) -> None:
     assert block.asserted == []
     set_asserted(block.words, 1 << TripSource.HARDWARE | 1 << TripSource.DEAD_MAN)

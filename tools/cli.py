@@ -41,6 +41,16 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("kill", parents=[shared], help="set the emergency word now")
     button = commands.add_parser("button", parents=[shared], help="serve a red button for an engine on another machine")
     add_button_options(button)
+    mode = commands.add_parser("mode", parents=[shared], help="ask for another mode; less safe needs the secret")
+    mode.add_argument("mode", type=str.lower, choices=("normal", "reduce", "pause", "emergency"))
+    reset = commands.add_parser("reset", parents=[shared], help="leave EMERGENCY for PAUSE")
+    reset.add_argument("--acknowledge", action="store_true", help="acknowledge the cause too; the reason names it")
+    acknowledge = commands.add_parser("acknowledge", parents=[shared], help="say that an emergency's cause is known")
+    for command in (mode, reset, acknowledge):
+        command.add_argument("--reason", required=True, metavar="TEXT", help="why; it is kept in the audit log")
+    commands.add_parser("secret", parents=[shared], help="set the operator's secret, asked for on the terminal")
+    audit = commands.add_parser("audit", parents=[shared], help="the log of what changed what the engine may do")
+    audit.add_argument("action", choices=("show", "verify"), help="show it, or follow its chain of hashes")
     venue = commands.add_parser("venue", parents=[shared], help="run the embedded exchange by itself")
     venue.add_argument("--port", type=int, help="TCP port on loopback; 0 for any free one")
     bench = commands.add_parser("bench", parents=[shared], help="measure a part of the engine, beside its peers")
@@ -76,6 +86,18 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.button import button_command
 
         return button_command(options)
+    if options.command in ("mode", "reset", "acknowledge"):
+        from tools.control import control_command
+
+        return control_command(options)
+    if options.command == "secret":
+        from tools.secret import secret_command
+
+        return secret_command(options)
+    if options.command == "audit":
+        from tools.audit import audit_command
+
+        return audit_command(options)
     if options.command == "venue":
         from tools.venue import venue_command
 

@@ -22,6 +22,8 @@ from shm.python_clock import python_monotonic_ns
 _PR_SET_CHILD_SUBREAPER = 36
 _DEATHS_WINDOW_NS = 600 * 1_000_000_000
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TRIP_SIGNAL = signal.SIGUSR1  # stops trading and cancels everything; the engine stays
+_TRIP_AGAIN_NS = 10 * 1_000_000_000
 
 
 class Launcher:
@@ -34,18 +36,26 @@ class Launcher:
         self._deaths: list[int] = []
         self._handed_over: dict[str, Any] = {}
         self._asked_to_stop: int | None = None  # by which signal
+        self._asked_to_trip_ns = 0
         # The embedded venue reads the other end: it lives as long as this process does.
         self._venue_end, self._keep_alive = os.pipe()
 
     def _forward(self, signum: int, frame: FrameType | None) -> None:
-        self._asked_to_stop = signum
-        if self._supervisor is not None:
-            self._supervisor.send_signal(signum)
+        if signum == _TRIP_SIGNAL:
+            self._asked_to_trip_ns = python_monotonic_ns()
+        else:
+            self._asked_to_stop = signum
+        self._send(signum)
+
+    def _send(self, signum: int) -> None:
+        # Not through Popen, which could reap it in passing; unreaped, its pid is still its own.
+        if self._supervisor is not None and self._supervisor.returncode is None:
+            os.kill(self._supervisor.pid, signum)
 
     def run(self) -> int:
         """Start the supervisor, and again after each death by a signal; its exit code in the end."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        for signum in _STOP_SIGNALS:
+        for signum in (*_STOP_SIGNALS, _TRIP_SIGNAL):
             signal.signal(signum, self._forward)
         while True:
             code = self._run_supervisor()
@@ -64,14 +74,17 @@ class Launcher:
         """One supervisor from start to end: its exit code, or minus the signal that ended it."""
         report_end, supervisors_end = os.pipe()
         # It starts deaf to them until it can stop in order; what came before is then heard.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOP_SIGNALS, _TRIP_SIGNAL))
         self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "tools.supervised", str(self._venue_end), str(supervisors_end), *self._arguments],
             stdin=subprocess.PIPE, pass_fds=(self._venue_end, supervisors_end),
         )
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-        if self._asked_to_stop is not None:  # its predecessor was, and died of something else
-            self._supervisor.send_signal(self._asked_to_stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_STOP_SIGNALS, _TRIP_SIGNAL))
+        # Its predecessor may have died before it did what it was asked to.
+        if self._asked_to_trip_ns and python_monotonic_ns() - self._asked_to_trip_ns < _TRIP_AGAIN_NS:
+            self._send(_TRIP_SIGNAL)
+        if self._asked_to_stop is not None:
+            self._send(self._asked_to_stop)
         os.close(supervisors_end)
         assert self._supervisor.stdin is not None
         try:

@@ -14,9 +14,10 @@ import orjson
 from engine.config import Settings
 from engine.settings import SettingsError
 from models.inference import ModelError
-from procs.config_file import read_settings
+from procs.config_file import DEFAULT_FILE, read_settings
 from procs.handover import Handover
 from procs.supervisor import EngineError, Supervisor
+from procs.trusted import NotOurs, check_config
 from procs.venues.binance_usdm.endpoints import CredentialsError, VenueUnreachable
 from shm.clock import python_monotonic_ns
 from shm.segment import SegmentError
@@ -44,6 +45,10 @@ class _StatusLines:
 
 def _settings(options: argparse.Namespace) -> Settings:
     settings = read_settings(options.config)
+    try:
+        check_config(options.config or Path(DEFAULT_FILE))
+    except NotOurs as error:
+        raise SettingsError(str(error)) from None
     if options.placement:
         engine = dataclasses.replace(settings.engine, placement=options.placement)
         settings = dataclasses.replace(settings, engine=engine)

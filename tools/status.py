@@ -21,6 +21,7 @@ from procs.metrics import as_plain, mode_name
 from procs.summary import follower_counts, hop_histograms, latency_summary, ring_counts
 from procs.table import HOPS, PROCESSES, RINGS, Role
 from shm.control import tripped_sources
+from tools.control import control_lines, control_status
 
 
 def _age_ms(heartbeat_ns: int, mapping: Mapping) -> float | None:
@@ -86,6 +87,7 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
         "rate_budget": mapping.budget().report(),
         "followers": follower_counts(mapping),
         "metrics": as_plain(latest[0], mapping.plan.instruments) if latest is not None else None,
+        "control": control_status(mapping.plan.name),
     }
 
 
@@ -104,6 +106,7 @@ def _as_text(status: dict[str, Any]) -> str:
     lines = [
         f"{status['name']}: {status['mode']}"
         + (f", TRIPPED by {', '.join(status['tripped_by'])}" if status["emergency_word"] else ""),
+        *control_lines(status["control"]),
         f"session {Path(status['folder']).name}, supervisor pid {status['supervisor_pid']}",
         "",
         f"{'process':<12}{'pid':>8}  {'readiness':<10}{'heartbeat':>12}{'progress':>12}{'restarts':>10}{'PSS MB':>8}"

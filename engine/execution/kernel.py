@@ -153,6 +153,7 @@ def _handle_command(state: np.record, outbox: np.ndarray, routes: np.ndarray, re
     """Obey one command record. Returns Reason.NONE or why it was quarantined."""
     kind = record.kind
     if kind == Kind.TRIP:
+        state.trips += 1
         was_tripped = state.tripped
         state.tripped = 1 if record.aux != 0 else 0
         if was_tripped == 1 and state.tripped == 0:

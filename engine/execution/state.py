@@ -37,6 +37,7 @@ EXECUTION_STATE = np.dtype(
         ("mode", "<i8"),  # Mode
         ("backlog", "<i8"),  # how full the rings beside execution are: 0, 1 half, 2 nearly full
         ("backlogs", "<i8"),  # BACKLOG records taken: they come from no ring
+        ("trips", "<i8"),  # TRIP records taken: they come from no ring
         ("not_ready", "<i8"),  # one bit for each process that is not ready: no entries while any is set
         ("signals", "<i8"),  # quote targets changed
         ("intents", "<i8"),  # orders that passed the gate, and cancels

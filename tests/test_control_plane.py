@@ -1,0 +1,455 @@
+"""The control plane: requests, secrets, conditions, latch and audit log together, and what a death leaves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from engine.records import Kind
+from engine.safety.mode import Mode
+from procs import control_plane
+from procs.audit import AuditError, check_chain, entries_of, read_log
+from procs.control_plane import keep_what_was_tripped
+from procs.latch import read_latch
+from procs.table import Role
+from shm.control import MODE, TripSource, set_asserted
+from tests.control_desk import SECRET, Desk, S, control_desk
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    with control_desk() as made:
+        made.keep_secret()
+        yield made
+
+
+def needs(answer: dict[str, Any]) -> list[str]:
+    assert answer["ok"] is False
+    return [item["need"] for item in answer.get("missing", [])]
+
+
+def events(desk: Desk) -> list[dict[str, Any]]:
+    content, head = read_log(desk.folder)
+    check_chain(content, head)
+    return entries_of(content)
+
+
+def latched(desk: Desk) -> Mode:
+    return read_latch(desk.folder, desk.settings.engine.name, expected=True, now_ns=desk.now).state.mode
+
+
+def trip_and_sweep(desk: Desk) -> None:
+    desk.control.trip(TripSource.HARDWARE)
+    desk.tick()
+    desk.sweep()
+
+
+def test_towards_safer_needs_nobodys_secret_and_is_everywhere_at_once(desk: Desk) -> None:
+    answer = desk.ask(command="mode", mode="pause", reason="looking")
+    assert answer == {"ok": True, "mode": "PAUSE"}
+    assert desk.control.mode == Mode.PAUSE == latched(desk)
+    assert desk.commands[-1] == (Kind.MODE, int(Mode.PAUSE))
+    last = events(desk)[-1]
+    assert (last["event"], last["source"], last["target"], last["by"]) == ("mode", "NORMAL", "PAUSE", "operator")
+    assert (last["reason"], last["uid"], last["pid"]) == ("looking", os.geteuid(), os.getpid())
+
+
+def test_towards_less_safe_needs_the_secret(desk: Desk) -> None:
+    desk.ask(command="mode", mode="pause", reason="looking")
+    answer = desk.ask(command="mode", mode="normal", reason="go on")
+    assert answer["needs"] == "secret"
+    answer = desk.ask(command="mode", mode="normal", reason="go on", secret="wrong")
+    assert needs(answer) == ["operator authorised"] and "2 more may be tried" in answer["error"]
+    assert desk.plane.mode == Mode.PAUSE
+    answer = desk.ask(command="mode", mode="normal", reason="go on", secret=SECRET)
+    assert answer == {"ok": True, "mode": "NORMAL"}
+    assert desk.control.mode == Mode.NORMAL == latched(desk) and desk.commands[-1] == (Kind.MODE, 0)
+    assert [entry["event"] for entry in events(desk)] == ["start", "mode", "wrong secret", "refused", "mode"]
+
+
+def test_without_a_secret_that_was_set_nobody_is_an_operator() -> None:
+    with control_desk() as desk:
+        desk.ask(command="mode", mode="pause", reason="looking")
+        answer = desk.ask(command="mode", mode="normal", reason="go on", secret="x")
+        assert needs(answer) == ["operator authorised"] and "`bot4 secret` sets one" in answer["error"]
+    with control_desk(operator_secret="none") as desk:
+        desk.ask(command="mode", mode="pause", reason="looking")
+        assert desk.ask(command="mode", mode="normal", reason="go on")["ok"]
+
+
+def test_three_wrong_secrets_lock_it_over_restarts_for_ten_minutes(desk: Desk) -> None:
+    desk.ask(command="mode", mode="pause", reason="looking")
+    request = {"command": "mode", "mode": "normal", "reason": "go on"}
+    assert "1 more" in [desk.ask(**request, secret=word)["error"] for word in ("a", "b")][1]
+    desk.die()
+    desk.start(adopted=True)
+    assert "locked for another 600 s" in desk.ask(**request, secret="c")["error"]
+    for adopted in (True, False):
+        answer = desk.ask(**request, secret=SECRET)
+        assert needs(answer) == ["operator authorised"] and "locked" in answer["error"]
+        assert desk.ask(command="status")["locked"]
+        desk.die()
+        desk.start(adopted=adopted)
+    assert desk.ask(command="mode", mode="pause", reason="safer is free")["ok"]
+    desk.now += 601 * S
+    assert desk.ask(**request, secret=SECRET)["ok"]
+    assert desk.plane.latch.attempts == ()
+
+
+def test_a_supervisor_that_is_killed_while_it_checks_has_counted_the_attempt(desk: Desk) -> None:
+    desk.ask(command="mode", mode="pause", reason="looking")
+    for number in (1, 2, 3):
+        desk.requests._checker.begin = lambda secret: Future()  # type: ignore[method-assign]
+        caller = desk.begin(command="mode", mode="normal", reason="go on", secret="wrong")
+        desk.requests.serve()
+        assert not caller.answered
+        desk.die()
+        desk.start(adopted=True)
+        assert len(desk.plane.latch.attempts) == number
+    assert "locked" in desk.ask(command="mode", mode="normal", reason="go on", secret=SECRET)["error"]
+
+
+def test_a_reset_names_what_is_missing_and_lands_in_pause(desk: Desk) -> None:
+    trip_and_sweep(desk)
+    assert latched(desk) == Mode.EMERGENCY == desk.control.mode
+    assert desk.commands[-1] == (Kind.MODE, int(Mode.EMERGENCY))
+    request = {"command": "reset", "reason": "fixed"}
+    assert desk.ask(**request)["needs"] == "secret"
+    assert needs(desk.ask(**request, secret="wrong")) == [
+        "cause acknowledged", "venue reconciliation clean", "cooldown over", "operator authorised",
+    ]
+    set_asserted(desk.control.words, 1 << TripSource.HARDWARE)
+    desk.mismatch = 3
+    answer = desk.ask(**request, secret=SECRET)
+    assert needs(answer) == [
+        "trigger released", "cause acknowledged", "venue reconciliation clean", "cooldown over",
+    ]
+    assert "hardware is held" in answer["error"] and "differ in balance, position" in answer["error"]
+    set_asserted(desk.control.words, 0)
+    desk.mismatch = 0
+    assert needs(desk.ask(**request, secret=SECRET)) == ["cause acknowledged", "cooldown over"]
+    assert desk.ask(command="acknowledge", reason="the red button", secret=SECRET)["ok"]
+    desk.now += 299 * S
+    assert needs(desk.ask(**request, secret=SECRET)) == ["cooldown over"]
+    desk.now += S
+    answer = desk.ask(**request, secret=SECRET)
+    assert answer == {"ok": True, "mode": "PAUSE", "after": "ledger and venue agree"}
+    assert desk.control.word == 0 and desk.control.mode == Mode.PAUSE == latched(desk)
+    assert [item for item in desk.commands if item[0] == Kind.MODE][-1] == (Kind.MODE, int(Mode.PAUSE))
+    kinds = [entry["event"] for entry in events(desk)]
+    assert kinds[-2:] == ["reset", "mode"] and "acknowledged" in kinds and kinds.count("refused") == 4
+    assert desk.ask(command="mode", mode="normal", reason="go on", secret=SECRET)["mode"] == "NORMAL"
+
+
+def test_a_kill_switch_that_is_not_done_holds_the_reset_back(desk: Desk) -> None:
+    desk.control.trip(TripSource.RISK)
+    desk.tick()
+    desk.now += 600 * S
+    answer = desk.ask(command="reset", reason="fixed", secret=SECRET, acknowledge=True)
+    assert needs(answer) == ["venue reconciliation clean"] and "kill switch" in answer["error"]
+    desk.sweep()
+    desk.answers = False
+    caller = desk.begin(command="reset", reason="fixed", secret=SECRET)
+    for _ in range(2000):
+        desk.tick()
+        if desk.commands[-1][0] == Kind.RECONCILE:
+            break
+    assert desk.commands[-1][0] == Kind.RECONCILE and not caller.answered
+    desk.execution["reconcile"]["failed"] += 1
+    while not caller.answered:
+        desk.tick()
+    assert b"not whole" in caller.outgoing
+
+
+def test_a_trip_while_the_conditions_are_checked_makes_the_reset_fail(desk: Desk) -> None:
+    trip_and_sweep(desk)
+    desk.now += 600 * S
+    desk.on_reconcile = lambda: desk.control.trip(TripSource.RISK)
+    answer = desk.ask(command="reset", reason="fixed", secret=SECRET, acknowledge=True)
+    assert needs(answer) == ["cause acknowledged", "cooldown over"]
+    assert desk.plane.mode == Mode.EMERGENCY == latched(desk) and desk.control.tripped
+
+
+def test_a_trip_right_before_the_exchange_makes_it_fail(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    trip_and_sweep(desk)
+    desk.now += 600 * S
+    clear = control_plane.ControlPlane.clear_word
+
+    def too_late(plane: control_plane.ControlPlane, seen: int) -> bool:
+        desk.control.trip(TripSource.PANIC)
+        return clear(plane, seen)
+
+    monkeypatch.setattr(control_plane.ControlPlane, "clear_word", too_late)
+    answer = desk.ask(command="reset", reason="fixed", secret=SECRET, acknowledge=True)
+    assert "somebody tripped" in answer["error"]
+    assert desk.control.tripped and desk.plane.mode == Mode.EMERGENCY == latched(desk)
+
+
+def test_an_emergency_outlives_session_and_supervisor(desk: Desk) -> None:
+    trip_and_sweep(desk)
+    desk.end()
+    desk.start()
+    assert desk.control.tripped and desk.control.mode == Mode.EMERGENCY
+    assert desk.plane.kept_word == desk.control.word
+    assert "EMERGENCY, as it was left (hardware" in desk.said[-1]
+    desk.die()
+    assert desk.control.reset(desk.control.word)  # as one that died after the exchange and before it wrote that down
+    desk.start(adopted=True)
+    desk.tick()
+    assert desk.control.tripped and desk.plane.mode == Mode.EMERGENCY
+
+
+def test_a_trip_that_no_supervisor_saw_is_kept_by_whoever_frees_the_memory(desk: Desk) -> None:
+    desk.die()
+    name = desk.settings.engine.name
+    keep_what_was_tripped(desk.folder, name, 0)
+    assert latched(desk) == Mode.NORMAL
+    keep_what_was_tripped(desk.folder, name, desk.control.trip(TripSource.DEAD_MAN))
+    assert latched(desk) == Mode.EMERGENCY
+    desk.start()
+    assert desk.plane.state.emergency is not None and desk.plane.state.emergency.sources == ("DEAD_MAN",)
+
+
+@pytest.mark.parametrize(
+    ("kept", "word", "expected"),
+    [
+        (Mode.NORMAL, Mode.PAUSE, Mode.PAUSE), (Mode.PAUSE, Mode.NORMAL, Mode.PAUSE),
+        (Mode.REDUCE, Mode.PAUSE, Mode.PAUSE), (Mode.NORMAL, Mode.NORMAL, Mode.NORMAL),
+        (Mode.NORMAL, 77, Mode.EMERGENCY), (Mode.PAUSE, Mode.EMERGENCY, Mode.EMERGENCY),
+    ],
+)
+def test_of_latch_and_mode_word_the_safer_one_is_right(desk: Desk, kept: Mode, word: int, expected: Mode) -> None:
+    if kept != Mode.NORMAL:
+        desk.ask(command="mode", mode=kept.name, reason="before")
+    desk.die()
+    desk.control.mode = word
+    desk.start(adopted=True)
+    desk.tick()
+    assert desk.plane.mode == desk.control.mode == latched(desk) == expected
+    desk.now += 10**6 * S
+    desk.tick()
+    assert desk.plane.mode == expected, "nothing of that goes back by itself"
+
+
+def test_words_that_nobody_may_have_written_are_an_emergency(desk: Desk) -> None:
+    desk.control.words[MODE] = 12345
+    desk.tick()
+    assert desk.plane.mode == Mode.EMERGENCY and desk.plane.state.emergency is not None
+    assert desk.plane.state.emergency.sources == ("INTEGRITY",)
+    assert desk.control.reset(desk.control.word), "a stray reset"
+    desk.tick()
+    assert desk.control.tripped and "cleared by nobody who may" in desk.plane.state.emergency.reason  # type: ignore[union-attr]
+
+
+def test_without_an_audit_log_nothing_gets_less_safe(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(event: str, **fields: Any) -> None:
+        raise AuditError("audit.jsonl: cannot be written: No space left on device")
+
+    desk.ask(command="mode", mode="pause", reason="looking")
+    monkeypatch.setattr(desk.plane.audit, "append", full)
+    answer = desk.ask(command="mode", mode="normal", reason="go on", secret=SECRET)
+    assert "No space left" in answer["error"] and desk.plane.mode == Mode.PAUSE == desk.control.mode
+    trip_and_sweep(desk)
+    assert desk.plane.mode == Mode.EMERGENCY == latched(desk), "a trip does not wait for it"
+    desk.now += 600 * S
+    assert not desk.ask(command="reset", reason="fixed", secret=SECRET, acknowledge=True)["ok"]
+    assert desk.control.tripped
+
+
+def test_a_monitor_is_known_by_its_process_and_its_mode_goes_back_by_itself(desk: Desk) -> None:
+    request = {"command": "monitor", "cause": "spread:BTCUSDT", "reason": "4.2x, limit 3x"}
+    assert "none of this engine" in desk.ask(**request, mode="reduce")["error"]
+    desk.control.set_pid(Role.MONITORING, 4_000_001)
+    monitor = {"pid": 4_000_001, **request}
+    assert desk.ask(**monitor, mode="reduce") == {"ok": True, "mode": "REDUCE"}
+    assert desk.ask(**monitor, mode=None)["ok"]
+    desk.now += 299 * S
+    desk.tick()
+    assert desk.plane.mode == Mode.REDUCE
+    desk.now += S
+    desk.tick()
+    assert desk.plane.mode == Mode.NORMAL == desk.control.mode == latched(desk)
+    last = events(desk)[-1]
+    assert (last["event"], last["by"], last["cause"], last["target"]) == ("mode", "auto", "spread:BTCUSDT", "NORMAL")
+    assert desk.ask(**monitor, mode="emergency")["mode"] == "EMERGENCY"
+    assert "spread:BTCUSDT: 4.2x" in desk.plane.state.emergency.reason  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({}, "command: one of status, mode"),
+        ({"command": ["mode"]}, "command: one of"),
+        ({"command": "status", "x": 1}, "'x': status knows no keys"),
+        ({"command": "mode", "mode": "normal"}, "reason: a text of 1 to 400"),
+        ({"command": "mode", "mode": "faster", "reason": "x"}, "mode: one of NORMAL, REDUCE, PAUSE, EMERGENCY"),
+        ({"command": "mode", "mode": 0, "reason": "x"}, "mode: one of"),
+        ({"command": "mode", "mode": "pause", "reason": "a\nb"}, "printable"),
+        ({"command": "mode", "mode": "pause", "reason": "x" * 401}, "reason: a text"),
+        ({"command": "reset", "reason": "x", "secret": 5}, "secret: a text"),
+        ({"command": "reset", "reason": "x", "acknowledge": "yes"}, "acknowledge: true or false"),
+        ({"command": "reset", "reason": "x", "mode": "normal"}, "'mode': reset knows acknowledge, reason, secret"),
+    ],
+)
+def test_a_request_that_cannot_be_understood_is_told_what_is_wrong(
+    desk: Desk, request_: dict[str, Any], words: str
+) -> None:
+    answer = desk.ask(**request_)
+    assert answer["ok"] is False and words in answer["error"]
+    assert desk.plane.mode == Mode.NORMAL
+
+
+def test_status_says_who_why_since_when_and_what_a_reset_needs(desk: Desk) -> None:
+    desk.ask(command="mode", mode="reduce", reason="careful")
+    status = desk.ask(command="status")
+    assert [(item["cause"], item["mode"], item["reason"]) for item in status["holds"]] == [
+        ("operator", "REDUCE", "careful")
+    ]
+    assert status["reset_needs"] == [] and status["last_change"]["target"] == "REDUCE"
+    trip_and_sweep(desk)
+    status = desk.ask(command="status")
+    assert status["emergency"]["sources"] == ["HARDWARE"]
+    assert [item["need"] for item in status["reset_needs"]] == [
+        "cause acknowledged", "venue reconciliation clean", "cooldown over", "operator authorised",
+    ]
+
+
+class Plane(RuleBasedStateMachine):
+    """Random requests, secrets, trips, deaths and times. What must hold is said in a few lines of ghosts."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.place = control_desk(cooldown_s=300.0)
+        self.desk = self.place.__enter__()
+        self.desk.keep_secret()
+        self.trip_at: int | None = None
+        self.acknowledged = self.compared = False
+        self.attempts: list[int] = []
+        self.locked_until = 0
+        self.before = Mode.NORMAL
+        self.allowed: set[Mode] = set()
+        self.desk.on_reconcile = self._compares
+
+    def _compares(self) -> None:
+        self.compared = self.desk.mismatch == 0
+
+    def _secret(self, secret: str) -> bool:
+        """Whether a request with this secret is an operator's, by the rules of the three attempts."""
+        now = self.desk.now
+        if now < self.locked_until:
+            return False
+        if secret == SECRET:
+            self.attempts = []
+            return True
+        self.attempts = [at for at in self.attempts if now - at < 600 * S] + [now]
+        if len(self.attempts) >= 3:
+            self.locked_until = now + 600 * S
+        return False
+
+    @rule(seconds=st.sampled_from([0, 1, 100, 299, 300, 600]))
+    def wait(self, seconds: int) -> None:
+        self.desk.now += seconds * S
+        self.desk.tick()
+
+    @rule(source=st.sampled_from([TripSource.HARDWARE, TripSource.RISK]))
+    def trip(self, source: TripSource) -> None:
+        self.desk.control.trip(source)
+        self.trip_at, self.acknowledged, self.compared = self.desk.now, False, False
+
+    @rule()
+    def sweep(self) -> None:
+        self.desk.sweep()
+
+    @rule(leave_out=st.sampled_from(["nothing", "nothing", "sweep", "wait", "acknowledge", "venue"]))
+    def nearly_a_reset(self, leave_out: str) -> None:
+        """Everything that a reset needs but for one thing, or nothing."""
+        self.trip(TripSource.HARDWARE)
+        self.desk.tick()
+        if leave_out != "sweep":
+            self.sweep()
+        self.wait(299 if leave_out == "wait" else 600)
+        if leave_out != "acknowledge":
+            self.acknowledge(SECRET)
+        self.desk.mismatch = 2 if leave_out == "venue" else 0
+        self.reset(SECRET, False)
+
+    @rule(mode=st.sampled_from(["REDUCE", "PAUSE", "NORMAL"]), secret=st.sampled_from([SECRET, SECRET, "wrong", None]))
+    def mode(self, mode: str, secret: str | None) -> None:
+        request = {"command": "mode", "mode": mode, "reason": "x"} | ({"secret": secret} if secret else {})
+        self.desk.tick()
+        towards = Mode[mode] >= self.desk.plane.mode and mode != "NORMAL"
+        if not towards and self.desk.plane.mode != Mode[mode] and secret and self._secret(secret):
+            self.allowed = {Mode[mode]} if self.trip_at is None else set()
+        self.desk.ask(**request)
+
+    @rule(secret=st.sampled_from([SECRET, SECRET, SECRET, "wrong", None]), acknowledge=st.booleans())
+    def reset(self, secret: str | None, acknowledge: bool) -> None:
+        request = {"command": "reset", "reason": "x", "acknowledge": acknowledge}
+        authorised = bool(secret) and self._secret(str(secret))
+        self.desk.tick()
+        in_time = self.trip_at is not None and self.desk.now - self.trip_at >= 300 * S
+        swept = self.desk.control.gate_epoch(Role.KILLSWITCH) == self.desk.control.token
+        self.compared = False
+        answer = self.desk.ask(**request, **({"secret": secret} if secret else {}))
+        if authorised and acknowledge and self.trip_at is not None:
+            self.acknowledged = True
+        complete = authorised and in_time and self.acknowledged and swept and self.desk.mismatch == 0
+        assert answer["ok"] == complete, answer
+        if answer["ok"]:
+            assert self.compared and self.desk.control.word == 0
+            self.trip_at, self.allowed = None, {Mode.PAUSE}
+        elif self.trip_at is not None and secret:
+            assert answer["missing"]
+
+    @rule(secret=st.sampled_from([SECRET, "wrong"]))
+    def acknowledge(self, secret: str) -> None:
+        authorised = self._secret(secret)
+        answer = self.desk.ask(command="acknowledge", reason="x", secret=secret)
+        assert answer["ok"] == (authorised and self.trip_at is not None)
+        self.acknowledged = self.acknowledged or answer["ok"]
+
+    @rule(adopted=st.booleans(), orderly=st.booleans())
+    def supervisor(self, adopted: bool, orderly: bool) -> None:
+        self.desk.tick()
+        self.desk.end() if orderly and not adopted else self.desk.die()
+        self.desk.start(adopted=adopted)
+        if self.trip_at is not None:
+            self.trip_at = self.desk.now  # the cooldown begins again
+            if adopted:
+                self.acknowledged = False
+
+    @invariant()
+    def never_less_safe_but_as_allowed(self) -> None:
+        if not hasattr(self, "desk"):
+            return
+        self.desk.tick()
+        mode = self.desk.plane.mode
+        if mode < self.before:
+            assert mode in self.allowed, f"{self.before.name} -> {mode.name}"
+        assert (mode == Mode.EMERGENCY) == (self.trip_at is not None)
+        assert self.desk.control.mode == mode == latched(self.desk)
+        assert self.desk.control.tripped == (mode == Mode.EMERGENCY)
+        told = [aux for kind, aux in self.desk.commands if kind == Kind.MODE]
+        assert (told[-1] if told else 0) == mode
+        self.before, self.allowed = mode, set()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "desk"):
+            return
+        content, head = read_log(self.desk.folder)
+        assert check_chain(content, head).torn == b""
+        for path in Path(self.desk.settings.engine.data_folder).rglob("*"):
+            assert path.is_dir() or SECRET.encode() not in path.read_bytes()
+        self.place.__exit__(None, None, None)
+
+
+TestRandomRequests = Plane.TestCase
+TestRandomRequests.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True)
