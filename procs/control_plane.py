@@ -268,7 +268,11 @@ class ControlPlane:
         self.latch = latch
 
     def want(self, mode: Mode, cause: str, reason: str, by: By = By.MONITOR, **who: Any) -> None:
-        """A monitor wants a safer mode (REDUCE or PAUSE) for a cause, until it calls `clear` for it."""
+        """A monitor wants a safer mode (REDUCE or PAUSE) for a cause, until it calls `clear` for it. Say it again and
+        again or once: it costs a write only where something changes."""
+        for item in self.state.holds:
+            if item.cause == cause and item.mode >= mode and not item.clear_since_ns and not item.stale:
+                return
         self.tighten(modes.hold(self.state, mode, by, cause, reason, self.now_ns()), **who)
 
     def clear(self, cause: str) -> None:

@@ -177,7 +177,7 @@ class Supervisor:
         if word:  # the kill switch has cancelled what an earlier session left; an account with orders is not adopted
             self._until(lambda: control.gate_epoch(Role.KILLSWITCH) == control.token, _QUIESCENCE_TIMEOUT_S)
         self._reconcile(opening=True)
-        if control.word != word:
+        if control.word and not word:
             raise EngineError(f"{self._emergency_in_words()} while starting")
 
     @property
@@ -425,7 +425,7 @@ class Supervisor:
         if not self._until(lambda: bool(state["quiescent"][0]), _QUIESCENCE_TIMEOUT_S):
             self._failure = self._failure or "orders are still open or unknown after the stop"
         if self._mapping is not None and self._mapping.control.tripped:
-            return  # execution asks nothing more after a trip
+            return  # the session has failed already; what a reset compares is compared there
         if not self._equals_venue():
             self._failure = self._failure or "the ledger does not equal the venue's account"
 

@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from procs.attach import lock_path, plan_path
+from procs.control_socket import socket_path
 from shm.clock import python_monotonic_ns, sleep
 from shm.segment import unlink_all
 
@@ -158,7 +159,7 @@ class Engine:
             self.process.wait()
         if left:
             unlink_all(self.name)
-            for path in (plan_path(self.name), lock_path(self.name)):
+            for path in (plan_path(self.name), lock_path(self.name), socket_path(self.name)):
                 path.unlink(missing_ok=True)
 
 
