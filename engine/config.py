@@ -18,6 +18,7 @@ from engine.instruments import MAX_INSTRUMENTS
 from engine.matching.settings import VenueSettings
 from engine.risk.settings import GateSettings
 from engine.safety.button_settings import GpioSettings, RemoteButtonSettings, check_gpio, check_remote_button
+from engine.safety.panic_settings import PanicSettings
 from engine.safety.settings import SHORTEST_LIVE_COOLDOWN_S, SafetySettings
 from engine.settings import SettingsError, as_plain, build, section, setting
 from engine.strategies.settings import MakerSettings
@@ -78,6 +79,7 @@ class Settings:
     gate: GateSettings = section(GateSettings, "Hard limits on every order.")
     maker: MakerSettings = section(MakerSettings, "The market-making strategy.")
     safety: SafetySettings = section(SafetySettings, "Control modes, and what it takes to come back from one.")
+    panic: PanicSettings = section(PanicSettings, "What the panic monitors watch, and what each of them does.")
     gpio: GpioSettings = section(GpioSettings, "The red button, lights and buzzer on this machine's pins.")
     remote_button: RemoteButtonSettings = section(RemoteButtonSettings, "A red button on another machine.")
 

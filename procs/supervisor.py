@@ -39,6 +39,7 @@ from procs.instance import Mapping, Plan, create_memory, memory_beside_rings
 from procs.memory_use import pss_bytes
 from procs.nursery import Nursery, NurseryError
 from procs.orphans import free_instance, sweep
+from procs.panic import PanicWatch
 from procs.ports import Outlet
 from procs.states import initial_states
 from procs.summary import machine_versions, summarise
@@ -361,10 +362,13 @@ class Supervisor:
 
     def run(self, duration_s: float | None, every_tick: Callable[[Supervisor], None]) -> None:
         """Trade until the time is over, somebody asks to stop, or a process dies too often."""
+        assert self._plane is not None
+        panic = PanicWatch(self.mapping, self._plane)
         end = self.trading_ns + int(duration_s * 1e9) if duration_s is not None else None
         while not self._stop_wanted and (end is None or python_monotonic_ns() < end):
             if not self._watch(_TICK_S):
                 return
+            panic.look()
             every_tick(self)
 
     @property

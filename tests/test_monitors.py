@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.config import settings_from
 from engine.safety.level import Level
 from engine.safety.monitors import Fill, InstrumentSample, Monitors, Sample
 from engine.safety.panic_settings import PanicSettings
 from engine.safety.windows import CounterWindow, ExtremeWindow, MedianWindow
-from engine.settings import SettingsError, build
+from engine.settings import SettingsError
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -297,8 +298,8 @@ def test_what_is_off_finds_nothing() -> None:
 
 
 def test_settings_are_checked_and_each_action_is_a_line() -> None:
-    assert build(PanicSettings, {"spread": "pause"}).spread == "pause"
-    with pytest.raises(SettingsError, match=r"spread = 'stop': allowed is one of 'off', 'reduce'"):
-        build(PanicSettings, {"spread": "stop"})
-    with pytest.raises(SettingsError, match=r"api_errors_percent"):
-        build(PanicSettings, {"api_errors_percent": 0.0})
+    assert settings_from({"panic": {"spread": "pause"}}).panic.spread == "pause"
+    with pytest.raises(SettingsError, match=r"panic.spread = 'stop': allowed is one of 'off', 'reduce'"):
+        settings_from({"panic": {"spread": "stop"}})
+    with pytest.raises(SettingsError, match=r"panic.api_errors_percent"):
+        settings_from({"panic": {"api_errors_percent": 0.0}})

@@ -29,6 +29,12 @@ from shm.segment import unlink_all
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 BOT4 = [sys.executable, "-m", "tools.cli"]
 _numbers = itertools.count()
+# What these sessions do to an engine would pause it for minutes; tests of the monitors ask for them.
+_CALM = dict.fromkeys(
+    ("staleness", "book_lost", "spread", "api_errors", "latency", "order_rings", "market_rings", "clock", "ledger",
+     "stalled"),
+    "off",
+)  # fmt: skip
 
 
 class SessionError(RuntimeError):
@@ -179,6 +185,7 @@ def engine(folder: Path, **tables: dict[str, Any]) -> Iterator[Engine]:
     """An engine with a configuration of its own."""
     name = f"test-{os.getpid():x}-{next(_numbers):03d}"
     tables.setdefault("engine", {})
+    tables.setdefault("panic", dict(_CALM))
     tables["engine"] = {"name": name, "data_folder": str(folder / "var"), "status_every_s": 1.0, **tables["engine"]}
     config = folder / f"{name}.toml"
     config.write_text(toml_of(tables))
