@@ -32,10 +32,10 @@ bench: $(VENV)/kernels $(VENV)/peers
 	@failed=; for suite in $(SUITES); do $(BIN)/bot4 bench $$suite $(FULL) || failed="$$failed $$suite"; echo; done; \
 		test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
-# The long suites in turn, for so many hours; 0 shows what they have done so far.
+# The long suites in turn, for so many hours; 0 shows what they have done so far. `make soak SUITE=kills` for one of them.
 HOURS ?= 1
 soak: $(VENV)/kernels
-	@$(BIN)/python -m tools.soak --hours $(HOURS)
+	@$(BIN)/python -m tools.soak --hours $(HOURS) $(addprefix --suite ,$(SUITE))
 
 # The main kernels, each by itself, with pytest-benchmark.
 bench-kernels: $(VENV)/kernels

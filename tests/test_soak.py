@@ -46,7 +46,17 @@ def table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(folder: Path, hours: float) -> int:
-    return command.run_for(hours, folder, Tally(folder / "tally.json"))
+    return command.run_for(hours, folder, Tally(folder / "tally.json"), command.SUITES)
+
+
+def test_one_suite_alone_leaves_the_others_where_they_are(tmp_path: Path, table: None) -> None:
+    run(tmp_path, 0.05 / 3600)
+    before = Tally(tmp_path / "tally.json")
+    path = tmp_path / "tally.json"
+    assert command.run_for(0.02 / 3600, tmp_path, Tally(path), [command.BY_NAME["ran"]]) == 0
+    after = Tally(path)
+    assert after.of("ran").pieces > before.of("ran").pieces
+    assert after.of("broken") == before.of("broken")
 
 
 def test_pieces_in_turn_add_up_over_calls(
@@ -117,7 +127,7 @@ def test_the_command(tmp_path: Path) -> None:
     done = soak("--hours", "0.0003")
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split(":")[0] for line in done.stdout.splitlines() if line[0] != " "] == [s.name for s in SUITES]
-    assert soak("--suite", "kills").returncode == 2
+    assert soak("--seed", "1").returncode == 2
     (tmp_path / "tally.json").write_text(json.dumps({
         "version": 1, "last": "rings", "suites": {"rings": {"violations": [
             {"seed": 7, "code": "abc", "what": "a record was lost", "again": "python -m tools.soak --suite rings"}

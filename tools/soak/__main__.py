@@ -1,7 +1,7 @@
 """`python -m tools.soak --hours 1`: the long suites in turn until the time is over; what they did adds up in a tally.
 
 Exit code 0 when everything held, 1 when something was violated, 2 for bad usage. `--report` shows the tally.
-`--suite NAME --seed N` runs one piece again and leaves the tally alone.
+`--suite NAME` runs pieces of that suite only; `--suite NAME --seed N` runs one piece again and leaves the tally alone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.kernel import kernel_digest
@@ -53,17 +54,17 @@ def run_piece(suite: Suite, seed: int, seconds: float, folder: Path) -> tuple[Pi
     return piece, took
 
 
-def run_for(hours: float, folder: Path, tally: Tally) -> int:
-    """Pieces of all suites in turn until no suite has enough time left; how many violations there were."""
+def run_for(hours: float, folder: Path, tally: Tally, suites: Sequence[Suite]) -> int:
+    """Pieces of these suites in turn until none has enough time left; how many violations there were."""
     end = python_monotonic_ns() + int(hours * 3600e9)
     code = kernel_digest()[:12]
     violations = 0
     done: set[str] = set()
-    names = [suite.name for suite in SUITES]
+    names = [suite.name for suite in suites]
     at = names.index(tally.last) + 1 if tally.last in names else 0
     passed_over = 0
-    while passed_over < len(SUITES):
-        suite = SUITES[at % len(SUITES)]
+    while passed_over < len(suites):
+        suite = suites[at % len(suites)]
         at += 1
         left = (end - python_monotonic_ns()) / 1e9
         if left < suite.least_s or (suite.once and suite.name in done):
@@ -73,7 +74,8 @@ def run_for(hours: float, folder: Path, tally: Tally) -> int:
         done.add(suite.name)
         record = tally.of(suite.name)
         # A suite that takes what there is leaves half of it to the others.
-        piece, took = run_piece(suite, record.pieces, max(suite.least_s, left / 2), folder)
+        share = left / 2 if len(suites) > 1 else left
+        piece, took = run_piece(suite, record.pieces, max(suite.least_s, share), folder)
         record.add(piece, took, code, _again(suite, piece))
         tally.last = suite.name
         tally.save()
@@ -85,14 +87,14 @@ def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m tools.soak", description="The long suites; their tallies add up.")
     parser.add_argument("--hours", type=float, default=1.0, help="how long; 0 only shows the tally")
-    parser.add_argument("--suite", choices=sorted(BY_NAME), help="one piece of this suite, with --seed")
-    parser.add_argument("--seed", type=int, help="of that piece")
+    parser.add_argument("--suite", choices=sorted(BY_NAME), help="only this one")
+    parser.add_argument("--seed", type=int, help="one piece of that suite, which is not counted")
     parser.add_argument("--report", action="store_true", help="only show the tally")
     parser.add_argument("--folder", type=Path, default=Path("var/soak"), help="where the tally lies")
     options = parser.parse_args()
-    if (options.suite is None) != (options.seed is None):
-        parser.error("--suite and --seed belong together")
-    if options.suite is not None:
+    if options.seed is not None and options.suite is None:
+        parser.error("a seed is of a suite: --suite is missing")
+    if options.seed is not None:
         piece, _ = run_piece(BY_NAME[options.suite], options.seed, options.hours * 3600, options.folder)
         return 1 if piece.violations else 0
     try:
@@ -101,7 +103,8 @@ def main() -> int:
             violations = tally.violations
         else:
             with Lease.acquire(options.folder / "lock"):
-                violations = run_for(options.hours, options.folder, tally)
+                suites = SUITES if options.suite is None else [BY_NAME[options.suite]]
+                violations = run_for(options.hours, options.folder, tally, suites)
     except (LeaseHeld, TallyError) as error:
         print(f"soak: {error}", file=sys.stderr)
         return 1
