@@ -56,6 +56,19 @@ class ConnectionSettings:
     rest_url: str = setting("", "REST root of a venue that is not embedded, such as https://fapi.binance.com.")
     ws_url: str = setting("", "WebSocket root of a venue that is not embedded, such as wss://fstream.binance.com.")
     credentials_file: str = setting("", "TOML file with api_key and secret, mode 0600, for a venue not embedded.")
+    kill_credentials_file: str = setting(
+        "", "The same for the kill switch, which only asks and cancels with it; empty: the key of the engine."
+    )
+    flatten_credentials_file: str = setting(
+        "", "The same for flattening alone, a key that may trade; empty: the key of the kill switch."
+    )
+    deadman_s: int = setting(
+        0, "The venue cancels everything when it has not heard from us for so long; 0: by the number of symbols.",
+        minimum=0, maximum=600,
+    )
+    accept_no_deadman: bool = setting(
+        False, "Trade also where the venue does not take orders to cancel by itself (its dead-man switch)."
+    )
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,7 @@ class Settings:
     execution: ExecutionSettings = section(ExecutionSettings, "Order handling.")
     gate: GateSettings = section(GateSettings, "Hard limits on every order.")
     maker: MakerSettings = section(MakerSettings, "The market-making strategy.")
-    safety: SafetySettings = section(SafetySettings, "Control modes, and what it takes to come back from one.")
+    safety: SafetySettings = section(SafetySettings, "What a trip does, and what it takes to come back.")
     panic: PanicSettings = section(PanicSettings, "What the panic monitors watch, and what each of them does.")
     gpio: GpioSettings = section(GpioSettings, "The red button, lights and buzzer on this machine's pins.")
     remote_button: RemoteButtonSettings = section(RemoteButtonSettings, "A red button on another machine.")

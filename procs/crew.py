@@ -21,6 +21,7 @@ from engine.records import Kind
 from procs.children import Child, adopt_child, end_unknown_children, kill, reap, spawn_child, wait_all, wait_for_death
 from procs.deaths import Deaths
 from procs.instance import Mapping, Plan
+from procs.kill_credentials import has_own_key
 from procs.nursery import Nursery
 from procs.stall import StallWatch
 from procs.table import PROCESS_BY_ROLE, PROCESSES, VITAL, Role
@@ -87,7 +88,7 @@ class Crew:
     def _start(self, role: Role, successor: bool) -> None:
         if PROCESS_BY_ROLE[role].spawned:
             secrets = {}
-            if role in VITAL:
+            if role in VITAL and not (role == Role.KILLSWITCH and has_own_key(self._plan.settings.venue)):
                 secrets = {"api_key": self._credentials.api_key, "secret": self._credentials.secret}
             child = spawn_child(self._plan, role, orjson.dumps(secrets), successor)
         else:
@@ -163,6 +164,9 @@ class Crew:
 
     def _replace(self, dead: Child) -> None:
         self._stalls.forget(dead.pid)
+        if dead.role == Role.KILLSWITCH and (dead.status or 0) > 0:
+            # It was not killed: an error ended it, perhaps before it could set the word itself.
+            self._mapping.control.trip(TripSource.KILLSWITCH)
         self._succeed(dead.role, dead.died_in_words())
 
     def _succeed(self, role: Role, words: str) -> None:

@@ -1,8 +1,9 @@
 """The gateway process of one venue: orders out, the private stream and answers back.
 
-Three threads around a GatewayCore (gateway_core.py): `sender` performs one order after the other through ccxt,
-`private-stream` listens, and the main loop alone decides the order in which answers and private frames are taken. What
-arrives while the venue is slow waits in a queue; nothing is dropped.
+Four threads around a GatewayCore (gateway_core.py): `sender` performs one order after the other through ccxt,
+`private-stream` listens, `dead-man` keeps the venue's own switch from going off, and the main loop alone decides the
+order in which answers and private frames are taken. What arrives while the venue is slow waits in a queue; nothing is
+dropped.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ from procs.instance import ProcessContext
 from procs.journal.reader import read_stream
 from procs.orphans import end_instance
 from procs.ports import EdgeJournal, Inlet, Outlet, Turns, record_latency, ring_own_bell
-from procs.sweep import Sweep
+from procs.sweep import Sweep, sweep_until_nothing_rests
 from procs.table import Role
+from procs.venues.binance_usdm.dead_man import DeadManSwitch, countdown_ms
 from procs.venues.binance_usdm.endpoints import Credentials
 from procs.venues.binance_usdm.private_stream import PrivateStream, StreamEvent
-from procs.venues.binance_usdm.rest import SignedSession, listen_key
+from procs.venues.binance_usdm.rest import listen_key
+from procs.venues.binance_usdm.signed import SignedSession
 from procs.venues.binance_usdm.trading import TradingClient
 from shm.clock import python_monotonic_ns, sleep
-from shm.control import Stop, TripSource, set_gate_epoch
+from shm.control import Readiness, Stop, TripSource, set_gate_epoch
 
 _TIMEOUT_MS = 5000
 _RECV_WINDOW_MS = 1000
 _KEEP_ALIVE_NS = 25 * 60 * 1_000_000_000
 # The kill switch turns every few milliseconds; in the middle of a request it is silent for longer.
 _KILL_SWITCH_SILENT_NS = 1_500_000_000
+_DEAD_MAN_TICK_S = 0.05
+_DEAD_MAN_AGAIN_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,17 @@ class Gateway:
         self._work: queue.SimpleQueue[tuple[Job | None, int]] = queue.SimpleQueue()  # and when it was published
         self._stream = PrivateStream(self._stream_url, self._deliver)
         self._sender = threading.Thread(target=self._send_loop, name="sender", daemon=True)
-        self._caught_up = False
+        self._stream_up = False
+        self._ready = False
+        symbols = [item.symbol for item in plan.instruments]
+        self._dead_man_session = SignedSession(
+            plan.endpoints.rest_url, credentials, self._budget, len(symbols), recv_window_ms=_RECV_WINDOW_MS
+        )
+        countdown = countdown_ms(len(symbols), plan.rate_limits, plan.settings.venue.deadman_s)
+        self._dead_man = DeadManSwitch(self._dead_man_session, symbols, countdown)
+        self._ending = threading.Event()
+        self._dead_man_thread = threading.Thread(target=self._dead_man_loop, name="dead-man", daemon=True)
+        self._seen_turning_ns = 0  # when the main loop last turned, CLOCK_MONOTONIC
 
     # --- what the core asks of its place --------------------------------------------------------------------------
 
@@ -128,10 +143,8 @@ class Gateway:
         self._stream.reconnect()
 
     def stream_is_up(self) -> None:
-        """The first connection puts the process in service."""
-        if not self._caught_up:
-            self._caught_up = True
-            self._context.ready()
+        """The first connection puts the process in service, together with the dead-man switch."""
+        self._stream_up = True
 
     def publish(self, reports: np.ndarray) -> int:
         """Publish reports; a full ring is waited for, since a report is never dropped."""
@@ -168,6 +181,41 @@ class Gateway:
                 self._arrivals.put(answer)
                 ring_own_bell(self._context)
 
+    def _dead_man_loop(self) -> None:
+        """Arm the venue's dead-man switch and refresh it as long as this process works; after a trip shorten it."""
+        dead_man, control = self._dead_man, self._context.control
+        due_ns, shortened = 0, False
+        while not self._ending.wait(_DEAD_MAN_TICK_S):
+            now = python_monotonic_ns()
+            if control.word:
+                shortened = shortened or dead_man.shorten()
+                due_ns = 0  # armed again as soon as the word is reset
+            elif now >= due_ns and now - self._seen_turning_ns < dead_man.interval_ns:
+                shortened = False
+                if dead_man.refresh():
+                    due_ns = now + dead_man.interval_ns
+                else:
+                    due_ns = now + min(dead_man.interval_ns, _DEAD_MAN_AGAIN_NS)
+                    print(f"dead-man switch: {dead_man.refused or dead_man.failed}", flush=True)
+
+    def _follow_dead_man(self) -> None:
+        """In service only while the venue would cancel for us if we died; publish how that stands."""
+        dead_man = self._dead_man
+        state = self._context.state(self._context.role)
+        state["dead_man_missed"] = dead_man.missed
+        left_ns = dead_man.armed_until_ns - python_monotonic_ns()
+        state["dead_man_until_ns"] = self._context.now_ns() + left_ns if left_ns > 0 else 0
+        ready = self._stream_up and (left_ns > 0 or self._context.plan.settings.venue.accept_no_deadman)
+        if ready != self._ready:
+            self._ready = ready
+            self._context.control.set_readiness(self._context.role, Readiness.READY if ready else Readiness.STARTING)
+
+    def _follow_stop(self) -> None:
+        """Once the kill switch has confirmed the stop, only questions go to the venue, until the word is reset."""
+        control = self._context.control
+        confirmed = control.gate_epoch(Role.KILLSWITCH) == control.token
+        self._client.cut_orders(control.tripped and confirmed)
+
     def _next_job(self, errands: Errands) -> tuple[Job | None, int]:
         """What to do next, and when it was published.
 
@@ -194,6 +242,7 @@ class Gateway:
             self._inlet.seek(self._core.take_up(entries, self._outlet.published, execution))
         self._sender.start()
         self._stream.start()
+        self._dead_man_thread.start()
         next_keep_alive = python_monotonic_ns() + _KEEP_ALIVE_NS
         while True:
             moved = self._take_orders() + self._take_arrivals()
@@ -204,7 +253,10 @@ class Gateway:
                 next_keep_alive += _KEEP_ALIVE_NS
                 self._core.hand_over(KEEP_ALIVE)
             self._core.follow_gate()
-            if not (self._sender.is_alive() and self._stream.is_alive()):
+            self._follow_stop()
+            self._seen_turning_ns = python_monotonic_ns()
+            self._follow_dead_man()
+            if not (self._sender.is_alive() and self._stream.is_alive() and self._dead_man_thread.is_alive()):
                 raise RuntimeError("a thread of the gateway has ended; its last words are above")
             if not moved and self._arrivals.empty():
                 self._inlet.wait(10_000_000)
@@ -212,10 +264,19 @@ class Gateway:
         self._stream.stop()
         self._sender.join(timeout=_TIMEOUT_MS / 1000)
         self._take_arrivals()
+        self._end_dead_man(stop)
         self._client.close()
         self._journal.close()
         if self._turns.orphaned:
             self._leave_nothing_behind()
+
+    def _end_dead_man(self, stop: int) -> None:
+        """After an orderly stop that left nothing at the venue the switch is disarmed; else it does what it is for."""
+        self._ending.set()
+        self._dead_man_thread.join(timeout=_TIMEOUT_MS / 1000)
+        if stop == Stop.DRAIN and not self._turns.orphaned and not self._client.may_rest:
+            self._dead_man.disarm()
+        self._dead_man_session.close()
 
     def _leave_nothing_behind(self) -> None:
         """Nobody is left who would end the engine: the kill switch does, and where there is none, this process."""
@@ -227,11 +288,13 @@ class Gateway:
                 return
             sleep(0.05)
         symbols = [item.symbol for item in plan.instruments]
-        session = SignedSession(plan.endpoints.rest_url, self._credentials, self._context.budget())
-        sweep = Sweep(session, symbols, lambda: self._turns.turn(0))
+
+        def make_sweep() -> Sweep:
+            session = SignedSession(plan.endpoints.rest_url, self._credentials, self._budget, len(symbols))
+            return Sweep(session, symbols, lambda: self._turns.turn(0))
+
         # The embedded venue has gone with the launcher, and its orders with it.
-        sweep.until_nothing_rests(lambda failed: not (failed and plan.settings.venue.embedded))
-        sweep.close()
+        sweep_until_nothing_rests(make_sweep, lambda failed: not (failed and plan.settings.venue.embedded))
         end_instance(plan.name)
 
     def _take_orders(self) -> int:

@@ -20,32 +20,37 @@ from shm.segment import SegmentError, unlink_all
 _END_TIMEOUT_MS = 10_000
 
 
+def end_process(name: str, pid: int, timeout_ms: int = _END_TIMEOUT_MS) -> bool:
+    """Kill a process if it still maps an instance's memory: a pid may belong to a stranger by now.
+
+    Returns whether it was one of the instance's and was killed. One that hangs in the kernel may live on for a while
+    after the time is over.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if f"/bot4.{name}." not in Path(f"/proc/{pid}/maps").read_text():
+            return False
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        poller.poll(timeout_ms)
+        return True
+    except OSError:
+        return False  # it ended by itself meanwhile
+    finally:
+        os.close(pidfd)
+
+
 def end_processes(name: str, control: ControlBlock) -> list[int]:
     """Kill the processes in an instance's control block that still map its memory, but for this one.
 
-    A pid may belong to a stranger by now, so it is not believed alone. Returns the pids that were ended.
+    Returns the pids that were ended.
     """
-    ended: list[int] = []
-    for role in range(ROLES):
-        pid = control.pid(role)
-        if not pid or pid == os.getpid():
-            continue
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:
-            continue
-        try:
-            if f"/bot4.{name}." in Path(f"/proc/{pid}/maps").read_text():
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                poller = select.poll()
-                poller.register(pidfd, select.POLLIN)
-                poller.poll(_END_TIMEOUT_MS)
-                ended.append(pid)
-        except OSError:
-            continue  # it ended by itself meanwhile
-        finally:
-            os.close(pidfd)
-    return ended
+    pids = [control.pid(role) for role in range(ROLES)]
+    return [pid for pid in pids if pid and pid != os.getpid() and end_process(name, pid)]
 
 
 def _keep_emergency(name: str, word: int) -> None:

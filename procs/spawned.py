@@ -1,11 +1,13 @@
 """Entry of spawned processes: `python -m procs.spawned ROLE first|successor`.
 
 The plan and the credentials come on standard input, one JSON line each; who does not trade is given no credentials.
+A kill switch with a credentials file of its own reads that.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import orjson
 
@@ -13,6 +15,7 @@ from procs.children import settle
 from procs.instance import Plan, ProcessContext
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Credentials
+from shm.control import TripSource
 
 
 def main() -> int:
@@ -20,7 +23,7 @@ def main() -> int:
     role = Role[sys.argv[1].upper()]
     plan = Plan.from_json(sys.stdin.buffer.readline())
     plan.require_same_code()
-    secrets = sys.stdin.buffer.readline()
+    secrets = orjson.loads(sys.stdin.buffer.readline())
     context = ProcessContext(plan, role, successor=sys.argv[2] == "successor")
     settle(context)
     if role == Role.RECORDER:
@@ -28,18 +31,32 @@ def main() -> int:
 
         Recorder(context).run()
         return 0
-    credentials = Credentials(**orjson.loads(secrets))
     if role == Role.GATEWAY:
         from procs.gateway import Gateway
 
-        Gateway(context, credentials).run()
+        Gateway(context, Credentials(**secrets)).run()
     elif role == Role.KILLSWITCH:
-        from procs.killswitch import KillSwitch
-
-        KillSwitch(context, credentials).run()
+        run_kill_switch(context, secrets)
     else:
         raise ValueError(f"{role.label} is not a spawned process")
     return 0
+
+
+def run_kill_switch(context: ProcessContext, secrets: dict[str, str], outside: Any = None) -> None:
+    """The kill switch, from its first import on: whatever keeps it from working sets the word.
+
+    outside: see procs.killswitch.Outside.
+    """
+    try:
+        from procs.kill_credentials import kill_credentials
+        from procs.killswitch import KillSwitch
+
+        switch = KillSwitch(context, kill_credentials(context.plan.settings.venue, secrets), outside)
+        switch.settle()
+        switch.run()
+    except BaseException:
+        context.control.trip(TripSource.KILLSWITCH)
+        raise
 
 
 if __name__ == "__main__":

@@ -27,7 +27,9 @@ GATEWAY_STATE = np.dtype(
         ("calls", "<i8"),  # made to the venue by the sender
         ("call_errors", "<i8"),  # of them: no answer, a server error, refused for the rate
         ("breaches", "<i8"),  # requests that were not what execution had decided; none was sent
-        ("spare", "<i8", (4,)),
+        ("dead_man_until_ns", "<i8"),  # session time until which the venue's dead-man switch is surely armed; 0: not
+        ("dead_man_missed", "<i8"),  # refreshes in a row that were not acknowledged
+        ("spare", "<i8", (2,)),
     ],
     align=True,
 )

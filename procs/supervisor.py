@@ -36,6 +36,7 @@ from procs.handover import Handover
 from procs.identity import new_session_id
 from procs.inference import model_path
 from procs.instance import Mapping, Plan, create_memory, memory_beside_rings
+from procs.kill_credentials import kill_credentials
 from procs.memory_use import pss_bytes
 from procs.nursery import Nursery, NurseryError
 from procs.orphans import free_instance, sweep
@@ -253,7 +254,9 @@ class Supervisor:
             except VenueDidNotStart as error:
                 raise EngineError(str(error)) from None
             return self._venue.endpoints, self._venue.credentials
-        return Endpoints(venue.rest_url, venue.ws_url), load_credentials(Path(venue.credentials_file))
+        credentials = load_credentials(Path(venue.credentials_file))
+        kill_credentials(venue, {"api_key": credentials.api_key, "secret": credentials.secret})  # can they be used?
+        return Endpoints(venue.rest_url, venue.ws_url), credentials
 
     def _write_session_file(self, folder: Path, why: str, card: dict[str, Any]) -> None:
         """What a replay needs beside the journals, and what a person asks first."""
@@ -278,11 +281,20 @@ class Supervisor:
                 )
             self._look_at_the_mode()
             if python_monotonic_ns() > deadline:
-                remote = self.settings.remote_button
-                why = " (it waits for the remote button)" if remote.enabled and waiting == ["killswitch"] else ""
-                raise EngineError(f"not ready after {_START_TIMEOUT_S:.0f} s: {', '.join(waiting)}{why}")
+                raise EngineError(f"not ready after {_START_TIMEOUT_S:.0f} s: {', '.join(waiting)}{self._why_not()}")
             if self._stop_wanted:
                 raise EngineError("stopped while starting")
+
+    def _why_not(self) -> str:
+        """What is known of why a process is not ready."""
+        if self.settings.remote_button.enabled and self.crew.waiting_for() == ["killswitch"]:
+            return " (it waits for the remote button)"
+        if not self.mapping.state(Role.GATEWAY)["dead_man_missed"][0]:
+            return ""
+        return (
+            " (the venue's dead-man switch is not acknowledged; venue.accept_no_deadman = true trades without it; see "
+            f"{self.plan.folder}/gateway.log)"
+        )
 
     # --- talking to execution -------------------------------------------------------------------------------------
 

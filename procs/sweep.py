@@ -1,75 +1,144 @@
-"""Cancelling everything at a venue, outside the trading path: own HTTP session, own signatures, no ring, no ccxt."""
+"""Cancelling everything at a venue, outside the trading path: own connections, own signatures, no ring, no ccxt."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from procs.clocks import SYSTEM_CLOCKS, Clocks
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
-from procs.venues.binance_usdm.rest import SignedSession
-from shm.clock import python_monotonic_ns, sleep
+from procs.venues.binance_usdm.rate_limits import BudgetSpent
+from procs.venues.binance_usdm.signed import Call, SignedSession
 
-_BACK_OFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
+_ALL_OPEN_ORDERS = "/fapi/v1/allOpenOrders"
+_OPEN_ORDERS = "/fapi/v1/openOrders"
+_COUNTDOWN = "/fapi/v1/countdownCancelAll"
+_BACK_OFF_S = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
+# While the rate budget or a ban allows nothing, asking again costs nothing: no byte leaves.
+_BUDGET_PAUSE_S = 0.1
+_CLEAN_PAUSE_S = 0.1
 # Sweeps after the venue has once said that nothing rests, and how long they go on at the least: an order that passed
 # the gateway's gate just before the trip can take effect as long as its signature is valid (1,000 ms).
 _SWEEPS_AFTER_CLEAN = 2
+_AFTER_ERROR_S = 0.1
 _SWEEP_AT_LEAST_NS = 1_500_000_000
-_SWEEP_PAUSE_S = 0.1
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What came of a sweep: orders that rest, the first thing that failed in words, and whether it left at all."""
+
+    resting: int
+    failed: str
+    unpaid: bool = False
+
+    @property
+    def clean(self) -> bool:
+        """The venue has said of every symbol that nothing rests."""
+        return not self.failed and not self.resting
 
 
 class Sweep:
     """Cancels all orders of a few symbols, and finds out what rests."""
 
-    def __init__(self, session: SignedSession, symbols: Sequence[str], turn: Callable[[], object]) -> None:
-        """turn: called before each request, since a venue may take seconds for an answer."""
+    def __init__(
+        self, session: SignedSession, symbols: Sequence[str], turn: Callable[[], object],
+        clocks: Clocks = SYSTEM_CLOCKS,
+    ) -> None:
+        """turn: called before each wait, since a venue may take seconds for an answer."""
         self._session = session
         self._symbols = list(symbols)
         self._turn = turn
+        self._clocks = clocks
 
-    def once(self, dry: bool = False) -> tuple[int, str]:
-        """Cancel all orders of every symbol, then count what rests. dry: only ask, which keeps the session warm.
+    def send(self) -> list[Any]:
+        """Write the cancels of all symbols; for `finish`."""
+        return self._session.send_all([Call("DELETE", _ALL_OPEN_ORDERS, {"symbol": name}) for name in self._symbols])
 
-        Returns the number of resting orders and, in words, the first thing that failed.
-        """
-        resting = 0
-        failed = ""
-        self._session.urgent = not dry
-        for symbol in self._symbols:
-            self._turn()
-            try:
-                if not dry:
-                    self._session.call("DELETE", "/fapi/v1/allOpenOrders", symbol=symbol)
-                orders = self._session.call("GET", "/fapi/v1/openOrders", symbol=symbol)
-                if not isinstance(orders, list):
-                    raise VenueUnreachable("GET /fapi/v1/openOrders: the answer is no list")
-                resting += len(orders)
-            except VenueUnreachable as error:
-                failed = failed or str(error)
-        return resting, failed
+    def finish(self, sent: list[Any]) -> Swept:
+        """Take the answers to the cancels, then count what rests."""
+        self._turn()
+        answers = self._session.receive_all(sent)
+        return self._count(answers, urgent=True)
 
-    def until_nothing_rests(self, goes_on: Callable[[str], bool]) -> bool:
-        """Cancel again and again until the venue has said often enough that nothing rests.
+    def once(self, dry: bool = False) -> Swept:
+        """Cancel all orders of every symbol, then count what rests. dry: only ask."""
+        return self._count([], urgent=False) if dry else self.finish(self.send())
 
-        goes_on: called after each sweep with what failed ("" when nothing did); False gives up. Returns whether
-        nothing rests.
-        """
-        failures = 0
-        clean = 0
-        started = python_monotonic_ns()
-        while clean <= _SWEEPS_AFTER_CLEAN or python_monotonic_ns() - started < _SWEEP_AT_LEAST_NS:
-            resting, failed = self.once()
-            if not goes_on(failed):
-                return False
-            if failed:
-                sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)])
-                failures += 1
-                clean = 0
-            elif resting:
-                clean = 0
-            else:
-                clean += 1
-                sleep(_SWEEP_PAUSE_S)
-        return True
+    def _count(self, answers: list[Any], urgent: bool) -> Swept:
+        self._turn()
+        calls = [Call("GET", _OPEN_ORDERS, {"symbol": name}) for name in self._symbols]
+        lists = self._session.call_all(calls, urgent)
+        wrong = VenueUnreachable(f"GET {_OPEN_ORDERS}: the answer is no list")
+        lists = [one if isinstance(one, list | VenueUnreachable) else wrong for one in lists]
+        failures = [one for one in (*answers, *lists) if isinstance(one, VenueUnreachable)]
+        return Swept(
+            resting=sum(len(one) for one in lists if isinstance(one, list)),
+            failed=str(failures[0]) if failures else "",
+            unpaid=any(isinstance(one, BudgetSpent) for one in failures),
+        )
+
+    def countdown(self, milliseconds: int) -> str:
+        """Have the venue cancel everything by itself after a while. Returns what failed, "" when nothing did."""
+        self._turn()
+        calls = [
+            Call("POST", _COUNTDOWN, {"symbol": name, "countdownTime": milliseconds}) for name in self._symbols
+        ]
+        return next((str(one) for one in self._session.call_all(calls) if isinstance(one, VenueUnreachable)), "")
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self._session.close()
+
+
+class Progress:
+    """How far the cancelling is: often enough clean in a row, and for long enough."""
+
+    def __init__(self, since_ns: int) -> None:
+        """since_ns: when the last order could have left, CLOCK_MONOTONIC."""
+        self.since_ns = since_ns
+        self.clean = 0
+        self._failures = 0
+
+    def add(self, swept: Swept) -> float:
+        """Count a sweep; returns how many seconds to wait before the next."""
+        if swept.clean:
+            self.clean += 1
+            self._failures = 0
+            return _CLEAN_PAUSE_S
+        self.clean = 0
+        if swept.unpaid:
+            return _BUDGET_PAUSE_S
+        pause_s = _BACK_OFF_S[min(self._failures, len(_BACK_OFF_S) - 1)]
+        self._failures += 1
+        return pause_s
+
+    def done(self, now_ns: int) -> bool:
+        """Whether nothing rests and nothing can come any more."""
+        return self.clean > _SWEEPS_AFTER_CLEAN and now_ns - self.since_ns >= _SWEEP_AT_LEAST_NS
+
+
+def sweep_until_nothing_rests(
+    make_sweep: Callable[[], Sweep], goes_on: Callable[[str], bool], clocks: Clocks = SYSTEM_CLOCKS
+) -> bool:
+    """Cancel again and again until the venue has said often enough that nothing rests: for who is left without a kill
+    switch. An error begins it anew.
+
+    goes_on: called after each sweep with what failed ("" when nothing did); False gives up. Returns whether nothing
+    rests.
+    """
+    while True:
+        try:
+            sweep, progress = make_sweep(), Progress(clocks.monotonic_ns())
+            while not progress.done(clocks.monotonic_ns()):
+                swept = sweep.once()
+                if not goes_on(swept.failed):
+                    return False
+                clocks.sleep(progress.add(swept))
+            sweep.close()
+            return True
+        except Exception as error:
+            os.write(2, f"cancelling failed with {type(error).__name__}: again\n".encode())
+            clocks.sleep(_AFTER_ERROR_S)

@@ -92,6 +92,7 @@ def rehearse() -> None:
             recorder.turn()
             recorder.pause()
             control.trip(TripSource.OPERATOR)
+            context.bell.wait(0, lambda: False)
             control.request_stop(context.role, Stop.DRAIN)
             context.close()
             reader = Mapping(plan, read_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from procs.gateway import Gateway
 from procs.instance import Mapping, ProcessContext
 from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
+from procs.kill_credentials import KillCredentials
 from procs.killswitch import KillSwitch
 from procs.ports import Outlet
 from procs.summary import ring_counts, stage_accounts
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
 from procs.venues.binance_usdm.private_stream import StreamEvent
-from procs.venues.binance_usdm.rest import SignedSession
+from procs.venues.binance_usdm.signed import Call, SignedSession
 from shm.clock import sleep
 from shm.control import Readiness, Stop, TripSource, gate_epoch, tripped_sources
 from tests.embedded_venue import RunningVenue, running_venue
@@ -78,6 +79,8 @@ class Desk:
         assert not self._thread.is_alive()
         if self.failure is not None:  # it died as a process does, with its threads; here they must be ended
             self.gateway._stream.stop()
+            self.gateway._ending.set()
+            self.gateway._dead_man_thread.join(5)
         self.context.close()
         self.mapping.close()
 
@@ -445,11 +448,10 @@ def place(venue: RunningVenue, count: int) -> None:
 @contextlib.contextmanager
 def kill_switch(venue: RunningVenue, folder: Path) -> Iterator[tuple[KillSwitch, Mapping]]:
     """A kill switch that is made and not yet run."""
-    with small_instance(folder, Endpoints(venue.address.rest_url, "")) as plan:
+    who = Credentials(venue.address.api_key, venue.address.secret)
+    with small_instance(folder, Endpoints(venue.address.rest_url, venue.address.ws_url)) as plan:
         mapping = Mapping(plan)
-        switch = KillSwitch(
-            ProcessContext(plan, Role.KILLSWITCH), Credentials(venue.address.api_key, venue.address.secret)
-        )
+        switch = KillSwitch(ProcessContext(plan, Role.KILLSWITCH), KillCredentials(who, who))
         thread = threading.Thread(target=switch.run, daemon=True)
         thread.start()
         until(lambda: mapping.control.readiness(Role.KILLSWITCH) == Readiness.READY, "armed kill switch")
@@ -464,6 +466,9 @@ def kill_switch(venue: RunningVenue, folder: Path) -> Iterator[tuple[KillSwitch,
 
 
 def notes(folder: Path) -> list[dict]:
+    """What the kill switch has noted so far; its first note makes the file."""
+    if not (folder / "killswitch.jsonl").exists():
+        return []
     return [orjson.loads(line) for line in (folder / "killswitch.jsonl").read_bytes().splitlines()]
 
 
@@ -478,7 +483,7 @@ def test_a_trip_cancels_everything_and_what_comes_late(
         sleep(0.5)
         place(venue, 1)  # a request that was under way, its signature still valid
         until(lambda: resting() == 0, "cancel of the late order", 2.0)
-        until(lambda: notes(tmp_path)[-1]["event"] == "nothing rests", "end of the sweeps")
+        until(lambda: notes(tmp_path)[-1]["event"] == "stopped", "end of the stop")
         mapping.control.trip(TripSource.RISK)
         until(lambda: [note["event"] for note in notes(tmp_path)].count("tripped") == 2, "second trip")
     events = notes(tmp_path)
@@ -527,8 +532,7 @@ def test_a_full_disk_does_not_stop_the_cancels(
             raise OSError(28, "No space left on device")
 
     with kill_switch(venue, tmp_path) as (switch, mapping):
-        switch._log.close()
-        switch._log = FullDisk()  # type: ignore[assignment]
+        switch.notes._file = FullDisk()  # type: ignore[assignment]
         mapping.control.trip(TripSource.STORAGE)
         until(lambda: resting() == 0, "cancel of everything", 2.0)
         place(venue, 1)
@@ -539,19 +543,20 @@ def test_an_answer_that_is_no_list_of_orders_is_not_taken_for_an_empty_one(
     venue: RunningVenue, resting: Callable[[], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lies = 4
-    call = SignedSession.call
+    call_all = SignedSession.call_all
 
-    def lying(self: SignedSession, method: str, path: str, **params: Any) -> Any:
+    def lying(self: SignedSession, calls: Sequence[Call], urgent: bool = True) -> list[Any]:
         nonlocal lies
-        if method == "GET" and lies:
-            lies -= 1
-            return {}
-        return call(self, method, path, **params)
+        answers = call_all(self, calls, urgent)
+        if calls[0].method == "GET" and lies:
+            lies -= 2
+            return [{} for _ in answers]
+        return answers
 
     with kill_switch(venue, tmp_path) as (_, mapping):
-        monkeypatch.setattr(SignedSession, "call", lying)
+        monkeypatch.setattr(SignedSession, "call_all", lying)
         mapping.control.trip(TripSource.OPERATOR)
-        until(lambda: notes(tmp_path)[-1:] and notes(tmp_path)[-1]["event"] == "nothing rests", "end of the sweeps")
+        until(lambda: notes(tmp_path)[-1:] and notes(tmp_path)[-1]["event"] == "stopped", "end of the stop")
         monkeypatch.undo()
     assert [note["error"] for note in notes(tmp_path) if note["event"] == "cancel failed"] == [
         "GET /fapi/v1/openOrders: the answer is no list"

@@ -38,7 +38,8 @@ from procs.venues.binance_usdm.reports import (
     from_user_trade,
     reason_of_code,
 )
-from procs.venues.binance_usdm.rest import SignedSession, fetch_depth, fetch_listing, listen_key
+from procs.venues.binance_usdm.rest import fetch_depth, fetch_listing, listen_key
+from procs.venues.binance_usdm.signed import SignedSession
 from procs.venues.binance_usdm.trading import GateShut, TradingClient, make_exchange
 from shm.clock import python_monotonic_ns
 from tests.embedded_venue import RunningVenue, running_venue

@@ -20,6 +20,7 @@ from procs.memory_use import descriptor_count, pss_bytes
 from procs.metrics import as_plain, mode_name
 from procs.summary import follower_counts, hop_histograms, latency_summary, ring_counts
 from procs.table import HOPS, PROCESSES, RINGS, Role
+from procs.venues.binance_usdm.dead_man import MISSES_TO_WARN
 from shm.control import tripped_sources
 from tools.control import control_lines, control_status
 
@@ -88,7 +89,19 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
         "followers": follower_counts(mapping),
         "metrics": as_plain(latest[0], mapping.plan.instruments) if latest is not None else None,
         "control": control_status(mapping.plan.name),
+        "dead_man": _dead_man(mapping),
     }
+
+
+def _dead_man(mapping: Mapping) -> dict[str, Any]:
+    """The venue's dead-man switch: seconds until it cancels without us, and how many refreshes in a row failed."""
+    gateway = mapping.state(Role.GATEWAY)[0]
+    until_ns, missed = int(gateway["dead_man_until_ns"]), int(gateway["dead_man_missed"])
+    left_s = max(until_ns - mapping.now_ns(), 0) / 1e9
+    warning = ""
+    if missed >= MISSES_TO_WARN:
+        warning = f"{missed} refreshes of the venue's dead-man switch were not acknowledged"
+    return {"armed": left_s > 0, "left_s": round(left_s, 1), "missed": missed, "warning": warning}
 
 
 def latency_table(latency_us: dict[str, dict[str, float]]) -> list[str]:
@@ -144,6 +157,8 @@ def _as_text(status: dict[str, Any]) -> str:
         "positions " + ", ".join(f"{symbol} {size}" for symbol, size in status["positions"].items()),
         f"cash {status['cash']}, " + ", ".join(f"{name} {value}" for name, value in status["pnl"].items()),
     ]
+    if status["dead_man"]["warning"]:
+        lines.append(f"WARNING: {status['dead_man']['warning']}")
     return "\n".join(lines)
 
 

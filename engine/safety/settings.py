@@ -1,16 +1,17 @@
-"""Settings of the control modes: cooldown, hysteresis, automatic returns, the operator's secret."""
+"""Settings of safety: what a trip does, cooldown, hysteresis, automatic returns, the operator's secret."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.safety.trip_settings import TripSettings
 from engine.settings import setting
 
 SHORTEST_LIVE_COOLDOWN_S = 300.0
 
 
 @dataclass(frozen=True)
-class SafetySettings:
+class SafetySettings(TripSettings):
     """[safety]. What is accepted on paper only is checked where the venue is known (engine/config.py)."""
 
     cooldown_s: float = setting(

@@ -7,6 +7,7 @@ single endpoints.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -83,16 +84,43 @@ def cost_of(method: str, path_url: str) -> tuple[int, int]:
     return _WEIGHTS.get(path, _DEAREST), 0
 
 
-def _retry_after_s(response: requests.Response) -> float:
+@dataclass(frozen=True)
+class Paid:
+    """What a call has cost, and when."""
+
+    now_ns: int
+    weight: int
+    orders: int
+
+
+def pay(budget: Budget, method: str, path_url: str, urgent: bool) -> Paid:
+    """Pay for a call before a byte of it leaves. Raises BudgetSpent."""
+    weight, orders = cost_of(method, path_url)
+    now_ns = budget.now_ns()
+    wait_ns = budget.take(now_ns, weight, orders, urgent)
+    if wait_ns:
+        raise BudgetSpent(wait_ns)
+    return Paid(now_ns, weight, orders)
+
+
+def hear(budget: Budget, paid: Paid, status: int, headers: Mapping[str, str], content: bytes) -> None:
+    """Take note of what an answer says about the limits. headers: by whatever case is asked for."""
+    budget.hear(headers, of_order=paid.orders > 0)
+    if status in _WAIT_S:
+        wait_s = _retry_after_s(headers.get("Retry-After", ""), status)
+        budget.refused_by_venue(status, wait_s, paid.orders > 0 and _is_about_orders(content))
+
+
+def _retry_after_s(text: str, status: int) -> float:
     try:
-        return float(max(int(response.headers.get("Retry-After", "")), 0))
+        return float(max(int(text), 0))
     except ValueError:
-        return _WAIT_S[response.status_code]
+        return _WAIT_S[status]
 
 
-def _is_about_orders(response: requests.Response) -> bool:
+def _is_about_orders(content: bytes) -> bool:
     try:
-        return bool(orjson.loads(response.content)["code"] == _TOO_MANY_ORDERS)
+        return bool(orjson.loads(content)["code"] == _TOO_MANY_ORDERS)
     except (orjson.JSONDecodeError, LookupError, TypeError):
         return False
 
@@ -113,23 +141,14 @@ class PayingAdapter(HTTPAdapter):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send. Raises BudgetSpent, and what `before_sending` raises; nothing was sent then."""
-        method, path_url = request.method or "", request.path_url
-        weight, orders = cost_of(method, path_url)
-        now_ns = self._budget.now_ns()
-        wait_ns = self._budget.take(now_ns, weight, orders, self.urgent)
-        if wait_ns:
-            raise BudgetSpent(wait_ns)
+        paid = pay(self._budget, request.method or "", request.path_url, self.urgent)
         try:
             self.before_sending(request)
         except BaseException:
-            self._budget.give_back(now_ns, weight, orders)
+            self._budget.give_back(paid.now_ns, paid.weight, paid.orders)
             raise
         response = super().send(request, *args, **kwargs)
-        self._budget.hear(response.headers, of_order=orders > 0)
-        if response.status_code in _WAIT_S:
-            self._budget.refused_by_venue(
-                response.status_code, _retry_after_s(response), orders > 0 and _is_about_orders(response)
-            )
+        hear(self._budget, paid, response.status_code, response.headers, response.content)
         return response
 
 

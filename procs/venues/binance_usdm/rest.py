@@ -1,18 +1,13 @@
-"""Plain REST: public data for ingestion and the supervisor, hand-signed requests for the kill switch.
+"""Plain REST: public data for ingestion and the supervisor, the listen key of the private stream.
 
-The kill switch must not share code that queues or throttles, so it signs by hand; a test holds the bytes against
-ccxt's.
-Source: Binance USD-M futures, "General Info" (SIGNED endpoint security) and "Market Data Endpoints".
+Source: Binance USD-M futures, "Market Data Endpoints" and "User Data Streams".
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import orjson
 import requests
@@ -20,8 +15,7 @@ import requests
 from engine.instruments import Instrument, instrument_from_binance
 from procs.budget import Budget, RateLimit
 from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
-from procs.venues.binance_usdm.rate_limits import PayingAdapter, limits_of, paying_session
-from shm.clock import wall_ns
+from procs.venues.binance_usdm.rate_limits import limits_of, paying_session
 
 _TIMEOUT_S = 5.0
 SNAPSHOT_LEVELS = 1000
@@ -89,53 +83,3 @@ def listen_key(rest_url: str, credentials: Credentials, budget: Budget, prolong:
         return key
     except (requests.RequestException, orjson.JSONDecodeError, AttributeError) as error:
         raise VenueUnreachable(f"{url}: {type(error).__name__}") from None
-
-
-class SignedSession:
-    """A warmed HTTP session that signs by hand: no queue, one request at a time.
-
-    budget: what pays for the calls; `urgent` says whether they may use what is kept back.
-    """
-
-    def __init__(self, rest_url: str, credentials: Credentials, budget: Budget, recv_window_ms: int = 1000) -> None:
-        self._rest_url = rest_url
-        self._secret = credentials.secret.encode()
-        self._recv_window_ms = recv_window_ms
-        self._session = requests.Session()
-        self._adapter = PayingAdapter(budget, urgent=True)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, self._adapter)
-        self._session.headers["X-MBX-APIKEY"] = credentials.api_key
-
-    @property
-    def urgent(self) -> bool:
-        """Whether what is asked may use what is kept back of the budget."""
-        return self._adapter.urgent
-
-    @urgent.setter
-    def urgent(self, value: bool) -> None:
-        self._adapter.urgent = value
-
-    def query(self, params: Mapping[str, Any], timestamp_ms: int) -> str:
-        """The signed query string of a request."""
-        text = urlencode({**params, "recvWindow": self._recv_window_ms, "timestamp": timestamp_ms}, quote_via=quote)
-        return f"{text}&signature={hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()}"
-
-    def call(self, method: str, path: str, **params: Any) -> Any:
-        """The decoded answer of a signed request. Raises VenueUnreachable; its text holds no query and no key."""
-        url = f"{self._rest_url}{path}?{self.query(params, wall_ns() // 1_000_000)}"
-        try:
-            answer = self._session.request(method, url, timeout=_TIMEOUT_S)
-            body = orjson.loads(answer.content)
-        except requests.RequestException as error:
-            raise VenueUnreachable(f"{method} {path}: {type(error).__name__}") from None
-        except orjson.JSONDecodeError:
-            raise VenueUnreachable(f"{method} {path}: HTTP {answer.status_code}, not JSON") from None
-        if answer.status_code != 200:
-            code = body.get("code") if isinstance(body, dict) else None
-            raise VenueUnreachable(f"{method} {path}: HTTP {answer.status_code}, code {code}")
-        return body
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._session.close()

@@ -82,6 +82,7 @@ class LastGate(PayingAdapter):
         super().__init__(budget)
         self._before_order = before_order
         self._check = check
+        self.only_reads = False
         self.after_call: Callable[[int, bool], None] = lambda took_ns, failed: None
         self._left_ns = 0  # when the last call was let out, 0: none was
 
@@ -99,6 +100,8 @@ class LastGate(PayingAdapter):
 
     def before_sending(self, request: requests.PreparedRequest) -> None:
         """Compare with what was decided; the last thing is `before_order`, for an order. Raises GateShut."""
+        if self.only_reads and request.method != "GET":
+            raise GateShut(Reason.DENIED_EMERGENCY)
         try:
             self._check.check(request)
         except NotAsDecided as difference:
@@ -190,6 +193,18 @@ class TradingClient:
         for adapter in self._exchange.session.adapters.values():
             adapter.poolmanager = connections
         self._exchange.milliseconds = clock_ms
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether an order of ours may rest at the venue, as far as this client knows."""
+        return bool(self._open)
+
+    def cut_orders(self, cut: bool) -> None:
+        """The stop is confirmed: the connections that orders went over are closed, and only questions pass. With
+        cut=False, after a reset, everything does."""
+        if cut and not self._gate.only_reads:
+            self._exchange.session.close()
+        self._gate.only_reads = cut
 
     def warm_up(self) -> None:
         """Open the connection, so that the first order does not pay for it. A venue that is away is no reason not to

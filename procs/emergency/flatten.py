@@ -1,0 +1,261 @@
+"""Bringing positions to zero with collared reduce-only orders, clip by clip. Never a market order.
+
+A clip is an immediate-or-cancel limit order at the edge of the collar around the mark price, no larger than a share of
+what the book shows within it. Where the book shows nothing there, nothing is sent: wait, price again, go on.
+Invariants: at most one clip of an instrument is not known to be done; one whose outcome is UNKNOWN is asked for by its
+client id before another is sent. Clips are reduce-only: what arrives twice or late cannot turn a position round.
+A clip's client id is that of an order of the session with a number from a range of its own, so that the gateway reports
+its fills and the ledger books them; a successor goes on counting where the venue's list of orders ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any
+
+from engine.instruments import Instrument
+from engine.records import Side
+from engine.safety.trip_settings import TripSettings
+from engine.units import format_units, parse_units
+from procs.clocks import SYSTEM_CLOCKS, Clocks
+from procs.venues.binance_usdm.endpoints import VenueUnreachable
+from procs.venues.binance_usdm.reports import ClientIds
+from procs.venues.binance_usdm.signed import Call, Refused, SignedSession
+
+_POSITIONS = "/fapi/v3/positionRisk"
+_DEPTH = "/fapi/v1/depth"
+_ORDER = "/fapi/v1/order"
+_ALL_ORDERS = "/fapi/v1/allOrders"
+_LEVELS = 20
+_ORDERS_PAGE = 1000
+_PAUSE_S = 0.5
+# Readings in a row without a position: an answer that is cut short looks like none.
+_FLAT_READINGS = 2
+# An order that the venue does not know cannot appear any more after this: its signature is valid for 1,000 ms.
+_LATEST_ARRIVAL_NS = 2_000_000_000
+_NO_SUCH_ORDER = -2013
+# Codes by which the venue says that it does not know whether the order took effect.
+_UNKNOWN_CODES = (-1000, -1001, -1006, -1007)
+# Numbers of clips: this, the instrument, and a count.
+FIRST_CLIP = 1 << 50
+_CLIPS_OF_INSTRUMENT = 1 << 32
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One order that reduces; integers in the instrument's units."""
+
+    side: Side
+    price: int
+    size: int
+
+
+def clip_of(
+    position: int, mark: Decimal, levels: Iterable[tuple[int, int]], instrument: Instrument, rules: TripSettings
+) -> Clip | None:
+    """The next clip of a position that is not zero, or None where the book shows nothing within the collar.
+
+    mark: in price units; levels: (price, size) of the side that the clip would take from.
+    """
+    collar = Decimal(str(rules.flatten_collar_bps)) / 10_000
+    tick, lot = instrument.tick_size, instrument.lot_size
+    if position > 0:
+        edge = int((mark * (1 - collar) / tick).to_integral_value(ROUND_CEILING)) * tick
+        visible = sum(size for price, size in levels if price >= edge)
+    else:
+        edge = int((mark * (1 + collar) / tick).to_integral_value(ROUND_FLOOR)) * tick
+        visible = sum(size for price, size in levels if price <= edge)
+    if visible <= 0 or edge <= 0:
+        return None
+    by_depth = int(Decimal(str(rules.flatten_depth_share)) * visible)
+    unit = Decimal(10) ** (instrument.price_exp + instrument.size_exp)
+    by_value = int(Decimal(str(rules.flatten_clip_value)) * unit / mark)
+    size = max(min(by_depth, by_value) // lot, 1) * lot
+    return Clip(Side.SELL if position > 0 else Side.BUY, edge, min(size, abs(position)))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What came of one step: whether the positions are surely zero, what failed, how long to wait."""
+
+    flat: bool
+    failed: str
+    pause_s: float = _PAUSE_S
+
+
+@dataclass
+class _Desk:
+    """What is known of one instrument."""
+
+    instrument: Instrument
+    next_number: int = 0  # of its clips; 0: the venue has not been asked yet
+    unknown_id: str = ""  # client id of a clip whose outcome is not known
+    sent_ns: int = 0
+
+
+class Flattener:
+    """See the module. `begin` once for each trip, then `step` until it says that all is flat."""
+
+    def __init__(
+        self, session: SignedSession, instruments: Sequence[Instrument], rules: TripSettings, ids: ClientIds,
+        note: Callable[..., None], turn: Callable[[], object], clocks: Clocks = SYSTEM_CLOCKS,
+    ) -> None:
+        """note: called with an event and its fields; turn: called before each wait."""
+        self._session = session
+        self._desks = {item.symbol: _Desk(item) for item in instruments}
+        self._rules = rules
+        self._ids = ids
+        self._note = note
+        self._turn = turn
+        self._clocks = clocks
+        self._flat_readings = 0
+
+    def begin(self) -> None:
+        """What an earlier time has found does not count."""
+        self._flat_readings = 0
+
+    def step(self) -> Step:
+        """Ask for what is UNKNOWN, read the positions, send one clip for each that is left."""
+        try:
+            self._number_clips()
+            self._resolve()
+            positions = self._positions()
+            if not positions and not any(desk.unknown_id for desk in self._desks.values()):
+                self._flat_readings += 1
+                return Step(self._flat_readings >= _FLAT_READINGS, "")
+            self._flat_readings = 0
+            self._send(self._clips(positions))
+            return Step(False, "")
+        except VenueUnreachable as error:
+            return Step(False, str(error))
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    def _ask(self, calls: Sequence[Call]) -> list[Any]:
+        """The answers to a few calls. Raises VenueUnreachable, the first there is."""
+        self._turn()
+        answers = self._session.call_all(calls)
+        for one in answers:
+            if isinstance(one, VenueUnreachable):
+                raise one
+        return answers
+
+    def _number_clips(self) -> None:
+        """Find out which numbers are free: a predecessor, or an earlier trip, may have sent clips."""
+        fresh = [desk for desk in self._desks.values() if not desk.next_number]
+        calls = [
+            Call("GET", _ALL_ORDERS, {"symbol": desk.instrument.symbol, "limit": _ORDERS_PAGE}) for desk in fresh
+        ]
+        for desk, orders in zip(fresh, self._ask(calls) if calls else (), strict=True):
+            first = FIRST_CLIP + desk.instrument.index * _CLIPS_OF_INSTRUMENT
+            with _understanding("GET", _ALL_ORDERS):
+                numbers = [self._ids.number(str(order["clientOrderId"])) for order in orders]
+            used = [number for number in numbers if first <= number < first + _CLIPS_OF_INSTRUMENT]
+            desk.next_number = max(used, default=first - 1) + 1
+
+    def _resolve(self) -> None:
+        """Ask for clips whose outcome is UNKNOWN. Raises VenueUnreachable where the venue does not say."""
+        for desk in self._desks.values():
+            if not desk.unknown_id:
+                continue
+            self._turn()
+            try:
+                order = self._session.call(
+                    "GET", _ORDER, symbol=desk.instrument.symbol, origClientOrderId=desk.unknown_id
+                )
+            except Refused as refusal:
+                if refusal.code != _NO_SUCH_ORDER:
+                    raise
+                if self._clocks.monotonic_ns() - desk.sent_ns > _LATEST_ARRIVAL_NS:
+                    self._note("clip never arrived", id=desk.unknown_id)
+                    desk.unknown_id = ""
+                continue
+            with _understanding("GET", _ORDER):
+                self._note("clip found", id=desk.unknown_id, executed=order["executedQty"])
+            desk.unknown_id = ""
+
+    def _positions(self) -> dict[str, tuple[int, Decimal]]:
+        """By symbol the size in its units and the mark price in price units, of what is not zero."""
+        answer = self._ask([Call("GET", _POSITIONS)])[0]
+        positions = {}
+        with _understanding("GET", _POSITIONS):
+            entries = {entry["symbol"]: entry for entry in answer}
+            for symbol in self._desks.keys() & entries.keys():
+                entry, item = entries[symbol], self._desks[symbol].instrument
+                size = parse_units(entry["positionAmt"], item.size_exp)
+                if size:
+                    positions[symbol] = (size, Decimal(entry["markPrice"]).scaleb(item.price_exp))
+        return positions
+
+    def _clips(self, positions: dict[str, tuple[int, Decimal]]) -> dict[str, Clip]:
+        """By symbol the clip to send now."""
+        wanted = [symbol for symbol in positions if not self._desks[symbol].unknown_id]
+        calls = [Call("GET", _DEPTH, {"symbol": symbol, "limit": _LEVELS}, signed=False) for symbol in wanted]
+        clips = {}
+        for symbol, book in zip(wanted, self._ask(calls) if calls else (), strict=True):
+            size, mark = positions[symbol]
+            item = self._desks[symbol].instrument
+            with _understanding("GET", _DEPTH):
+                levels = [
+                    (parse_units(price, item.price_exp), parse_units(amount, item.size_exp))
+                    for price, amount in book["bids" if size > 0 else "asks"]
+                ]
+                clip = clip_of(size, mark, levels, item, self._rules)
+            if clip is None:
+                self._note("nothing within the collar", symbol=symbol, position=size)
+            else:
+                clips[symbol] = clip
+        return clips
+
+    # --- sending --------------------------------------------------------------------------------------------------
+
+    def _send(self, clips: dict[str, Clip]) -> None:
+        calls = []
+        for symbol, clip in clips.items():
+            desk = self._desks[symbol]
+            # UNKNOWN from before the first byte leaves until the venue has said what became of it.
+            desk.unknown_id = self._ids.text(desk.next_number)
+            desk.next_number += 1
+            desk.sent_ns = self._clocks.monotonic_ns()
+            calls.append(Call("POST", _ORDER, order_params(symbol, clip, desk.instrument, desk.unknown_id)))
+        self._turn()
+        outcomes = self._session.call_all(calls)
+        for (symbol, clip), outcome in zip(clips.items(), outcomes, strict=True):
+            desk = self._desks[symbol]
+            known = _is_definite(outcome)
+            executed = outcome["executedQty"] if known and isinstance(outcome, dict) else ""
+            self._note(
+                "clip", symbol=symbol, side=clip.side.name, price=clip.price, size=clip.size, id=desk.unknown_id,
+                executed=executed, error=str(outcome) if isinstance(outcome, VenueUnreachable) else "", known=known,
+            )
+            if known:
+                desk.unknown_id = ""
+
+
+def order_params(symbol: str, clip: Clip, instrument: Instrument, client_id: str) -> dict[str, Any]:
+    """The parameters of a clip's order, as the venue takes them."""
+    return {
+        "symbol": symbol, "side": clip.side.name, "quantity": format_units(clip.size, instrument.size_exp),
+        "newClientOrderId": client_id, "newOrderRespType": "RESULT", "type": "LIMIT",
+        "price": format_units(clip.price, instrument.price_exp), "timeInForce": "IOC", "reduceOnly": "true",
+    }
+
+
+def _is_definite(outcome: Any) -> bool:
+    """Whether the outcome of a new order says what became of it."""
+    if isinstance(outcome, Refused):
+        return outcome.status < 500 and outcome.code < 0 and outcome.code not in _UNKNOWN_CODES
+    return isinstance(outcome, dict) and "executedQty" in outcome
+
+
+@contextlib.contextmanager
+def _understanding(method: str, path: str) -> Iterator[None]:
+    """An answer without what it must hold is one of the venue's failures: VenueUnreachable."""
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        what = type(error).__name__
+        raise VenueUnreachable(f"{method} {path}: the answer cannot be read: {what}") from None
