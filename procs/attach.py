@@ -5,10 +5,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import orjson
+
 from procs.instance import Mapping, Plan
 from shm.control import ControlBlock
 from shm.lease import Lease
 from shm.segment import SegmentError
+
+
+def started_ticks(pid: int) -> int:
+    """When a process was started, in clock ticks since boot; 0 when there is none of that pid, or only a zombie.
+
+    Source: proc(5), /proc/PID/stat.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 class NotRunning(LookupError):
@@ -32,6 +46,19 @@ def leave_plan(name: str, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
+
+
+def launcher_of(name: str) -> int:
+    """Pid of the launcher of an instance while it lives, else 0.
+
+    Its supervisor may be dead at this moment: then it starts another, and the instance is not free.
+    """
+    try:
+        plan = orjson.loads(plan_path(name).read_bytes())
+        pid, started = int(plan["launcher_pid"]), int(plan["launcher_started"])
+    except (OSError, ValueError, LookupError, TypeError):  # none, unfinished, or foreign
+        return 0
+    return pid if pid and started and started_ticks(pid) == started else 0
 
 
 def attach(name: str) -> Mapping:

@@ -70,6 +70,7 @@ class Plan:
     cores: dict[str, tuple[int, ...]]  # by role
     spin: bool
     launcher_pid: int = 0  # the parent of all whose supervisor has died; 0: there is none
+    launcher_started: int = 0  # clock ticks since boot: a pid is given away again, both together are not
     rate_limits: tuple[RateLimit, ...] = ()  # of the venue; empty where nobody calls one (a replay)
 
     def to_json(self) -> bytes:

@@ -8,7 +8,7 @@ import select
 import signal
 from pathlib import Path
 
-from procs.attach import lock_path, plan_path
+from procs.attach import launcher_of, lock_path, plan_path
 from procs.control_plane import control_folder, keep_what_was_tripped
 from procs.control_socket import socket_path
 from procs.instance import Plan
@@ -83,10 +83,12 @@ def end_instance(name: str) -> None:
 
 
 def sweep() -> list[str]:
-    """Free every instance of this user that has no live lease holder; returns their names."""
+    """Free every instance of this user that has no live lease holder and no live launcher; their names."""
     freed: list[str] = []
     for lock in Path("/dev/shm").glob("bot4-*.lock"):
         name = lock.name.removeprefix("bot4-").removesuffix(".lock")
+        if launcher_of(name):
+            continue  # looked at before the lease is taken: the next supervisor must find that free
         with contextlib.suppress(LeaseHeld, OSError), Lease.acquire(lock_path(name)):
             free_instance(name)
             lock.unlink(missing_ok=True)

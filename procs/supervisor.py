@@ -27,7 +27,7 @@ from engine.stage import as_bytes
 from engine.validation.state import quarantined_records
 from models.card import load_card
 from procs import VERSION
-from procs.attach import leave_plan, lock_path, plan_path
+from procs.attach import launcher_of, leave_plan, lock_path, plan_path, started_ticks
 from procs.children import STOP_SIGNALS, kill, wait_all
 from procs.control_plane import ControlPlane
 from procs.control_requests import ControlRequests
@@ -122,6 +122,7 @@ class Supervisor:
             name=name, session=new_session_id(), folder=str(folder), kernel_digest=kernel_digest(), settings=settings,
             instruments=instruments, endpoints=endpoints, capacities=capacities,
             cores={role.label: cores[role] for role in Role}, spin=spin, launcher_pid=self._handover.launcher_pid,
+            launcher_started=started_ticks(self._handover.launcher_pid),
             rate_limits=listing.rate_limits,
         )
         self._write_session_file(folder, why, card)
@@ -192,6 +193,8 @@ class Supervisor:
         name = self.settings.engine.name
         check_shared_memory(name)
         try:
+            if launcher_of(name) not in (0, self._handover.launcher_pid):
+                raise LeaseHeld("its supervisor is dead, and its launcher starts another")
             self._lease = Lease.acquire(lock_path(name))
         except LeaseHeld:
             raise EngineError(f"an engine named {name!r} is running already (`bot4 status` shows it)") from None

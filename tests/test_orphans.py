@@ -9,9 +9,10 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 
-from procs.attach import lock_path, plan_path
+from procs.attach import launcher_of, lock_path, plan_path, started_ticks
 from procs.orphans import end_instance, free_instance, sweep
 from shm.control import ControlBlock
 from shm.lease import Lease
@@ -74,6 +75,29 @@ def test_the_sweep_takes_only_what_nobody_holds(name: str) -> None:
         assert list_segments(name) != []
     assert name in sweep()
     assert list_segments(name) == [] and not lock_path(name).exists()
+
+
+def test_the_sweep_leaves_an_instance_whose_launcher_starts_another_supervisor(name: str) -> None:
+    """Between a supervisor's death and its successor nobody holds the lease: another engine's start freed it."""
+    ControlBlock.create(instance=name, kernel_digest=_DIGEST).close()
+    Lease.acquire(lock_path(name)).release()
+    launcher = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+    try:
+        started = started_ticks(launcher.pid)
+        plan = {"launcher_pid": launcher.pid, "launcher_started": started}
+        plan_path(name).write_bytes(orjson.dumps(plan))
+        assert launcher_of(name) == launcher.pid
+        assert name not in sweep() and list_segments(name) != []
+        plan_path(name).write_bytes(orjson.dumps(plan | {"launcher_started": started - 1}))  # another had that pid
+        assert launcher_of(name) == 0
+        plan_path(name).write_bytes(orjson.dumps(plan))
+    finally:
+        launcher.kill()
+        os.waitid(os.P_PID, launcher.pid, os.WEXITED | os.WNOWAIT)
+        assert launcher_of(name) == 0  # a zombie starts nothing
+        launcher.communicate()
+    assert name in sweep()
+    assert list_segments(name) == []
 
 
 def test_a_lease_on_a_file_that_was_removed_meanwhile_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

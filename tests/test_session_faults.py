@@ -20,6 +20,7 @@ import pytest
 
 from engine.records import MARKET, SOURCE_COMMANDS, Kind
 from procs.journal.reader import read_stream
+from procs.orphans import sweep
 from procs.table import VITAL, Role
 from shm.clock import sleep
 from tests.engine_session import PROJECT_ROOT, Engine, bot4, engine, leftovers, replay, venue, wait_until
@@ -163,7 +164,16 @@ def test_the_end_of_the_terminal_stops_it_and_no_second_of_its_name_starts(tmp_p
         second = bot4("run", "--config", str(made.config), "--for", "5s")
         assert second.returncode == 1
         assert f"an engine named {made.name!r} is running already" in second.stderr
-        assert made.status() is not None
+        status = made.status()
+        assert status is not None
+        os.kill(made.launcher.pid, signal.SIGSTOP)  # its supervisor dies, and it is slow to start another
+        os.kill(status["supervisor_pid"], signal.SIGKILL)
+        second = bot4("run", "--config", str(made.config), "--for", "5s")
+        assert f"an engine named {made.name!r} is running already" in second.stderr
+        assert made.name not in sweep()  # as any other engine does when it starts
+        os.kill(made.launcher.pid, signal.SIGCONT)
+        killed = status["supervisor_pid"]
+        wait_until(lambda: (now := made.status()) and now["supervisor_pid"] != killed, 20, "successor")
         code, out, err = made.finish(signum=signal.SIGHUP)
         assert code == 0, out + err
         assert leftovers(made.name) == []
@@ -183,7 +193,7 @@ def test_without_launcher_and_supervisor_everything_ends_and_no_order_rests(
         made.process.communicate()
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.values()), 30, "end of every process")
         assert place.state()["open_orders"] == []
-        wait_until(lambda: leftovers(made.name) == [], 10, "memory and helpers gone")  # the zygote is none of those pids
+        wait_until(lambda: leftovers(made.name) == [], 10, "end of the zygote too")
         result = made.run("--for", "3s")  # the name and the memory are free again, and the latch has kept the trip
         assert result.returncode == 1 and "emergency stop" in result.stderr, result.stderr
         assert made.summary()["orders"]["sent"] == 0
