@@ -426,6 +426,21 @@ def test_reconciliation_tells_what_the_venue_has(desk: Desk) -> None:
         assert Decimal(int(entry["aux"][0])).scaleb(-8) == Decimal(position["cost"])
 
 
+def test_an_opening_whose_two_lists_of_positions_differ_is_not_whole(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A garbled empty list once would have adopted a position as flat."""
+    desk.client.perform(_reconcile(desk, opening=True))
+    desk.perform(desk.taking(size=4))
+    with monkeypatch.context() as garbled:
+        garbled.setattr(desk.client._exchange, "fapiPrivateV3GetPositionRisk", list)
+        answers = desk.client.perform(_reconcile(desk, opening=True))
+    assert [int(a["kind"][0]) for a in answers] == [ReportKind.RECONCILE_END] and int(answers[0]["aux"][0]) == 0
+    answers = desk.client.perform(_reconcile(desk, opening=True))
+    sizes = [(int(a["instrument"][0]), int(a["size"][0])) for a in answers if a["kind"][0] == ReportKind.POSITION]
+    assert (BTC.index, 4) in sizes
+
+
 def _reconcile(desk: Desk, opening: bool) -> np.void:
     order = desk.order(OrderAction.RECONCILE)
     order["aux"] = int(opening)

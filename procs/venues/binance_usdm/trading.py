@@ -543,10 +543,13 @@ class TradingClient:
             moved = self._new_trades()
             if opening:
                 moved += len(self._payments.since_told())
+                moved += self._sizes(account["positions"]) != self._sizes(listed)
             if opening and moved:
                 newest = self._begin()
             if not moved:
                 break
+        if opening and self._sizes(account["positions"]) != self._sizes(listed):
+            raise ccxt.BadResponse("the account and the list of positions differ in size")
         missed, self._missed = self._missed, []
         self._payments.told(paid)
         reports = [*missed, *ends, *paid]
@@ -564,6 +567,15 @@ class TradingClient:
         reports.append(report(ReportKind.FEES, 0, flags=flags, aux=self._fees))
         reports.append(report(ReportKind.RECONCILE_END, 0, flags=flags, aux=1))
         return reports
+
+    def _sizes(self, listed: list[Mapping[str, Any]]) -> dict[str, int]:
+        """Sizes of our instruments that are not flat, by symbol, of entries of account or positionRisk."""
+        traded = {one.symbol: one for one in self._instruments.values()}
+        sizes = {
+            entry["symbol"]: parse_units(entry["positionAmt"], traded[entry["symbol"]].size_exp)
+            for entry in listed if entry["symbol"] in traded
+        }
+        return {symbol: size for symbol, size in sizes.items() if size}
 
     def close(self) -> None:
         """Close the connections."""
