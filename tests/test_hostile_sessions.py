@@ -143,6 +143,21 @@ def test_a_client_that_takes_no_answer_for_a_no_is_found(monkeypatch: pytest.Mon
     assert found("above the limit", "done for execution")
 
 
+def test_a_query_that_takes_no_answer_for_a_no_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reconciliation mends what follows from it later on, so what is told is compared as it is told."""
+    perform = TradingClient.perform
+
+    def hasty(client: TradingClient, order: np.void) -> list[np.ndarray]:
+        reports = perform(client, order)
+        if order["kind"] == OrderAction.QUERY and reports[0]["kind"][0] == ReportKind.UNKNOWN:
+            order_id, index = int(order["order_id"]), int(order["instrument"])
+            reports = [report(ReportKind.NOT_FOUND, order_id, index, Reason.UNKNOWN_ORDER, aux=order["recv_ts_ns"])]
+        return reports
+
+    monkeypatch.setattr(TradingClient, "perform", hasty)
+    assert found("is told as not found")
+
+
 def test_a_lost_fill_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     publish = VirtualGateway.publish
 

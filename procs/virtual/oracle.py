@@ -2,8 +2,9 @@
 
 At every event: the worst-case exposure of a side (position, resting orders, and every new order that may still reach
 the venue) is within the limit; it never grows but by an order that execution sent; each client id is entered once;
-each trade is booked once. While the venue can be reached: no order stays UNKNOWN, and none rests at the venue that
-execution takes for done, for longer than 10 s. Never: a ban that the client brought upon itself, a trip.
+each trade is booked once; no order is told as not found that the venue had when it was asked. While the venue can be
+reached: no order stays UNKNOWN, and none rests at the venue that execution takes for done, for longer than 10 s.
+Never: a ban that the client brought upon itself, a trip.
 The engine's own sums are not used; its order table is read for what it believes of single orders.
 """
 
@@ -50,6 +51,7 @@ class Oracle:
         self._unsent = unsent
         self._sent: dict[str, tuple[int, int, int]] = {}  # client id -> instrument, side, size
         self._entered: dict[str, int] = {}
+        self._entered_ns: dict[str, int] = {}  # when first
         self._mid = [0] * len(self._instruments)
         self._last = {(item.index, side): 0 for item in self._instruments for side in _SIDES}
         self._fresh: dict[tuple[int, int], int] = {}  # where an order was sent since the last check: its price
@@ -88,6 +90,7 @@ class Oracle:
         self.wire.log.add(self.wire.loop.now_ns, f"venue {notice.execution} {name} {notice.order.executed}")
         if notice.execution == VenueEvent.NEW:
             self._entered[name] = self._entered.get(name, 0) + 1
+            self._entered_ns.setdefault(name, self.wire.loop.now_ns)
             if self._entered[name] > 1:
                 self.fail(f"{name} was entered {self._entered[name]} times")
             if name not in self._sent:
@@ -98,6 +101,10 @@ class Oracle:
         for one in reports[reports["kind"] == ReportKind.FILL]:
             key = (int(one["instrument"]), int(one["trade_id"]))
             self.booked[key] = self.booked.get(key, 0) + 1
+        for one in reports[reports["kind"] == ReportKind.NOT_FOUND]:
+            name, asked_ns = self._ids.text(int(one["order_id"])), int(one["aux"])
+            if self._entered_ns.get(name, asked_ns) < asked_ns:
+                self.fail(f"{name} is told as not found, and the venue had it when it was asked")
 
     # --- checks ---------------------------------------------------------------------------------------------------
 
