@@ -122,14 +122,18 @@ def fork_child(
         os._exit(code)
 
 
-def spawn_child(plan: Plan, role: Role, secrets_json: bytes, successor: bool = False) -> Child:
-    """Start a clean process (see procs/spawned.py); the plan and the credentials reach it through a pipe."""
-    with open_log(plan.path, role.label) as log:
-        popen = subprocess.Popen(
+def begin_child(folder: Path, role: Role, successor: bool) -> subprocess.Popen[bytes]:
+    """Start a clean process (see procs/spawned.py); it waits for its plan. folder: of the session."""
+    with open_log(folder, role.label) as log:
+        return subprocess.Popen(
             [sys.executable, "-m", "procs.spawned", role.label, "successor" if successor else "first"],
             stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
             cwd=Path(__file__).resolve().parent.parent,
         )
+
+
+def give_plan(popen: subprocess.Popen[bytes], plan: Plan, role: Role, secrets_json: bytes) -> Child:
+    """Let a process of `begin_child` work; the plan and the credentials reach it through a pipe."""
     assert popen.stdin is not None
     try:
         popen.stdin.write(plan.to_json() + b"\n" + secrets_json + b"\n")
@@ -137,6 +141,11 @@ def spawn_child(plan: Plan, role: Role, secrets_json: bytes, successor: bool = F
     except BrokenPipeError:
         popen.stdin = None  # it died at once; its log says why, and the watcher will see it
     return Child(role, popen.pid, os.pidfd_open(popen.pid), popen)
+
+
+def spawn_child(plan: Plan, role: Role, secrets_json: bytes, successor: bool = False) -> Child:
+    """Start a clean process and let it work."""
+    return give_plan(begin_child(plan.path, role, successor), plan, role, secrets_json)
 
 
 def adopt_child(plan: Plan, role: Role, pid: int) -> Child | None:

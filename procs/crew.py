@@ -18,12 +18,23 @@ from collections.abc import Callable, Iterable
 import orjson
 
 from engine.records import Kind
-from procs.children import Child, adopt_child, end_unknown_children, kill, reap, spawn_child, wait_all, wait_for_death
+from procs.children import (
+    Child,
+    adopt_child,
+    end_unknown_children,
+    give_plan,
+    kill,
+    reap,
+    spawn_child,
+    wait_all,
+    wait_for_death,
+)
 from procs.deaths import Deaths
 from procs.instance import Mapping, Plan
 from procs.kill_credentials import has_own_key
 from procs.nursery import Nursery
 from procs.stall import StallWatch
+from procs.standby import Standby
 from procs.table import PROCESS_BY_ROLE, PROCESSES, VITAL, Role
 from procs.venues.binance_usdm.endpoints import Credentials
 from shm.clock import python_monotonic_ns
@@ -49,6 +60,7 @@ class Crew:
         self._children: dict[Role, Child] = {}
         self._deaths = Deaths(mapping.deaths())
         self._stalls = StallWatch()
+        self._standby = Standby(plan.path, Role.KILLSWITCH)
         self._limit_ns = int(plan.settings.engine.stall_s * 1e9)
         self._not_ready_told = 0
         self._unguarded_since_ns = 0
@@ -90,7 +102,11 @@ class Crew:
             secrets = {}
             if role in VITAL and not (role == Role.KILLSWITCH and has_own_key(self._plan.settings.venue)):
                 secrets = {"api_key": self._credentials.api_key, "secret": self._credentials.secret}
-            child = spawn_child(self._plan, role, orjson.dumps(secrets), successor)
+            waiting = self._standby.take() if role == Role.KILLSWITCH and successor else None
+            if waiting is not None:
+                child = give_plan(waiting, self._plan, role, orjson.dumps(secrets))
+            else:
+                child = spawn_child(self._plan, role, orjson.dumps(secrets), successor)
         else:
             child = self._nursery.fork(role, successor)
         # It says so itself later on; a supervisor that takes over before must not start a second one.
@@ -132,6 +148,7 @@ class Crew:
         self._kill_the_stuck()
         self._tell_readiness()
         self._guard_the_kill_switch()
+        self._keep_a_standby()
 
     def _kill_the_stuck(self) -> None:
         control, now = self._mapping.control, self._mapping.now_ns()
@@ -220,6 +237,18 @@ class Crew:
             self._say("no kill switch for 5 s: emergency")
             control.trip(TripSource.KILLSWITCH)
 
+    def _keep_a_standby(self) -> None:
+        """Once everybody is ready: whoever starts has the machine for himself."""
+        if not self._standby.pid and self.waiting_for():
+            return
+        if words := self._standby.look_after():
+            self._say(words)
+
+    @property
+    def standby_pid(self) -> int:
+        """Of the kill switch's standby; 0 where there is none."""
+        return self._standby.pid
+
     # --- ending -----------------------------------------------------------------------------------------------------
 
     def child(self, role: Role) -> Child | None:
@@ -228,6 +257,7 @@ class Crew:
 
     def close(self) -> None:
         """End whatever still runs."""
+        self._standby.close()
         for child in self.living():
             if not reap(child, wait=False):
                 kill(child)

@@ -33,7 +33,7 @@ from procs.table import Role
 from procs.venue_lag import VenueLag
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.market_streams import market_socket_urls
-from procs.venues.binance_usdm.rate_limits import paying_session
+from procs.venues.binance_usdm.paying import paying_session
 from procs.venues.binance_usdm.rest import fetch_depth
 from shm.clock import sleep
 from shm.control import TripSource

@@ -23,7 +23,6 @@ from procs.budget import BUDGET_WORDS, Budget, RateLimit, write_limits
 from procs.checkpoint import HEADER_WORDS, SLOTS, checkpoint_now, slot_words
 from procs.deaths import DEATH_WORDS
 from procs.metrics import METRICS, METRICS_WORDS
-from procs.states import state_dtype
 from procs.table import CHECKPOINTED, PROCESS_BY_ROLE, RING_BY_NAME, RINGS, Role
 from procs.venue_lag import LAG_WORDS
 from procs.venues.binance_usdm.endpoints import Endpoints
@@ -94,12 +93,15 @@ class Plan:
         """Folder of the session."""
         return Path(self.folder)
 
-    def require_same_code(self) -> None:
+    def require_same_code(self, own: str = "") -> None:
         """Raise OtherCode in a process whose kernels are not those of the engine; asked once, when it starts.
+
+        own: the digest of what the process has loaded, if that was some time ago.
 
         Segments compare the plan's digest with their own, so this and attaching say that all run one code.
         """
-        if self.kernel_digest != (own := kernel_digest()):
+        own = own or kernel_digest()
+        if self.kernel_digest != own:
             raise OtherCode(
                 f"the code has changed since the engine was started: its kernel digest is {self.kernel_digest[:12]}, "
                 f"that of this process {own[:12]}; end the engine and start it again"
@@ -208,6 +210,8 @@ class Mapping:
     def state(self, role: Role) -> np.ndarray:
         """The state of a stage, shape (1,), shared with it."""
         if role not in self._states:
+            from procs.states import state_dtype  # the kernels of every stage, which most processes never call
+
             dtype = state_dtype(role, self.plan.instruments)
             segment = state_segment(self.plan, role, dtype, create=False, read_only=self._read_only)
             self._segments.append(segment)
@@ -220,6 +224,8 @@ class Mapping:
 
     def arena(self, role: Role) -> np.ndarray:
         """The checkpoint slots of a role, int64 (procs/checkpoint.py)."""
+        from procs.states import state_dtype
+
         words = SLOTS * slot_words(state_dtype(role, self.plan.instruments).itemsize)
         segment = _words_segment(self.plan, f"arena.{role.label}", words, create=False, read_only=self._read_only)
         self._segments.append(segment)

@@ -1,7 +1,9 @@
 """Entry of spawned processes: `python -m procs.spawned ROLE first|successor`.
 
 The plan and the credentials come on standard input, one JSON line each; who does not trade is given no credentials.
-A kill switch with a credentials file of its own reads that.
+A kill switch with a credentials file of its own reads that. It loads everything before it reads its plan, so that a
+standby (procs/standby.py) has to do little more than to open its connections; one that is not needed finds the input
+closed.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from engine.kernel import kernel_digest
 from procs.children import settle
 from procs.instance import Plan, ProcessContext
 from procs.table import Role
@@ -21,8 +24,16 @@ from shm.control import TripSource
 def main() -> int:
     """Run one spawned process until it is told to stop."""
     role = Role[sys.argv[1].upper()]
-    plan = Plan.from_json(sys.stdin.buffer.readline())
-    plan.require_same_code()
+    own_code = kernel_digest()
+    if role == Role.KILLSWITCH:
+        from procs.emergency.load import load
+
+        load()
+    plan_json = sys.stdin.buffer.readline()
+    if not plan_json:
+        return 0
+    plan = Plan.from_json(plan_json)
+    plan.require_same_code(own_code)
     secrets = orjson.loads(sys.stdin.buffer.readline())
     context = ProcessContext(plan, role, successor=sys.argv[2] == "successor")
     settle(context)

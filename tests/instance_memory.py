@@ -40,11 +40,13 @@ def own_budget() -> Budget:
 
 
 @contextlib.contextmanager
-def small_instance(folder: Path, endpoints: Endpoints | None = None, capacity: int = 64) -> Iterator[Plan]:
-    """Memory of an instance whose rings all have one capacity; gone at the end."""
+def small_instance(
+    folder: Path, endpoints: Endpoints | None = None, capacity: int = 64, digest: str = "0" * 64
+) -> Iterator[Plan]:
+    """Memory of an instance whose rings all have one capacity; gone at the end. digest: of whose code it is."""
     instruments = listed_instruments()
     plan = Plan(
-        name=f"test-{uuid.uuid4().hex[:8]}", session=uuid.uuid4().hex[:8], folder=str(folder), kernel_digest="0" * 64,
+        name=f"test-{uuid.uuid4().hex[:8]}", session=uuid.uuid4().hex[:8], folder=str(folder), kernel_digest=digest,
         settings=Settings(), instruments=instruments, endpoints=endpoints or Endpoints("", ""),
         capacities={spec.name: capacity for spec in RINGS}, cores={}, spin=False, rate_limits=venue_limits(),
     )

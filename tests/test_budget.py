@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from engine.matching.settings import VenueSettings
 from procs.budget import BUDGET_WORDS, ORDERS, WEIGHT, Budget, RateLimit, take, write_limits
 from procs.embedded.answers import exchange_information
-from procs.venues.binance_usdm.rate_limits import BudgetSpent, PayingAdapter, cost_of, limits_of, paying_session
+from procs.venues.binance_usdm.paying import PayingAdapter, paying_session
+from procs.venues.binance_usdm.rate_limits import BudgetSpent, cost_of, limits_of
 from shm.clock import python_monotonic_ns
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.instance_memory import venue_limits

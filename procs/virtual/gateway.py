@@ -25,8 +25,9 @@ from procs.gateway_core import KEEP_ALIVE, Answer, Errands, GatewayCore, Job
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, VenueUnreachable
+from procs.venues.binance_usdm.paying import paying_session
 from procs.venues.binance_usdm.private_stream import StreamEvent
-from procs.venues.binance_usdm.rate_limits import BudgetSpent, paying_session
+from procs.venues.binance_usdm.rate_limits import BudgetSpent
 from procs.venues.binance_usdm.trading import TradingClient
 from procs.virtual.sockets import Socket, connect
 from procs.virtual.wire import MS, Connections, ProcessKilled, Wire

@@ -65,7 +65,7 @@ class Wire:
     def send_paid(
         self, method: str, path_url: str, api_key: str | None, done: Callable[[Reply | None], None]
     ) -> None:
-        """The same for a caller that does not wait, paid as rate_limits.PayingAdapter pays for those who do."""
+        """The same for a caller that does not wait, paid as paying.PayingAdapter pays for those who do."""
         weight, orders = cost_of(method, path_url)
         if self.budget.take(self.loop.now_ns, weight, orders):
             self.loop.after(0, lambda: done(None))

@@ -1,4 +1,4 @@
-"""What calls to Binance USD-M futures cost, which limits the venue sets, and the adapter that pays.
+"""What calls to Binance USD-M futures cost, which limits the venue sets, and paying for a call.
 
 Source: Binance USD-M futures, "General Info" (limits), "Exchange Information" (rateLimits), request weights of the
 single endpoints.
@@ -12,8 +12,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
-import requests
-from requests.adapters import HTTPAdapter
 
 from procs.budget import ORDERS, REQUESTS, WEIGHT, Budget, RateLimit
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
@@ -104,10 +102,10 @@ def pay(budget: Budget, method: str, path_url: str, urgent: bool) -> Paid:
 
 
 def hear(budget: Budget, paid: Paid, status: int, headers: Mapping[str, str], content: bytes) -> None:
-    """Take note of what an answer says about the limits. headers: by whatever case is asked for."""
+    """Take note of what an answer says about the limits. headers: found by their names in lower case."""
     budget.hear(headers, of_order=paid.orders > 0)
     if status in _WAIT_S:
-        wait_s = _retry_after_s(headers.get("Retry-After", ""), status)
+        wait_s = _retry_after_s(headers.get("retry-after", ""), status)
         budget.refused_by_venue(status, wait_s, paid.orders > 0 and _is_about_orders(content))
 
 
@@ -123,39 +121,3 @@ def _is_about_orders(content: bytes) -> bool:
         return bool(orjson.loads(content)["code"] == _TOO_MANY_ORDERS)
     except (orjson.JSONDecodeError, LookupError, TypeError):
         return False
-
-
-class PayingAdapter(HTTPAdapter):
-    """Pays for every request before a byte of it leaves, and takes note of what the answer says.
-
-    urgent: what is asked may use the part of the budget that is kept back; set by the thread that asks.
-    """
-
-    def __init__(self, budget: Budget, urgent: bool = False) -> None:
-        super().__init__(pool_connections=2, pool_maxsize=2, max_retries=0)
-        self._budget = budget
-        self.urgent = urgent
-
-    def before_sending(self, request: requests.PreparedRequest) -> None:
-        """Called when the request is paid for; it is not sent when this raises."""
-
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send. Raises BudgetSpent, and what `before_sending` raises; nothing was sent then."""
-        paid = pay(self._budget, request.method or "", request.path_url, self.urgent)
-        try:
-            self.before_sending(request)
-        except BaseException:
-            self._budget.give_back(paid.now_ns, paid.weight, paid.orders)
-            raise
-        response = super().send(request, *args, **kwargs)
-        hear(self._budget, paid, response.status_code, response.headers, response.content)
-        return response
-
-
-def paying_session(budget: Budget, urgent: bool = False) -> requests.Session:
-    """An HTTP session that pays for every request."""
-    session = requests.Session()
-    adapter = PayingAdapter(budget, urgent)
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, adapter)
-    return session

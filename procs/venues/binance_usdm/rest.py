@@ -15,7 +15,8 @@ import requests
 from engine.instruments import Instrument, instrument_from_binance
 from procs.budget import Budget, RateLimit
 from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
-from procs.venues.binance_usdm.rate_limits import limits_of, paying_session
+from procs.venues.binance_usdm.paying import paying_session
+from procs.venues.binance_usdm.rate_limits import limits_of
 
 _TIMEOUT_S = 5.0
 SNAPSHOT_LEVELS = 1000

@@ -8,6 +8,7 @@ Source: Binance USD-M futures, "General Info" (SIGNED endpoint security).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import http.client
@@ -20,7 +21,6 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import certifi
 import orjson
-from requests.structures import CaseInsensitiveDict
 
 from procs.budget import Budget
 from procs.clocks import SYSTEM_CLOCKS, Clocks
@@ -34,7 +34,7 @@ _NOTHING = Paid(0, 0, 0)
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer; headers are found by any case."""
+    """An HTTP answer; the names of headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -54,6 +54,12 @@ class Line(Protocol):
         """Let go."""
 
 
+@functools.cache
+def tls_context() -> ssl.SSLContext:
+    """What every connection goes by; reading the certificates takes 20 ms."""
+    return ssl.create_default_context(cafile=certifi.where())
+
+
 class HttpLine:
     """A line over HTTP or HTTPS; connected when it is made."""
 
@@ -61,9 +67,7 @@ class HttpLine:
         parts = urlsplit(root)
         host, port = parts.hostname or "", parts.port
         self._connection = (
-            http.client.HTTPSConnection(
-                host, port, timeout=TIMEOUT_S, context=ssl.create_default_context(cafile=certifi.where())
-            )
+            http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=tls_context())
             if parts.scheme == "https"
             else http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
         )
@@ -78,7 +82,8 @@ class HttpLine:
         """The answer to the request that was written."""
         self._connection.sock.settimeout(max(timeout_s, 0.001))
         response = self._connection.getresponse()
-        return Answer(response.status, CaseInsensitiveDict(response.getheaders()), response.read())
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, headers, response.read())
 
     def close(self) -> None:
         """Close the socket."""

@@ -28,8 +28,9 @@ from engine.units import MONEY_EXP, format_units, parse_units
 from procs.budget import Budget
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
 from procs.venues.binance_usdm.order_check import NotAsDecided, OrderCheck
+from procs.venues.binance_usdm.paying import PayingAdapter
 from procs.venues.binance_usdm.payments import Payments
-from procs.venues.binance_usdm.rate_limits import BudgetSpent, PayingAdapter, is_new_order
+from procs.venues.binance_usdm.rate_limits import BudgetSpent, is_new_order
 from procs.venues.binance_usdm.reports import (
     ClientIds,
     from_order,
