@@ -7,7 +7,6 @@ be one that no venue should give, against a server that says what the test tells
 from __future__ import annotations
 
 import hashlib
-import hmac
 import http.server
 import logging
 import threading
@@ -836,28 +835,6 @@ def test_an_exchange_info_that_is_none(body: bytes) -> None:
 
 
 # --- signatures and secrets -----------------------------------------------------------------------------------------
-
-
-def test_a_hand_signed_query_is_what_ccxt_would_sign() -> None:
-    now_ms = 1_700_000_000_123
-    exchange = ccxt.binanceusdm({"apiKey": KEY, "secret": SECRET, "options": {"recvWindow": 1000}})
-    exchange.milliseconds = lambda: now_ms
-    sent: list[str] = []
-    exchange.fetch = lambda url, method, headers, body: sent.append(body or url.partition("?")[2])
-    session = SignedSession("http://localhost", Credentials(KEY, SECRET), own_budget(), recv_window_ms=1000)
-    for call, params in (
-        (exchange.fapiPrivateDeleteAllOpenOrders, {"symbol": "BTCUSDT"}),
-        (exchange.fapiPrivateGetOpenOrders, {"symbol": "ETHUSDT"}),
-        (exchange.fapiPrivateDeleteOrder, {"symbol": "BTCUSDT", "origClientOrderId": f"b4{SESSION}-1 /+&="}),
-    ):
-        call(dict(params))
-        theirs, _, their_signature = sent[-1].rpartition("&signature=")
-        ours, _, our_signature = session.query(params, now_ms).rpartition("&signature=")
-        # The order of the parameters may differ; they themselves, byte by byte, may not, nor the rule of signing.
-        assert sorted(ours.split("&")) == sorted(theirs.split("&"))
-        assert our_signature == exchange.hmac(exchange.encode(ours), exchange.encode(SECRET), hashlib.sha256)
-        assert their_signature == hmac.new(SECRET.encode(), theirs.encode(), hashlib.sha256).hexdigest()
-    session.close()
 
 
 def test_a_hand_signed_request_is_taken_by_the_venue(venue: RunningVenue) -> None:

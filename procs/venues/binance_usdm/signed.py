@@ -1,6 +1,6 @@
 """Hand-signed requests over warmed connections: what the kill switch and the dead-man switch ask of the venue.
 
-No ccxt, no queue, no throttle, no ring: sign, pay, write. A test holds the bytes against those of stock ccxt.
+No ccxt, no queue, no throttle, no ring: sign, pay, write. A test holds every byte against those of stock ccxt.
 Several calls leave together: all are written, each on a connection of its own, before the first answer is awaited.
 Connections go straight to the venue (no proxy is asked for), with TCP_NODELAY.
 Source: Binance USD-M futures, "General Info" (SIGNED endpoint security).
