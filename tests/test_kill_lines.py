@@ -11,9 +11,11 @@ nothing rests, not even an order that came at the moment of the error; and where
 from __future__ import annotations
 
 import ast
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,7 +27,8 @@ from procs.clocks import Clocks
 from procs.kill_credentials import kill_credentials
 from procs.sweep import Sweep, sweep_until_nothing_rests
 from procs.table import Role
-from procs.venues.binance_usdm.signed import SignedSession
+from procs.venues.binance_usdm.endpoints import Endpoints
+from procs.venues.binance_usdm.signed import SignedSession, tls_context
 from shm.control import TripSource
 from tests.kill_world import KEY, MS, SECRET, World, sleeping_child, world
 
@@ -191,6 +194,16 @@ def a_venue_that_is_gone(made: World) -> None:
     made.at_ms(700, lambda: made.fault(fault="gone", duration_ms=2_500))
     _trip_unless_it_fell(made, 900, TripSource.OPERATOR)
     made.hold(1, -100)
+    _end_when_done(made, 0)
+
+
+def a_venue_behind_tls(made: World) -> None:
+    """The certificates are read afresh; there is no encryption in this world."""
+    tls_context.cache_clear()
+    made.plan = dataclasses.replace(made.plan, endpoints=Endpoints("https://venue", "wss://venue"))
+    made.patch("http.client.HTTPSConnection", lambda *address, context, **rest: HTTPConnection(*address, **rest))
+    made.gate_follows()
+    _trip_unless_it_fell(made, 300, TripSource.RISK)
     _end_when_done(made, 0)
 
 
@@ -392,8 +405,8 @@ SCENARIOS = (
     nobody_is_left_nor_the_venue, a_successor_that_flattens,
     a_disk_that_is_full, memory_that_cannot_be_locked, an_error_of_its_own, an_error_in_a_thread, reset_too_early,
     a_book_that_is_far_away, a_witness_that_contradicts, a_stream_whose_key_dies, connections_that_were_closed,
-    a_venue_that_is_gone, too_many_errors_of_its_own, a_hostile_venue, told_to_stop_while_the_venue_is_away,
-    the_gateway_is_the_last_one, the_gateway_is_the_last_one_and_errs,
+    a_venue_behind_tls, a_venue_that_is_gone, too_many_errors_of_its_own, a_hostile_venue,
+    told_to_stop_while_the_venue_is_away, the_gateway_is_the_last_one, the_gateway_is_the_last_one_and_errs,
     the_gateway_is_the_last_one_and_the_venue_has_gone_too,
 )
 
