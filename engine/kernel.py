@@ -18,6 +18,7 @@ import ast
 import functools
 import glob
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,8 @@ from numba.core import config as numba_config
 from numba.core.caching import CacheImpl, InTreeCacheLocator, UserWideCacheLocator
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+NOTED_IMPORTS = PROJECT_ROOT / "engine" / "__pycache__" / "imports.json"
+_looked_at: set[Path] = set()  # files whose imports were asked for
 
 
 def checked_mode() -> bool:
@@ -40,6 +43,7 @@ def checked_mode() -> bool:
     return bool(numba_config.BOUNDSCHECK)
 
 
+@functools.cache
 def _import_root(path: Path) -> Path:
     """The folder that must be on sys.path for the file to be imported under its full name."""
     folder = path.parent
@@ -48,6 +52,7 @@ def _import_root(path: Path) -> Path:
     return folder
 
 
+@functools.cache
 def _module_files(name: str, roots: tuple[Path, ...]) -> list[Path]:
     """The files that importing a dotted name reads, its packages included; empty for a library."""
     parts = name.split(".")
@@ -62,13 +67,52 @@ def _module_files(name: str, roots: tuple[Path, ...]) -> list[Path]:
             else:
                 break
         if files:
-            return files
+            return [file.resolve() for file in files]
     return []
 
 
-def _imported_names(path: Path, root: Path) -> list[str]:
-    """Every dotted name that the file may import, anywhere in it, relative imports resolved."""
-    package = list(path.resolve().relative_to(root).parent.parts)
+@functools.cache
+def _noted_imports() -> dict[str, list[str]]:
+    """What `note_imports` has left: names by the digest of a file's content and package; empty where it was not run."""
+    try:
+        noted: dict[str, list[str]] = json.loads(NOTED_IMPORTS.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return noted
+
+
+def note_imports() -> None:
+    """Keep what every file imports that this process has looked at.
+
+    Parsing them takes a third of the time in which a process starts. Each entry belongs to a content, so it cannot
+    become stale; a file that was edited since is parsed.
+    """
+    names = {_imports_key(file): _imported_names(file) for file in _looked_at}
+    try:
+        NOTED_IMPORTS.parent.mkdir(exist_ok=True)
+        beside = NOTED_IMPORTS.with_suffix(f".{os.getpid()}")
+        beside.write_text(json.dumps(names))
+        beside.replace(NOTED_IMPORTS)
+    except OSError:  # an installation that this user may not write to: each process parses
+        return
+
+
+def _imports_key(path: Path) -> str:
+    return hashlib.sha256(_file_digest(path) + "/".join(_package(path)).encode()).hexdigest()
+
+
+@functools.cache
+def _package(path: Path) -> tuple[str, ...]:
+    """Names of the packages that a file lies in, the outermost first."""
+    return path.relative_to(_import_root(path)).parent.parts
+
+
+@functools.cache
+def _imported_names(path: Path) -> list[str]:
+    """Every dotted name that a file may import, anywhere in it, relative imports resolved."""
+    if (noted := _noted_imports().get(_imports_key(path))) is not None:
+        return noted
+    package = list(_package(path))
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.Import):
@@ -86,9 +130,9 @@ def _imported_names(path: Path, root: Path) -> list[str]:
 @functools.cache
 def _imported_files(path: Path) -> tuple[Path, ...]:
     """The project files that a file imports itself."""
-    root = _import_root(path)
-    names = _imported_names(path, root)
-    return tuple(file.resolve() for name in names for file in _module_files(name, (root, PROJECT_ROOT)))
+    _looked_at.add(path)
+    roots = (_import_root(path), PROJECT_ROOT)
+    return tuple(file for name in dict.fromkeys(_imported_names(path)) for file in _module_files(name, roots))
 
 
 @functools.cache

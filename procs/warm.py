@@ -14,6 +14,7 @@ import sys
 import tempfile
 
 import procs  # noqa: F401  # its cache locator must be there before any kernel is declared
+from engine.kernel import note_imports
 
 FLOORS = ("shm", "engine", "procs", "models")
 
@@ -108,5 +109,6 @@ def rehearse() -> None:
 
 if __name__ == "__main__":
     import_all()
+    note_imports()
     rehearse()
     sys.exit(0)

@@ -236,6 +236,40 @@ def test_the_closure_of_a_real_kernel_reaches_what_it_is_made_of() -> None:
     assert len(stamps) == 3
 
 
+def test_noted_imports_are_those_of_a_content(tmp_path: Path) -> None:
+    """What a process reads from the note is what it would have parsed; a file that was edited is parsed again."""
+    code = """
+import sys
+from pathlib import Path
+import engine.kernel as kernel
+kernel.NOTED_IMPORTS = Path(sys.argv[1]) / "imports.json"
+parsed = []
+parse = kernel.ast.parse
+kernel.ast.parse = lambda *arguments: parsed.append(Path(arguments[1]).name) or parse(*arguments)
+module = Path(sys.argv[2])
+print(kernel.kernel_stamp(module), len(kernel.source_closure(module)), *parsed)
+kernel.note_imports()
+"""
+    (tmp_path / "leaf.py").write_text("import shm.layout\nimport other\n")
+
+    def stamped() -> list[str]:
+        arguments = [sys.executable, "-c", code, str(tmp_path), str(tmp_path / "leaf.py")]
+        return subprocess.run(
+            arguments, capture_output=True, text=True, timeout=60, check=True, cwd=PROJECT_ROOT
+        ).stdout.split()
+
+    first, second = stamped(), stamped()
+    assert first[:2] == second[:2] and "leaf.py" in first[2:] and second[2:] == []
+    (tmp_path / "other.py").write_text("from engine import records\n")  # the note holds names, not what they lead to
+    third = stamped()
+    assert int(third[1]) > int(second[1]) and third[0] != second[0]
+    (tmp_path / "leaf.py").write_text("import shm.layout\n")
+    fourth = stamped()
+    assert fourth[2:] == ["leaf.py"] and fourth[:2] not in (first[:2], third[:2])
+    (tmp_path / "imports.json").write_text("[torn")
+    assert stamped()[:2] == fourth[:2]
+
+
 class _Interrupted(NamedCacheFile):
     """A cache file during whose saving, at its worst moment, another process saves another signature."""
 
