@@ -60,7 +60,7 @@ class Crew:
         self._children: dict[Role, Child] = {}
         self._deaths = Deaths(mapping.deaths())
         self._stalls = StallWatch()
-        self._standby = Standby(plan.path, Role.KILLSWITCH)
+        self._standbys = {role: Standby(plan.path, role) for role in (Role.KILLSWITCH, Role.GATEWAY)}
         self._limit_ns = int(plan.settings.engine.stall_s * 1e9)
         self._not_ready_told = 0
         self._unguarded_since_ns = 0
@@ -102,7 +102,7 @@ class Crew:
             secrets = {}
             if role in VITAL and not (role == Role.KILLSWITCH and has_own_key(self._plan.settings.venue)):
                 secrets = {"api_key": self._credentials.api_key, "secret": self._credentials.secret}
-            waiting = self._standby.take() if role == Role.KILLSWITCH and successor else None
+            waiting = self._standbys[role].take() if role in self._standbys and successor else None
             if waiting is not None:
                 child = give_plan(waiting, self._plan, role, orjson.dumps(secrets))
             else:
@@ -148,7 +148,7 @@ class Crew:
         self._kill_the_stuck()
         self._tell_readiness()
         self._guard_the_kill_switch()
-        self._keep_a_standby()
+        self._keep_standbys()
 
     def _kill_the_stuck(self) -> None:
         control, now = self._mapping.control, self._mapping.now_ns()
@@ -237,17 +237,16 @@ class Crew:
             self._say("no kill switch for 5 s: emergency")
             control.trip(TripSource.KILLSWITCH)
 
-    def _keep_a_standby(self) -> None:
-        """Once everybody is ready: whoever starts has the machine for himself."""
-        if not self._standby.pid and self.waiting_for():
-            return
-        if words := self._standby.look_after():
-            self._say(words)
+    def _keep_standbys(self) -> None:
+        """New ones once everybody is ready: whoever starts has the machine for himself."""
+        waiting = bool(self.waiting_for())
+        for standby in self._standbys.values():
+            if (standby.pid or not waiting) and (words := standby.look_after()):
+                self._say(words)
 
-    @property
-    def standby_pid(self) -> int:
-        """Of the kill switch's standby; 0 where there is none."""
-        return self._standby.pid
+    def standby_pids(self) -> dict[Role, int]:
+        """Of the standbys that are there."""
+        return {role: standby.pid for role, standby in self._standbys.items() if standby.pid}
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
@@ -257,7 +256,8 @@ class Crew:
 
     def close(self) -> None:
         """End whatever still runs."""
-        self._standby.close()
+        for standby in self._standbys.values():
+            standby.close()
         for child in self.living():
             if not reap(child, wait=False):
                 kill(child)

@@ -1,9 +1,9 @@
 """Entry of spawned processes: `python -m procs.spawned ROLE first|successor`.
 
 The plan and the credentials come on standard input, one JSON line each; who does not trade is given no credentials.
-A kill switch with a credentials file of its own reads that. It loads everything before it reads its plan, so that a
-standby (procs/standby.py) has to do little more than to open its connections; one that is not needed finds the input
-closed.
+A kill switch with a credentials file of its own reads that. Kill switch and gateway load everything before they read
+their plan, so that a standby (procs/standby.py) has to do little more than to open its connections; one that is not
+needed finds the input closed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ def main() -> int:
         from procs.emergency.load import load
 
         load()
+    elif role == Role.GATEWAY:
+        from procs.gateway import Gateway
     plan_json = sys.stdin.buffer.readline()
     if not plan_json:
         return 0
@@ -43,8 +45,6 @@ def main() -> int:
         Recorder(context).run()
         return 0
     if role == Role.GATEWAY:
-        from procs.gateway import Gateway
-
         Gateway(context, Credentials(**secrets)).run()
     elif role == Role.KILLSWITCH:
         run_kill_switch(context, secrets)

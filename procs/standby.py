@@ -1,8 +1,8 @@
-"""The standby of the kill switch: a process that has everything loaded and waits to take the place of one that died.
+"""The standby of a process that trades or stops: it has everything loaded and waits to take the place of one that died.
 
-A process needs a second and more of a core before it can work, several on a busy machine, and without a kill switch the
-engine is an emergency after five. A standby has done that work before it is needed (procs/spawned.py): it then has to
-read the plan and to open its connections.
+A process needs a second and more of a core before it can work, several on a busy machine. Without a gateway the venue
+is out of reach for so long, and without a kill switch the engine is an emergency after five. A standby has done that
+work before it is needed (procs/spawned.py): it then has to read the plan and to open its connections.
 Invariants: it maps no memory of the instance and holds no secret; both reach it with the plan. It ends by itself when
 the supervisor does, whose end of the pipe is the only one.
 """

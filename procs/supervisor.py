@@ -400,8 +400,7 @@ class Supervisor:
         duration_s = (python_monotonic_ns() - self._started_ns) / 1e9
         memory = {child.role.label: pss_bytes(child.pid) for child in self.crew.living()}
         memory |= {"supervisor": pss_bytes(os.getpid()), "zygote": pss_bytes(self._nursery.pid) if self._nursery else 0}
-        if self.crew.standby_pid:
-            memory["standby"] = pss_bytes(self.crew.standby_pid)
+        memory |= {f"standby of {role.label}": pss_bytes(pid) for role, pid in self.crew.standby_pids().items()}
         self._come_to_rest()
         self._stop_children()
         if self._mapping.control.tripped and not self._failure:

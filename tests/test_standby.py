@@ -1,4 +1,4 @@
-"""The kill switch's standby: a real process that waits for its plan, and takes over at once when it gets it."""
+"""Standbys: a real process that waits for its plan, and takes over at once when it gets it."""
 
 from __future__ import annotations
 
@@ -62,6 +62,16 @@ def test_it_maps_nothing_knows_nothing_and_takes_over_when_it_gets_the_plan(
             waiting.wait()
             os.close(child.pidfd)
             mapping.close()
+
+
+def test_a_gateway_waits_loaded_too(tmp_path: Path) -> None:
+    standby = Standby(tmp_path, Role.GATEWAY)
+    try:
+        assert standby.look_after() == ""
+        until(lambda: "libssl" in Path(f"/proc/{standby.pid}/maps").read_text(), "gateway that has loaded", _START_S)
+        assert "/dev/shm/" not in Path(f"/proc/{standby.pid}/maps").read_text()
+    finally:
+        standby.close()
 
 
 def test_it_ends_when_nobody_is_left_who_could_need_it(tmp_path: Path) -> None:
