@@ -75,6 +75,7 @@ class VirtualGateway:
         self.desk = desk
         self.loop = desk.wire.loop
         self.dead = False
+        self._started = False  # while it asks the venue it takes no orders, as in procs/gateway.py
         self.cursor = sum(entry.kind == Entry.REQUEST for entry in desk.journal)  # of the orders ring
         self.jobs: deque[Job] = deque()
         self.at_work: Job | None = None  # what the sender has not put on the wire yet
@@ -171,6 +172,7 @@ class VirtualGateway:
             return
         except ProcessKilled:
             return
+        self._started = True
         self._connect()
         self._keep_alive()
         self.take_orders()
@@ -190,7 +192,7 @@ class VirtualGateway:
 
     def take_orders(self) -> None:
         """The doorbell rang: take what is on the orders ring."""
-        while not self.dead and self.cursor < len(self.desk.orders):
+        while self._started and not self.dead and self.cursor < len(self.desk.orders):
             order = self.desk.orders[self.cursor][0]
             self.cursor += 1
             self.core.take_order(order, self.loop.now_ns)
