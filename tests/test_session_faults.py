@@ -26,7 +26,6 @@ from shm.clock import sleep
 from tests.engine_session import PROJECT_ROOT, Engine, bot4, engine, leftovers, replay, venue, wait_until
 from tests.session_records import check_records
 from tools.soak import kills
-from tools.soak.session import SessionError
 from tools.soak.tally import Piece
 
 pytestmark = pytest.mark.session
@@ -48,13 +47,7 @@ def test_every_process_is_killed_and_stopped_and_nothing_is_lost(
     """
     monkeypatch.setattr(kills, "IN_SERVICE_S", 600.0)
     piece = Piece(0, 0.0, tmp_path)
-    try:
-        kills.run_kills(piece)
-    except SessionError as error:
-        # Five seconds without a kill switch are an emergency; on a crowded machine its successor takes longer to start.
-        if "['KILLSWITCH']" in str(error) and os.getloadavg()[0] > 2 * len(os.sched_getaffinity(0)):
-            pytest.skip(str(error))
-        raise
+    kills.run_kills(piece)
     assert piece.violations == [], piece.notes
     assert {what for what, number in piece.counts.items() if number == 1} >= {
         f"{victim} {name}" for victim in kills.VICTIMS for name in kills.SIGNALS

@@ -2,9 +2,9 @@
 
 One piece is one session on a venue of its own that outlives it. Each role is met once with SIGKILL and once with
 SIGSTOP, in an order and at moments drawn from the seed. After each the engine must be back in service within five
-seconds. At the end the launcher is killed too; the session is then ended through its supervisor. What must hold then:
-every record accounted for, the ledger equal to the venue's, each fill once, and a replay of the journal with the same
-decision hash.
+seconds, unless others crowd the machine; then the time is shown, and counted as not judged. At the end the launcher
+is killed too; the session is then ended through its supervisor. What must hold then: every record accounted for, the
+ledger equal to the venue's, each fill once, and a replay of the journal with the same decision hash.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tools.soak.tally import Piece
 
 IN_SERVICE_S = 5.0
 _GIVE_UP_S = 40.0
+_CROWDED = 3.0  # processes a core that want to run; the engine with its load and this suite are about 1.5
 _LONGEST_STOP_S = 3.0
 _ORDERS_BEFORE = 8
 ROLES = [process.role.label for process in PROCESSES]
@@ -99,8 +100,13 @@ class Watch:
         return ready, wait(lambda: self.acked() != before, f"trading again, ready after {ready:.1f} s,")
 
 
+def crowded() -> bool:
+    """Whether others want more of this machine than it has: a successor then gets no time to start."""
+    return os.getloadavg()[0] > _CROWDED * len(os.sched_getaffinity(0))
+
+
 def _machine() -> str:
-    """How busy the machine is: a crowded one gives a successor no time to start."""
+    """How busy the machine is."""
     return f"{os.getloadavg()[0]:.1f} processes want {len(os.sched_getaffinity(0))} cores"
 
 
@@ -202,9 +208,13 @@ def _strike_all(piece: Piece, watch: Watch, draws: Draws) -> dict[str, int]:
         changed = watch.pid(victim) != before
         replaced[victim] = replaced.get(victim, 0) + changed
         piece.count(f"{victim} {name}")
-        piece.measure(f"seconds {victim} {name}", seconds)
         how = ", replaced" if changed else ""
         words = f"{name} to {victim}{how}: ready after {ready:.2f} s, orders after {seconds:.2f} s"
+        if crowded():
+            piece.count("strikes whose time is not judged")
+            piece.note(f"{words}; the time is not judged: {_machine()}")
+            continue
+        piece.measure(f"seconds {victim} {name}", seconds)
         piece.note(words)
         piece.hold(seconds <= IN_SERVICE_S, f"{words}; {_machine()}")
     return replaced
