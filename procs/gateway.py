@@ -201,14 +201,15 @@ class Gateway:
     def _follow_dead_man(self) -> None:
         """In service only while the venue would cancel for us if we died; publish how that stands.
 
-        In an emergency no order leaves, and the switch is not armed again before it is over.
+        It goes out of service one refresh before the venue's countdown may end, so that nothing is entered by then. In
+        an emergency no order leaves, and the switch is not armed again before it is over.
         """
         dead_man, control = self._dead_man, self._context.control
         state = self._context.state(self._context.role)
         state["dead_man_missed"] = dead_man.missed
         left_ns = dead_man.armed_until_ns - python_monotonic_ns()
         state["dead_man_until_ns"] = self._context.now_ns() + left_ns if left_ns > 0 else 0
-        covered = left_ns > 0 or self._context.plan.settings.venue.accept_no_deadman
+        covered = left_ns > dead_man.interval_ns or self._context.plan.settings.venue.accept_no_deadman
         ready = self._stream_up and (covered or control.tripped)
         if ready != self._ready:
             self._ready = ready

@@ -157,6 +157,10 @@ def _as_text(status: dict[str, Any]) -> str:
         "positions " + ", ".join(f"{symbol} {size}" for symbol, size in status["positions"].items()),
         f"cash {status['cash']}, " + ", ".join(f"{name} {value}" for name, value in status["pnl"].items()),
     ]
+    dead_man = status["dead_man"]
+    lines.append("the venue's dead-man switch is " + (
+        f"armed for {dead_man['left_s']} s" if dead_man["armed"] else "not armed"
+    ))
     if status["dead_man"]["warning"]:
         lines.append(f"WARNING: {status['dead_man']['warning']}")
     return "\n".join(lines)
