@@ -212,16 +212,23 @@ def test_a_book_that_does_not_recover_is_found(feed: Feed) -> None:
 
 def test_spread_is_measured_against_its_median(feed: Feed) -> None:
     assert feed.run(5, ask=103.0) == []
-    assert feed.run(1, ask=103.1) == ["spread BTCUSDT"]
+    assert feed.run(1.9, ask=103.1) == []
+    assert feed.run(0.2, ask=103.1) == ["spread BTCUSDT"]
     assert feed.findings["spread BTCUSDT"].action == "reduce"
     assert feed.run(1, ask=102.5) == ["spread BTCUSDT"]  # not yet at 80 % of the limit
     assert feed.run(1, ask=102.39) == []
 
 
+def test_a_spread_that_is_wide_for_moments_is_no_reason(feed: Feed) -> None:
+    for _ in range(20):
+        assert feed.run(1.5, ask=150.0) == []
+        assert feed.run(0.1, ask=101.0) == []
+
+
 def test_spread_is_not_judged_without_history() -> None:
     feed = Feed()
     assert feed.run(30) == []
-    assert feed.run(1, ask=150.0) == []
+    assert feed.run(5, ask=150.0) == []
 
 
 def test_slippage_ends_with_its_window(feed: Feed) -> None:

@@ -86,6 +86,7 @@ class _Instrument:
     events: CounterWindow
     waits: ExtremeWindow  # of the time between two events, negative: the least is the longest wait
     spreads: MedianWindow
+    narrowest: ExtremeWindow  # spread of the last moments
     late: Level
     lost: Level
     spread: Level
@@ -151,6 +152,7 @@ class Monitors:
             CounterWindow(window_ns, 1),
             ExtremeWindow(window_ns),
             MedianWindow(int(own.spread_window_s * _SECOND), _SPREAD_EVERY_NS),
+            ExtremeWindow(int(own.spread_for_s * _SECOND)),
             self._level("staleness", symbol, f"age of the book of {symbol}", "ms"),
             self._level("book_lost", symbol, f"book of {symbol} not right", "s"),
             self._level("spread", symbol, f"spread of {symbol}", "times its normal"),
@@ -216,8 +218,10 @@ class Monitors:
         history_ns = known.spreads.span_ns
         normal = known.spreads.median
         known.spreads.add(now, spread)
-        enough = history_ns >= self.settings.spread_history_s * _SECOND and normal > 0.0
-        known.spread.update(now, spread / normal if enough else None, self.settings.spread_times)
+        known.narrowest.add(now, spread)
+        enough = history_ns >= self.settings.spread_history_s * _SECOND and normal > 0.0 and known.narrowest.whole
+        narrowest = known.narrowest.least(now)
+        known.spread.update(now, narrowest / normal if enough else None, self.settings.spread_times)
 
     def _judge_age(self, sample: Sample, known: _Instrument) -> None:
         """How late a book is by its own rate, taken before its last event."""

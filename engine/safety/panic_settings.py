@@ -45,6 +45,7 @@ class PanicSettings:
 
     spread: str = _action("reduce", "A spread far beyond what is normal for the instrument.")
     spread_times: float = _number(3.0, "So many times the median.", 1.1)
+    spread_for_s: float = _number(2.0, "For so long; healthy markets are that wide for moments.", 0.05)
     spread_window_s: float = _number(300.0, "The median is taken over so long.", 10.0)
     spread_history_s: float = _number(60.0, "Nothing is judged with less history than this.", 1.0)
 
