@@ -327,8 +327,9 @@ class KillSwitch:
         """Ask for real-time priority and locked memory; where that is not permitted, say so once."""
         missing = []
         try:
-            # It blocks and never spins. What it starts is not real-time.
-            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+            # It blocks and never spins. Its threads inherit this: the one that hears the button must not wait for a
+            # core, nor must one that holds the interpreter's lock.
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         except OSError as error:
             missing.append(f"real-time priority: {error.strerror}")
         # The word alone: locking all that the process maps takes 385 MB instead of 60.

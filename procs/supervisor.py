@@ -28,6 +28,7 @@ from engine.validation.state import quarantined_records
 from models.card import load_card
 from procs import VERSION
 from procs.attach import launcher_of, leave_plan, lock_path, plan_path, started_ticks
+from procs.audit import entries_of, read_log
 from procs.children import STOP_SIGNALS, kill, wait_all
 from procs.control_plane import ControlPlane
 from procs.control_requests import ControlRequests
@@ -37,6 +38,7 @@ from procs.identity import new_session_id
 from procs.inference import model_path
 from procs.instance import Mapping, Plan, create_memory, memory_beside_rings
 from procs.kill_credentials import kill_credentials
+from procs.kill_record import KillRecord
 from procs.memory_use import pss_bytes
 from procs.nursery import Nursery, NurseryError
 from procs.orphans import free_instance, sweep
@@ -83,6 +85,7 @@ class Supervisor:
         self._nursery: Nursery | None = None
         self._plane: ControlPlane | None = None
         self._requests: ControlRequests | None = None
+        self._kill_record: KillRecord | None = None
         self._trip_wanted = False
         self._folder: Path | None = None
         self._crew: Crew | None = None
@@ -166,6 +169,8 @@ class Supervisor:
         assert self._plane is not None
         self._plane.attach(self.mapping, self.command, adopted)
         self._requests = ControlRequests(self._plane)
+        told = entries_of(read_log(self._plane.folder)[0]) if adopted else []
+        self._kill_record = KillRecord(self.plan.path, self.plan.session, self._plane.note, told)
 
     def _say_and_note(self, words: str) -> None:
         """What happens to processes is said, and belongs into the audit log."""
@@ -364,6 +369,8 @@ class Supervisor:
         assert self._plane is not None and self._requests is not None
         self._plane.look()
         self._requests.serve()
+        if self._kill_record is not None:
+            self._kill_record.look()
 
     def _watch(self, timeout_s: float) -> bool:
         """Look after the processes and the mode for a moment. False when the session cannot go on."""
@@ -481,6 +488,9 @@ class Supervisor:
         if self._requests is not None:
             self._requests.close()
             self._requests = None
+        if self._kill_record is not None:
+            self._kill_record.look()
+            self._kill_record = None
         if self._plane is not None:
             self._plane.close()
             self._plane = None

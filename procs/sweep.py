@@ -57,6 +57,11 @@ class Sweep:
         """Write the cancels of all symbols; for `finish`."""
         return self._session.send_all([Call("DELETE", _ALL_OPEN_ORDERS, {"symbol": name}) for name in self._symbols])
 
+    @property
+    def written_ns(self) -> int:
+        """When the last of them had been written, CLOCK_MONOTONIC."""
+        return self._session.written_ns
+
     def finish(self, sent: list[Any]) -> Swept:
         """Take the answers to the cancels, then count what rests."""
         self._turn()

@@ -22,7 +22,7 @@ from procs.replay import replay_fused
 from shm.segment import list_segments
 from tests.recordings import require_capture
 from tools import bench_command
-from tools.bench import SUITE_NAMES, decision, kill, python_queues, rings, stages
+from tools.bench import SUITE_NAMES, decision, kill, python_queues, rings, stages, trips
 from tools.bench.disruptor import Disruptor
 from tools.bench.frames import RECORDED, Frames, load
 from tools.bench.machine import machine_facts, quiet, recording
@@ -345,6 +345,19 @@ def test_inference_beside_session_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "CALLS", 200)
     report = run_suite("inference", Settings(), full=False)
     assert names(report) == {("inference", None), ("inference", "session.run")}
+
+
+@pytest.mark.session
+def test_an_engine_is_tripped_and_comes_back_the_real_way() -> None:
+    """Twice: the second trip is of an engine that was reset."""
+    report = Report("kill")
+    trips.run(report, 2)
+    assert names(report) == {(name, None) for name in ("kill_word", "kill_seen", "kill_wire")} | {
+        (f"kill_seen_{role.label}", None) for role in trips.HOT
+    }
+    for result in report.results:
+        assert result.count == 2 and 0 < result.p50 <= result.p99 <= result.max and result.unit == "ms"
+    assert len(trips.HOT) == 5
 
 
 @needs_two_cores

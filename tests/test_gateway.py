@@ -32,7 +32,7 @@ from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
 from procs.venues.binance_usdm.private_stream import StreamEvent
 from procs.venues.binance_usdm.signed import Call, SignedSession
 from shm.clock import sleep
-from shm.control import Readiness, Stop, TripSource, gate_epoch, tripped_sources
+from shm.control import Readiness, Stop, TripSource, gate_epoch, set_gate_epoch, tripped_sources
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.gateway_desk import Desk, clear, signed
 from tests.instance_memory import small_instance
@@ -136,6 +136,28 @@ def test_after_a_trip_orders_are_denied_and_cancels_go_out(desk: Desk) -> None:
     row = desk.counters()
     assert int(row["sent"]) == 1 and int(row["dropped"][Reason.DENIED_EMERGENCY]) == 1
     assert int(row["records_in"]) == int(row["processed"]) + int(row["dropped"].sum()) == 3
+
+
+def test_once_the_stop_is_confirmed_only_questions_leave_until_the_reset(desk: Desk) -> None:
+    desk.start()
+    resting = desk.new(taking=False)
+    desk.wait(resting, ReportKind.ACCEPTED)
+    control = desk.mapping.control
+    word = control.trip(TripSource.OPERATOR)
+    set_gate_epoch(control.words, Role.KILLSWITCH, control.token)
+    gate = desk.gateway._client._gate
+    until(lambda: gate._only_reads, "cut", 2.0)
+    desk.send(OrderAction.QUERY, 77)
+    desk.wait(77, ReportKind.NOT_FOUND)
+    assert not gate._renew, "the question left over a new connection"
+    calls = int(desk.counters()["calls"])
+    desk.send(OrderAction.CANCEL, resting)
+    desk.send(OrderAction.QUERY, 78)
+    desk.wait(78, ReportKind.NOT_FOUND)
+    assert int(desk.counters()["calls"]) == calls + 1, "the cancel left, which the kill switch had made already"
+    assert control.reset(word)
+    again = desk.new(taking=False)
+    desk.wait(again, ReportKind.ACCEPTED)
 
 
 def test_what_is_kept_of_the_rate_budget_is_for_cancels_and_questions(desk: Desk) -> None:

@@ -54,6 +54,8 @@ def test_a_trip_outlives_the_session_until_an_operator_resets_it(tmp_path: Path)
         code, _, err = made.finish()
         assert code == 1 and "emergency stop (operator)" in err
         assert leftovers(made.name) == []
+        did = [entry["did"] for entry in events(made) if entry["event"] == "kill switch"]
+        assert did[0] == "tripped" and "nothing rests" in did and did[-1] == "stopped"
 
         made.start()
         status = wait_until(

@@ -37,6 +37,16 @@ def has_loaded(pid: int) -> bool:
     return psutil.Process(pid).status() == psutil.STATUS_SLEEPING and "libssl" in Path(f"/proc/{pid}/maps").read_text()
 
 
+def may_be_real_time() -> bool:
+    """Whether this user's processes may have real-time priority."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        return False
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    return True
+
+
 def test_it_maps_nothing_knows_nothing_and_takes_over_when_it_gets_the_plan(
     tmp_path: Path, standby: Standby
 ) -> None:
@@ -55,6 +65,9 @@ def test_it_maps_nothing_knows_nothing_and_takes_over_when_it_gets_the_plan(
         try:
             until(lambda: control.readiness(Role.KILLSWITCH) == Readiness.READY, "armed kill switch", _START_S)
             assert control.pid(Role.KILLSWITCH) == pid == child.pid
+            if may_be_real_time():
+                policies = [os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()]
+                assert policies.count(os.SCHED_FIFO) >= 4, "its loop, notes, warm connections, private stream"
             control.request_stop(Role.KILLSWITCH, Stop.DRAIN)
             assert waiting.wait(_START_S) == 0
         finally:

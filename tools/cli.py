@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     venue.add_argument("--port", type=int, help="TCP port on loopback; 0 for any free one")
     bench = commands.add_parser("bench", parents=[shared], help="measure a part of the engine, beside its peers")
     bench.add_argument("suite", choices=SUITE_NAMES, help="what to measure")
-    bench.add_argument("--full", action="store_true", help="longer passes; without it a suite takes 30 s at the most")
+    bench.add_argument("--full", action="store_true", help="longer passes; without it 30 s at the most (kill: minutes)")
     commands.add_parser("check", parents=[shared], help="show the resolved configuration and whether it is sound")
     return parser
 

@@ -69,9 +69,13 @@ class ControlledStop:
         resets = token - word
         tripped_ns = self._clocks.monotonic_ns()
         sent = self._sweep.send()
+        written_ns = self._sweep.written_ns
         gate = self._gate.enforce(tripped_ns)
         names = [source.name for source in tripped_sources(word)]
-        self._note("tripped", sources=names, count=trip_count(word), gate=gate.value)
+        self._note(
+            "tripped", sources=names, count=trip_count(word), gate=gate.value, seen_ns=tripped_ns,
+            written_ns=written_ns,
+        )
         if gate == Gate.KILLED:
             self._note("gateway killed: its gate was not shut in time")
         # An order that passed the gate just before it was shut is on its way.

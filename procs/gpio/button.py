@@ -37,8 +37,9 @@ class Button:
         self._looked_ns = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        # (why, stamp of the edge, when everybody was woken): noted by the thread that looks, after the fact.
-        self._presses: deque[tuple[str, int, int]] = deque(maxlen=_NOTES)
+        # (why, stamp of the edge or 0, when it was heard, when everybody was woken; CLOCK_MONOTONIC ns): noted by the
+        # thread that looks, after the fact.
+        self._presses: deque[tuple[str, int, int, int]] = deque(maxlen=_NOTES)
 
     @property
     def state(self) -> ButtonState:
@@ -64,9 +65,10 @@ class Button:
 
     def _on_edge(self, edge_ns: int) -> None:
         """The kill path: nothing before the trip but the question whether this edge is another bounce."""
-        if self.contact.edge(python_monotonic_ns()):
+        heard_ns = python_monotonic_ns()
+        if self.contact.edge(heard_ns):
             self._trip()
-            self._presses.append(("pressed", edge_ns, python_monotonic_ns()))
+            self._presses.append(("pressed", edge_ns, heard_ns, python_monotonic_ns()))
 
     def _look(self, why: str) -> None:
         try:
@@ -74,9 +76,10 @@ class Button:
         except Exception as error:
             self._unreadable(error)
         else:
-            if self.contact.level(pressed, python_monotonic_ns()):
+            heard_ns = python_monotonic_ns()
+            if self.contact.level(pressed, heard_ns):
                 self._trip()
-                self._presses.append((why, 0, python_monotonic_ns()))
+                self._presses.append((why, 0, heard_ns, python_monotonic_ns()))
         self._looked_ns = python_monotonic_ns()
 
     def _unreadable(self, error: Exception) -> None:
@@ -89,9 +92,9 @@ class Button:
         while not self._stopping.wait(LOOK_EVERY_S):
             self._look("pressed, and no edge was heard")
             while self._presses:
-                why, edge_ns, tripped_ns = self._presses.popleft()
-                took = {"edge_to_awake_us": (tripped_ns - edge_ns) / 1e3} if edge_ns else {}
-                self._note(f"button {why}", edges=self.contact.edges, **took)
+                why, edge_ns, heard_ns, awake_ns = self._presses.popleft()
+                took = {"edge_to_awake_us": (awake_ns - edge_ns) / 1e3} if edge_ns else {}
+                self._note(f"button {why}", edges=self.contact.edges, heard_ns=heard_ns, awake_ns=awake_ns, **took)
             if self.contact.state != told:
                 told = self.contact.state
                 if told == ButtonState.RELEASED:

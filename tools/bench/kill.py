@@ -1,10 +1,10 @@
-"""`bench kill`: how long it takes to set the emergency word, and until another process has seen it.
+"""`bench kill`: how long a trip takes, in a whole engine and on a control block that nobody else uses.
 
-kill_word       mapping the control block of an engine by name and tripping it, as `bot4 kill` does once it runs
-kill_seen       from the moment before the trip to a process that spins on the word, on a core of its own
-kill_seen_idle  the same for a process that sleeps on its doorbell, as all do where cores are shared
-
-The control block is one of our own, of no engine.
+In an engine under load (trips.py): kill_word, kill_seen, kill_wire.
+On a control block of our own, of no engine:
+block_word       mapping the control block of an engine by name and tripping it, as `bot4 kill` does once it runs
+block_seen       from the moment before the trip to a process that spins on the word, on a core of its own
+block_seen_idle  the same for a process that sleeps on its doorbell, as all do where cores are shared
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from shm.clock import python_monotonic_ns, sleep
 from shm.control import ControlBlock, TripSource
 from shm.segment import unlink_all
+from tools.bench import trips
 from tools.bench.kill_kernels import await_trip, sleep_until_trip, trip_now
 from tools.bench.machine import on_core, quiet, two_cores
 from tools.bench.pairs import OtherEnd
@@ -97,8 +98,8 @@ def run(report: Report, full: bool) -> None:
     """Measure into the report. Raises BenchError where there is one core."""
     cores = two_cores()
     count = 5000 if full else 300
-    report.results.append(times("kill_word", None, _words(count), "ms"))
-    report.results.append(times("kill_seen", None, seen(cores, count, asleep=False), "ms"))
-    report.results.append(times("kill_seen_idle", None, seen(cores, count, asleep=True), "ms"))
-    report.notes.append("goal: kill_seen p50 0.001 ms, p99 0.05 ms for a process that spins on a core of its own")
-    report.notes.append("kill_wire needs a whole session at a venue and is not part of this suite")
+    trips.run(report, trips.FULL if full else trips.TRIPS)
+    report.results.append(times("block_word", None, _words(count), "ms"))
+    report.results.append(times("block_seen", None, seen(cores, count, asleep=False), "ms"))
+    report.results.append(times("block_seen_idle", None, seen(cores, count, asleep=True), "ms"))
+    report.notes.append("goal: block_seen p50 0.001 ms, p99 0.05 ms for a process that spins on a core of its own")

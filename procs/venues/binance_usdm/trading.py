@@ -77,18 +77,23 @@ class GateShut(Exception):
 class LastGate(PayingAdapter):
     """The last thing that runs before a request's bytes reach a socket: budget, order against intent, gate, the stamp
     of the wire hop. after_call: told of every call that was made, how long it took (ns) and whether it failed.
+    One thread sends; another may `cut`.
     """
 
     def __init__(self, budget: Budget, before_order: Callable[[], None], check: OrderCheck) -> None:
         super().__init__(budget)
         self._before_order = before_order
         self._check = check
-        self.only_reads = False
+        self._only_reads = False
+        self._renew = False
         self.after_call: Callable[[int, bool], None] = lambda took_ns, failed: None
         self._left_ns = 0  # when the last call was let out, 0: none was
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send, and tell what became of it. Raises as PayingAdapter.send does."""
+        if self._renew:
+            self._renew = False
+            self.close()
         self._left_ns = 0
         failed = True
         try:
@@ -99,9 +104,15 @@ class LastGate(PayingAdapter):
             if self._left_ns:
                 self.after_call(self._budget.now_ns() - self._left_ns, failed)
 
+    def cut(self, cut: bool) -> None:
+        """Let only questions pass, over new connections; or everything again."""
+        if cut and not self._only_reads:
+            self._renew = True
+        self._only_reads = cut
+
     def before_sending(self, request: requests.PreparedRequest) -> None:
         """Compare with what was decided; the last thing is `before_order`, for an order. Raises GateShut."""
-        if self.only_reads and request.method != "GET":
+        if self._only_reads and request.method != "GET":
             raise GateShut(Reason.DENIED_EMERGENCY)
         try:
             self._check.check(request)
@@ -201,11 +212,9 @@ class TradingClient:
         return bool(self._open)
 
     def cut_orders(self, cut: bool) -> None:
-        """The stop is confirmed: the connections that orders went over are closed, and only questions pass. With
-        cut=False, after a reset, everything does."""
-        if cut and not self._gate.only_reads:
-            self._exchange.session.close()
-        self._gate.only_reads = cut
+        """The stop is confirmed: only questions pass, and not over connections that orders went over. With cut=False,
+        after a reset, everything does."""
+        self._gate.cut(cut)
 
     def warm_up(self) -> None:
         """Open the connection, so that the first order does not pay for it. A venue that is away is no reason not to
