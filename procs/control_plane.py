@@ -75,6 +75,7 @@ class ControlPlane:
         self._told: Mode | None = None  # what execution was told last
         self._trip_words = ""  # why, where the one who tripped has said so
         self._note_failed = False
+        self._keep_again_ns = 0  # when a latch that could not be written is tried for again; 0: it is written
 
     # --- beginning ------------------------------------------------------------------------------------------------
 
@@ -165,6 +166,8 @@ class ControlPlane:
         self._look_at_the_word()
         self._go_back()
         self._tell_execution()
+        if self._keep_again_ns and self.now_ns() >= self._keep_again_ns:
+            self._keep()
 
     def _look_at_the_word(self) -> None:
         control = self._control
@@ -240,8 +243,11 @@ class ControlPlane:
     def _keep(self) -> None:
         try:
             write_latch(self.folder, self.settings.engine.name, self.latch)
+            self._keep_again_ns = 0
         except (OSError, NotOurs) as error:
-            self.say(f"the latch cannot be written: {error}")
+            if not self._keep_again_ns:
+                self.say(f"the latch cannot be written: {error}")
+            self._keep_again_ns = self.now_ns() + _SECOND
 
     def tighten(self, step: Step, **who: Any) -> None:
         """A step towards safer, or one that changes nothing but what is held: it acts first and is written after."""

@@ -36,6 +36,9 @@ CATCH_UP = "catch up"
 KEEP_ALIVE = "keep alive"
 PAYMENTS = "payments"
 RETRY_NS = 500_000_000
+# A gate that is shut is shown once no order is under way any more, or after so long: the kill switch ends a gateway
+# that does not show it in time.
+_UNDER_WAY_NS = 25_000_000
 _TERMINAL = (ReportKind.CANCELLED, ReportKind.EXPIRED, ReportKind.REJECTED)
 
 Job = np.ndarray | str  # an ORDER record, shape (1,), or one of those above
@@ -140,22 +143,33 @@ class GatewayCore:
         self._state = state
         self._journal = journal
         self._instruments = {item.symbol: item for item in instruments}
-        self._current_cause = 0  # ingest id behind the order that the sender is at
+        self._current_order = 0  # number of the order that the sender is at
+        self._current_cause = 0  # ingest id behind it
         self._current_deadline = 0
         self._current_reduces_only = False
+        self._under_way = False  # an order is somewhere between the gate and its answer
+        self._shut_since_ns = 0  # when the main loop first found the gate shut with one under way
 
     # --- the sender -----------------------------------------------------------------------------------------------
 
     def _before_order(self) -> None:
-        """The last gate, right before the bytes of a new order reach the socket. Raises GateShut."""
+        """The last gate, right before the bytes of a new order reach the socket. Raises GateShut.
+
+        Both come before the word is read: the flag, so that the gate is not shown as shut while an order that has
+        passed it waits for a core; the stamp, so that none is later than a trip unless the gate has failed.
+        """
+        self._under_way = True
+        at_ns = self.place.now_ns()
         word = self.place.emergency_word()
         if word:
             self.place.gate_is_shut(word)
             raise GateShut(Reason.DENIED_EMERGENCY)
         if not lets_out(self.place.mode(), self._current_reduces_only):
             raise GateShut(Reason.DENIED_MODE)
-        if self._current_deadline and self.place.now_ns() > self._current_deadline:
+        if self._current_deadline and at_ns > self._current_deadline:
             raise GateShut(Reason.DENIED_LATE)
+        stamps = self._state["gate"][0]
+        stamps[int(self._state["sent"][0]) % len(stamps)] = self._current_order, at_ns
         self._state["sent"] += 1
         self.place.order_leaves(self._current_cause)
 
@@ -169,10 +183,14 @@ class GatewayCore:
         if isinstance(job, str):
             return self._housekeeping(job)
         order = job[0]
+        self._current_order = int(order["order_id"])
         self._current_cause = int(order["ingest_id"])
         self._current_deadline = int(order["deadline_ns"])
         self._current_reduces_only = bool(order["flags"] & Flag.REDUCE_ONLY)
-        reports = self.client.perform(order)
+        try:
+            reports = self.client.perform(order)
+        finally:
+            self._under_way = False
         if any(one["reason"][0] == Reason.DENIED_INTENT for one in reports):
             self._state["breaches"] += 1
             self.place.trip()
@@ -233,8 +251,20 @@ class GatewayCore:
         return taken
 
     def follow_gate(self) -> None:
-        """Show for which emergency word the gate is shut, also when no order comes to meet it, and when it opens."""
-        self.place.gate_is_shut(self.place.emergency_word())
+        """Show for which emergency word the gate is shut, also when no order comes to meet it, and when it opens.
+
+        With an order under way it is shown when that is answered, or has taken too long: then this one order, the
+        newest that has passed the gate, may take effect afterwards, and no other.
+        """
+        word = self.place.emergency_word()
+        if word and self._under_way:
+            now = self.place.now_ns()
+            self._shut_since_ns = self._shut_since_ns or now
+            if now - self._shut_since_ns < _UNDER_WAY_NS:
+                return
+        else:
+            self._shut_since_ns = 0
+        self.place.gate_is_shut(word)
 
     def hand_over(self, job: Job) -> None:
         """Give the sender a job that will be answered."""

@@ -1,12 +1,15 @@
 """The latch: the mode of an instance on disk, so that a restart or a reboot comes back in it.
 
 One JSON file, mode 0600, replaced whole and synced. It carries its own checksum: one that is damaged reads EMERGENCY,
-and so does one that is missing where the audit log says that there was one. A trip acts first and is written right
-after; a step towards less safe is written here after it took effect, so that what a crash leaves is the safer one.
+and so does one that is missing where the audit log says that there was one. A spare file keeps room for it, so that a
+trip is kept on a full disk too. A trip acts first and is written right after; a step towards less safe is written here
+after it took effect, so that what a crash leaves is the safer one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +19,12 @@ import orjson
 
 from engine.safety.mode import Mode
 from engine.safety.modes import OPERATOR_CAUSE, By, Emergency, Hold, ModeState
-from procs.trusted import read_ours, replace_file
+from procs.trusted import read_ours, replace_file, use_spare, write_spare
 
 LATCH_NAME = "latch.json"
+_SPARE_NAME = "latch.spare"
+_SPARE_BYTES = 1 << 16
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _VERSION = 1
 
 
@@ -78,7 +84,16 @@ def write_latch(folder: Path, instance: str, latch: Latch) -> None:
         },
         option=orjson.OPT_INDENT_2,
     )
-    replace_file(folder / LATCH_NAME, body + b"\n" + hashlib.sha256(body).hexdigest().encode() + b"\n")
+    content = body + b"\n" + hashlib.sha256(body).hexdigest().encode() + b"\n"
+    path, spare = folder / LATCH_NAME, folder / _SPARE_NAME
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        use_spare(path, spare, content)
+    with contextlib.suppress(OSError):  # the latch is kept; room for the next one is tried for again with that
+        write_spare(spare, _SPARE_BYTES)
 
 
 def damaged(why: str, now_ns: int) -> Latch:

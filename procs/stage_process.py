@@ -7,14 +7,13 @@ do not hold yet, and goes on. Starting is the same: the first checkpoint is the 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from engine.records import MARKET, OUTPUT_COUNT, PREDICTION, SOURCE_COMMANDS, SOURCE_MAIN, Kind
 from engine.stage import Stage, as_bytes
 from procs import checkpoint as c
 from procs import pump as p
+from procs.attach import started_ticks
 from procs.instance import ProcessContext
 from procs.journal.reader import read_stream
 from procs.journal.writer import JournalFull, JournalWriter
@@ -206,16 +205,13 @@ class StageProcess:
         if not self.params[p.P_WANTS_TRIP]:
             return
         control = self.context.control
-        guarded = control.readiness(Role.KILLSWITCH) == Readiness.READY and _exists(control.pid(Role.KILLSWITCH))
+        lives = started_ticks(control.pid(Role.KILLSWITCH)) > 0  # a zombie does not: a stopped supervisor reaps none
+        guarded = control.readiness(Role.KILLSWITCH) == Readiness.READY and lives
         self._looks_unguarded = 0 if guarded else self._looks_unguarded + 1
         # The supervisor is quicker (procs/crew.py); this is for when it is gone too.
         if self._looks_unguarded >= _LOOKS_UNGUARDED and self._was_guarded and not control.tripped:
             control.trip(TripSource.EXECUTION)
         self._was_guarded = self._was_guarded or guarded
-
-
-def _exists(pid: int) -> bool:
-    return pid > 0 and Path(f"/proc/{pid}").exists()
 
 
 def run_stage(context: ProcessContext, stage: Stage, live: bool = True) -> None:

@@ -30,6 +30,9 @@ GATEWAY_STATE = np.dtype(
         ("dead_man_until_ns", "<i8"),  # session time until which the venue's dead-man switch is surely armed; 0: not
         ("dead_man_missed", "<i8"),  # refreshes in a row that were not acknowledged
         ("spare", "<i8", (2,)),
+        # The orders that passed the last gate, by their count in `sent` modulo their number; at_ns: session time, taken
+        # before the gate read the emergency word.
+        ("gate", [("order_id", "<i8"), ("at_ns", "<i8")], (4096,)),
     ],
     align=True,
 )

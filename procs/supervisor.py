@@ -239,6 +239,8 @@ class Supervisor:
         self._nursery = Nursery(self.plan.path)
         crew = self._gather_crew()
         self.mapping.control.supervisor_pid = os.getpid()
+        if self._trip_wanted:  # somebody sent the signal while there was no supervisor
+            self.mapping.control.trip(TripSource.OPERATOR)
         self._serve_control(adopted=True)
         crew.adopt(known)
         self._leave_report()

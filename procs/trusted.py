@@ -7,6 +7,7 @@ in. A new file is made exclusively, replaced atomically, and on the disk before 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -126,4 +127,31 @@ def replace_file(path: Path, content: bytes) -> None:
         write_all(descriptor, content)
         os.fsync(descriptor)
     beside.replace(path)
+    sync_folder(path.parent)
+
+
+def write_spare(path: Path, size: int) -> None:
+    """Have a file of ours that takes up so much room on the disk, for `use_spare`. Raises OSError or NotOurs."""
+    if check_ours(path) and path.stat().st_size == size:
+        return
+    path.unlink(missing_ok=True)
+    with _descriptor(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
+        write_all(descriptor, bytes(size))
+        os.fsync(descriptor)
+
+
+def use_spare(path: Path, spare: Path, content: bytes) -> None:
+    """`replace_file` on a disk without room: the content goes where the spare file's bytes are. A file system that only
+    ever writes copies has no room for that either.
+
+    Raises OSError, where there is no spare file or it is too small, or NotOurs.
+    """
+    check_ours(path)
+    if not check_ours(spare) or spare.stat().st_size < len(content):
+        raise OSError(errno.ENOSPC, f"no room for {path.name}, and none in a spare file")
+    with _descriptor(spare, os.O_WRONLY) as descriptor:
+        write_all(descriptor, content)
+        os.ftruncate(descriptor, len(content))
+        os.fsync(descriptor)
+    spare.replace(path)
     sync_folder(path.parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -41,7 +42,30 @@ def test_what_is_written_is_read(folder: Path) -> None:
         write_latch(folder, "test", latch)
         assert read_latch(folder, "test", expected=True, now_ns=T) == latch
     assert (folder / "latch.json").stat().st_mode & 0o777 == 0o600
-    assert sorted(path.name for path in folder.iterdir()) == ["latch.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["latch.json", "latch.spare"]
+
+
+def test_a_full_disk_keeps_a_trip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a byte more can be had: the spare file has the room, once. Without it the old latch stays as it was."""
+    write_latch(folder, "test", Latch())
+    create = os.O_CREAT
+
+    def full(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & create:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return really(path, flags, mode)
+
+    really = os.open
+    monkeypatch.setattr(trusted.os, "open", full)
+    write_latch(folder, "test", some_latch())
+    assert read_latch(folder, "test", expected=True, now_ns=T) == some_latch()
+    with pytest.raises(OSError, match="no room"):
+        write_latch(folder, "test", Latch())
+    assert read_latch(folder, "test", expected=True, now_ns=T) == some_latch()
+    monkeypatch.setattr(trusted.os, "open", really)
+    write_latch(folder, "test", Latch())
+    assert read_latch(folder, "test", expected=True, now_ns=T) == Latch()
+    assert (folder / "latch.spare").stat().st_size > 60_000
 
 
 def test_a_missing_latch_is_an_emergency_where_there_was_one(folder: Path) -> None:

@@ -13,6 +13,7 @@ from engine.settings import SettingsError
 from tools.bench import SUITE_NAMES
 from tools.button_options import add_options as add_button_options
 from tools.text import parse_duration
+from tools.trips import TRIGGER_NAMES
 from tools.usage import UsageError
 
 
@@ -49,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     for command in (mode, reset, acknowledge):
         command.add_argument("--reason", required=True, metavar="TEXT", help="why; it is kept in the audit log")
     commands.add_parser("secret", parents=[shared], help="set the operator's secret, asked for on the terminal")
+    drill = commands.add_parser("drill", parents=[shared], help="the whole kill drill, on paper, and its report")
+    drill.add_argument("--trigger", action="append", choices=TRIGGER_NAMES, help="only this one; may be given again")
+    drill.add_argument("--report", type=Path, metavar="FOLDER", help="for the report (default: in the data folder)")
     audit = commands.add_parser("audit", parents=[shared], help="the log of what changed what the engine may do")
     audit.add_argument("action", choices=("show", "verify"), help="show it, or follow its chain of hashes")
     venue = commands.add_parser("venue", parents=[shared], help="run the embedded exchange by itself")
@@ -98,6 +102,10 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.audit import audit_command
 
         return audit_command(options)
+    if options.command == "drill":
+        from tools.drill import drill_command
+
+        return drill_command(options)
     if options.command == "venue":
         from tools.venue import venue_command
 

@@ -2,8 +2,8 @@
 
 What it does is said in venue.py; here are the sockets. One asyncio loop does everything: a turn of the venue every
 `loop_interval_ms`, requests between turns. This is the edge where the venue's clock is read. `/bot4/state` gives the
-ground truth, `/bot4/faults` orders faults (see faults.py); both are answered whatever is in force, except by a venue
-that is gone.
+ground truth, `/bot4/log` what was accepted and what traded and when, `/bot4/faults` orders faults (see faults.py); they
+are answered whatever is in force, except by a venue that is gone.
 """
 
 from __future__ import annotations
@@ -202,6 +202,8 @@ class EmbeddedVenue:
         answer: Any
         if path == "/bot4/state" and method == "GET":
             answer = self.venue.state()
+        elif path == "/bot4/log" and method == "GET":
+            answer = self.venue.log()
         elif path == "/bot4/faults" and method == "DELETE":
             self.faults.clear()
             answer = self.faults.pending()

@@ -2,20 +2,22 @@
 
 The server (server.py) and sessions in virtual time (procs/virtual) both drive it: they call `turn` now and then, ask
 what a request meets (`treatment`), wait as long as that says, and have it answered. Time comes from the given clock.
-`state` is the ground truth, `order_fault` orders faults (see faults.py).
+`state` is the ground truth, `log` what was accepted and what traded, `order_fault` orders faults (see faults.py).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 import orjson
 
 from engine.matching.exchange import Exchange
-from engine.matching.orders import Notice, WalletChange
+from engine.matching.orders import Execution, Notice, WalletChange
 from engine.matching.settings import VenueSettings
 from engine.matching.wire import MarketFeed
 from engine.units import format_units
@@ -29,6 +31,8 @@ from procs.embedded.rest import RestApi
 
 NS_PER_MS = 1_000_000
 JSON = "application/json"
+_KEPT_EVENTS = 20_000
+_CANCEL_ALL = "/fapi/v1/allOpenOrders"
 # What a broken proxy answers with status 200, in turn.
 _GARBAGE = (b"<html><body>Bad Gateway</body></html>", b"", b"{", b"null", b"\xff\xfe\x00", b"[]")
 
@@ -69,6 +73,7 @@ class Venue:
         self.hub = hub
         self.faults = faults
         self.turns = 0
+        self._log: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
         self.watch: Callable[[Notice], None] | None = None  # hears first of whatever happens to the client's orders
         self._clock_ns = clock_ns
         try:
@@ -139,6 +144,7 @@ class Venue:
     def _on_notice(self, notice: Notice) -> None:
         if self.watch is not None:
             self.watch(notice)
+        self._note(notice)
         instrument = self.exchange.instruments[notice.order.symbol]
         shown_ms = self.exchange.now_ns // NS_PER_MS + self.faults.skew_ms()
         if notice.fill is not None:
@@ -147,6 +153,19 @@ class Venue:
         if notice.order.forced and not notice.order.is_open:
             payload = orjson.dumps(force_order_event(notice, instrument, self.exchange.now_ns // NS_PER_MS))
             self.hub.publish([(f"{instrument.symbol.lower()}@forceOrder", payload), ("!forceOrder@arr", payload)])
+
+    def _note(self, notice: Notice) -> None:
+        """Keep an acceptance or a fill for the log."""
+        order, fill = notice.order, notice.fill
+        if notice.execution != Execution.NEW and fill is None:
+            return
+        self._log.append({
+            "at_ns": self._clock_ns(), "event": "accepted" if fill is None else "fill",
+            "client_id": order.client_id,
+            "symbol": self.exchange.instruments[order.symbol].symbol, "side": int(order.side),
+            "reduce_only": order.reduce_only, "size": int(order.size if fill is None else fill.size),
+            "price": int(order.price if fill is None else fill.price), "position": int(notice.position),
+        })
 
     def _on_wallet(self, change: WalletChange) -> None:
         shown_ms = self.exchange.now_ns // NS_PER_MS + self.faults.skew_ms()
@@ -190,6 +209,9 @@ class Venue:
 
     def answer(self, method: str, path: str, query: str, body: str, api_key: str | None) -> Reply:
         """Carry out a request; query and body raw as received."""
+        if method == "DELETE" and path == _CANCEL_ALL:
+            symbol = dict(parse_qsl(query or body)).get("symbol", "")
+            self._log.append({"at_ns": self._clock_ns(), "event": "cancel all", "symbol": symbol})
         status, data, headers = self.rest.answer(method, path, query, body, api_key)
         self._watch_listen_key(self._clock_ms())
         return Reply(status, data, headers, JSON)
@@ -208,6 +230,11 @@ class Venue:
         self.faults.order(request, self._clock_ms())
         self._begin(str(request.get("fault", "")))
         return {"pending": self.faults.pending()}
+
+    def log(self) -> list[dict[str, Any]]:
+        """The newest events, oldest first: orders that were accepted, each fill with the position after it, requests to
+        cancel all orders of a contract. Sizes and prices in units, at_ns on the venue's clock."""
+        return list(self._log)
 
     def state(self) -> dict[str, Any]:
         """The ground truth as one JSON object: account, orders, fills, counters. Money as decimal text."""

@@ -6,6 +6,7 @@ session's folder, for `bot4 button` to its standard input.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -53,7 +54,8 @@ def move(factory: MockFactory, settings: GpioSettings, pressed: bool) -> None:
 
 def pipe_lines(path: Path) -> Iterable[str]:
     """What is written to a named pipe that is made here, for ever."""
-    os.mkfifo(path, 0o600)
+    with contextlib.suppress(FileExistsError):  # of a kill switch before this one
+        os.mkfifo(path, 0o600)
     return os.fdopen(os.open(path, os.O_RDWR), encoding="utf-8")  # for both: no end of file when a writer goes
 
 

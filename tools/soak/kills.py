@@ -20,10 +20,23 @@ import psutil
 
 from procs.attach import attach
 from procs.embedded.mix import Draws
+from procs.instance import Mapping
 from procs.table import PROCESSES, Role
 from shm.clock import python_monotonic_ns, sleep
 from shm.control import Readiness, tripped_sources
-from tools.soak.session import Engine, SessionError, engine, leftovers, replay, venue, wait_until
+from tools.soak.session import (
+    BUSY_MARKET,
+    WIDE_LIMITS,
+    Engine,
+    SessionError,
+    Venue,
+    alive,
+    engine,
+    leftovers,
+    replay,
+    venue,
+    wait_until,
+)
 from tools.soak.tally import Piece
 
 IN_SERVICE_S = 5.0
@@ -37,11 +50,7 @@ SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}
 # Whether these stand still is not watched: the kill switch waits for the venue in its own loop, the zygote for work,
 # and the other two have nobody above them.
 _NEVER_REPLACED_WHEN_STOPPED = ("killswitch", "zygote", "supervisor", "launcher")
-# Three times the default flow.
-LOAD = {
-    "btcusdt": {"limit_rate": 330.0, "market_rate": 24.0}, "ethusdt": {"limit_rate": 270.0, "market_rate": 21.0},
-    "weight_limit_1m": 100_000, "order_limit_10s": 3_000, "order_limit_1m": 12_000,
-}
+LOAD = {**BUSY_MARKET, **WIDE_LIMITS}
 SETTINGS = {"deaths_to_stop": 1000}
 
 
@@ -51,6 +60,11 @@ class Watch:
     def __init__(self, made: Engine) -> None:
         self._made = made
         self._mapping = attach(made.name)
+
+    @property
+    def mapping(self) -> Mapping:
+        """The engine's memory."""
+        return self._mapping
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -73,8 +87,8 @@ class Watch:
     def ready(self) -> bool:
         """Whether every process is there and says that it is ready."""
         control = self._mapping.control
-        return _alive(control.supervisor_pid) and all(
-            control.readiness(process.role) == Readiness.READY and _alive(control.pid(process.role))
+        return alive(control.supervisor_pid) and all(
+            control.readiness(process.role) == Readiness.READY and alive(control.pid(process.role))
             for process in PROCESSES
         )
 
@@ -114,17 +128,9 @@ def _zygote_of(supervisor: int) -> int:
     """Pid of the zygote that a supervisor has started; 0 while there is none."""
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process(supervisor).children():
-            if "procs.zygote" in child.cmdline() and _alive(child.pid):
+            if "procs.zygote" in child.cmdline() and alive(child.pid):
                 return int(child.pid)
     return 0
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process runs or is stopped; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def strike(watch: Watch, victim: str, name: str, draws: Draws) -> tuple[float, float]:
@@ -142,13 +148,13 @@ def strike(watch: Watch, victim: str, name: str, draws: Draws) -> tuple[float, f
         return watch.wait_in_service(began, lambda: victim == "launcher" or watch.pid(victim) not in (0, pid))
     longest = 1.0 if victim in _NEVER_REPLACED_WHEN_STOPPED else _LONGEST_STOP_S
     end = python_monotonic_ns() + int((0.05 + draws.uniform() * longest) * 1e9)
-    while python_monotonic_ns() < end and _alive(pid):
+    while python_monotonic_ns() < end and alive(pid):
         sleep(0.01)
-    if _alive(pid):
+    if alive(pid):
         with contextlib.suppress(ProcessLookupError):  # it was given up and killed just now
             os.kill(pid, signal.SIGCONT)
             began = python_monotonic_ns()
-    return watch.wait_in_service(began, lambda: _alive(watch.pid(victim)))
+    return watch.wait_in_service(began, lambda: alive(watch.pid(victim)))
 
 
 def plan_of(seed: int) -> list[tuple[str, str]]:
@@ -176,19 +182,24 @@ def run_kills(piece: Piece) -> None:
             supervisor = watch.pid("supervisor")
         finally:
             watch.close()
-        os.kill(supervisor, signal.SIGINT)
-        wait_until(lambda: not _alive(supervisor), 90, "end of the supervisor")
-        _, out, err = made.finish(signum=None)
-        if not made.summary_file.exists():
-            raise SessionError(f"the session left no summary: {out[-2000:]} {err[-2000:]}")
-        summary = made.summary()
-        for text in faults_of(summary, place.state(), killed.get("ingestion", 0)):
-            piece.hold(False, text)
-        piece.hold(leftovers(made.name) == [], f"left behind: {leftovers(made.name)}")
-        piece.count("sessions")
-        piece.count("frames", summary["market"]["frames"])
-        piece.count("orders", summary["orders"]["sent"])
-        piece.count("fills", summary["fills"])
+        end_and_judge(piece, made, place, supervisor, killed.get("ingestion", 0))
+
+
+def end_and_judge(piece: Piece, made: Engine, place: Venue, supervisor: int, ingestion_deaths: int) -> None:
+    """End a session through its supervisor, whether the launcher lives or not, and hold it to its promises."""
+    os.kill(supervisor, signal.SIGINT)
+    wait_until(lambda: not alive(supervisor), 90, "end of the supervisor")
+    _, out, err = made.finish(signum=None)
+    if not made.summary_file.exists():
+        raise SessionError(f"the session left no summary: {out[-2000:]} {err[-2000:]}")
+    summary = made.summary()
+    for text in faults_of(summary, place.state(), ingestion_deaths):
+        piece.hold(False, text)
+    piece.hold(leftovers(made.name) == [], f"left behind: {leftovers(made.name)}")
+    piece.count("sessions")
+    piece.count("frames", summary["market"]["frames"])
+    piece.count("orders", summary["orders"]["sent"])
+    piece.count("fills", summary["fills"])
 
 
 def _strike_all(piece: Piece, watch: Watch, draws: Draws) -> dict[str, int]:

@@ -27,10 +27,15 @@ from shm.clock import python_monotonic_ns, sleep
 from shm.segment import unlink_all
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
+# Three times the default flow of the embedded venue, and limits that an engine under it does not reach.
+BUSY_MARKET = {
+    "btcusdt": {"limit_rate": 330.0, "market_rate": 24.0}, "ethusdt": {"limit_rate": 270.0, "market_rate": 21.0},
+}
+WIDE_LIMITS = {"weight_limit_1m": 100_000, "order_limit_10s": 3_000, "order_limit_1m": 12_000}
 BOT4 = [sys.executable, "-m", "tools.cli"]
 _numbers = itertools.count()
 # What these sessions do to an engine would pause it for minutes; tests of the monitors ask for them.
-_CALM = dict.fromkeys(
+CALM = dict.fromkeys(
     ("staleness", "book_lost", "spread", "api_errors", "latency", "order_rings", "market_rings", "clock", "ledger",
      "stalled"),
     "off",
@@ -39,6 +44,14 @@ _CALM = dict.fromkeys(
 
 class SessionError(RuntimeError):
     """A session did not do what it must; the message has what the engine said."""
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs or is stopped; a zombie does not."""
+    try:
+        return pid > 0 and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def bot4(*arguments: str, timeout: float = 120, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -126,6 +139,10 @@ class Engine:
             "run", "--config", str(self.config), "--summary", str(self.summary_file), *arguments, timeout=timeout
         )
 
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`bot4 WORDS --config ITS_OWN` to its end."""
+        return bot4(*words, "--config", str(self.config))
+
     def status(self) -> dict[str, Any] | None:
         """`bot4 status --json`, None while nothing runs."""
         result = bot4("status", "--json", "--config", str(self.config))
@@ -183,9 +200,9 @@ def toml_of(tables: dict[str, dict[str, Any]]) -> str:
 @contextlib.contextmanager
 def engine(folder: Path, **tables: dict[str, Any]) -> Iterator[Engine]:
     """An engine with a configuration of its own."""
-    name = f"test-{os.getpid():x}-{next(_numbers):03d}"
     tables.setdefault("engine", {})
-    tables.setdefault("panic", dict(_CALM))
+    name = tables["engine"].get("name") or f"test-{os.getpid():x}-{next(_numbers):03d}"
+    tables.setdefault("panic", dict(CALM))
     tables["engine"] = {"name": name, "data_folder": str(folder / "var"), "status_every_s": 1.0, **tables["engine"]}
     config = folder / f"{name}.toml"
     config.write_text(toml_of(tables))
@@ -196,7 +213,38 @@ def engine(folder: Path, **tables: dict[str, Any]) -> Iterator[Engine]:
         made.kill()
 
 
-class Venue:
+class VenueAccess:
+    """The own endpoints of an embedded venue, which no real venue has."""
+
+    def __init__(self, rest_url: str) -> None:
+        self.rest_url = rest_url
+
+    def state(self) -> dict[str, Any]:
+        """Ground truth."""
+        content: dict[str, Any] = self._request("GET", "/bot4/state")
+        return content
+
+    def log(self) -> list[dict[str, Any]]:
+        """What it accepted, and what traded."""
+        content: list[dict[str, Any]] = self._request("GET", "/bot4/log")
+        return content
+
+    def fault(self, **request: Any) -> dict[str, Any]:
+        """Order a fault, or a mix of them. Raises HTTPError when the venue does not know it."""
+        content: dict[str, Any] = self._request("POST", "/bot4/faults", json.dumps(request).encode())
+        return content
+
+    def heal(self) -> None:
+        """No more faults."""
+        self._request("DELETE", "/bot4/faults")
+
+    def _request(self, method: str, path: str, body: bytes | None = None) -> Any:
+        request = urllib.request.Request(self.rest_url + path, body, method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read())
+
+
+class Venue(VenueAccess):
     """`bot4 venue --json` as a process."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -209,6 +257,7 @@ class Venue:
         if not line:
             raise SessionError(f"the venue ended with exit code {self.process.wait()} before it was ready")
         self.address = json.loads(line)
+        super().__init__(self.address["rest_url"])
         self.credentials = folder / "credentials.toml"
         descriptor = os.open(self.credentials, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -221,24 +270,6 @@ class Venue:
             "embedded": False, "rest_url": self.address["rest_url"], "ws_url": self.address["ws_url"],
             "credentials_file": str(self.credentials),
         }
-
-    def state(self) -> dict[str, Any]:
-        """Ground truth."""
-        return self._request("GET", "/bot4/state")
-
-    def fault(self, **request: Any) -> dict[str, Any]:
-        """Order a fault, or a mix of them. Raises HTTPError when the venue does not know it."""
-        return self._request("POST", "/bot4/faults", json.dumps(request).encode())
-
-    def heal(self) -> None:
-        """No more faults."""
-        self._request("DELETE", "/bot4/faults")
-
-    def _request(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-        request = urllib.request.Request(self.address["rest_url"] + path, body, method=method)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            content: dict[str, Any] = json.loads(answer.read())
-            return content
 
     def stop(self) -> None:
         """End it."""

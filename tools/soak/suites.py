@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tools.soak.chaos import run_chaos
 from tools.soak.crash_points import run_crash_points
 from tools.soak.hostile import run_hostile, run_hostile_sockets
 from tools.soak.kills import SIGNALS, VICTIMS, run_kills
+from tools.soak.matrix import run_matrix
 from tools.soak.resources import run_resources
 from tools.soak.ring_exchange import RECORDS, run_rings
 from tools.soak.tally import Piece
@@ -26,6 +28,8 @@ class Suite:
 
 SUITES = (
     Suite("kills", run_kills, 240, {f"{victim} {name}": 20 for victim in VICTIMS for name in SIGNALS}),
+    Suite("matrix", run_matrix, 300, {"trips": 200}),
+    Suite("chaos", run_chaos, 300, {"strikes": 200}),
     Suite("hostile", run_hostile, 60, {"sessions": 1_000}),
     Suite("hostile_sockets", run_hostile_sockets, 120, {"sessions": 60}),
     Suite("rings", run_rings, 60, {"records": RECORDS}),
