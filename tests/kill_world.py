@@ -151,8 +151,11 @@ class _Socket:
             method, target, body.decode(), headers.get("X-MBX-APIKEY"), int(self._timeout_s * 1e9)
         )
         told = {"Content-Length": str(len(answer.body)), **answer.headers}
+        if answer.ending == "close_before":
+            told["Connection"] = "close"
+        version = "1.0" if answer.ending == "old_before" else "1.1"
         text = "".join(f"{name}: {value}\r\n" for name, value in told.items())
-        return io.BytesIO(f"HTTP/1.1 {answer.status} X\r\n{text}\r\n".encode() + answer.body)
+        return io.BytesIO(f"HTTP/{version} {answer.status} X\r\n{text}\r\n".encode() + answer.body)
 
     def close(self) -> None:
         """Nothing is kept."""

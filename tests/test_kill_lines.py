@@ -28,7 +28,7 @@ from procs.kill_credentials import kill_credentials
 from procs.sweep import Sweep, sweep_until_nothing_rests
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Endpoints
-from procs.venues.binance_usdm.signed import SignedSession, tls_context
+from procs.venues.binance_usdm.signed import HttpLine, SignedSession, tls_context
 from shm.control import TripSource
 from tests.kill_world import KEY, MS, SECRET, World, sleeping_child, world
 
@@ -212,6 +212,21 @@ def connections_that_were_closed(made: World) -> None:
     made.at_ms(390, lambda: setattr(made, "lines_closed_before", made.now_ns + 60 * MS))
     _trip_unless_it_fell(made, 400, TripSource.RISK)
     made.at_ms(449, lambda: made.fault(fault="http", action="error_before", path="/fapi/v1/allOpenOrders", count=2))
+    _end_when_done(made, 0)
+
+
+def connections_that_are_not_there(made: World) -> None:
+    """Closed on our side, unnoticed."""
+    lines: list[HttpLine] = []
+
+    def open_line(root: str) -> HttpLine:
+        lines.append(HttpLine(root))
+        return lines[-1]
+
+    made.outside = dataclasses.replace(made.outside, open_line=open_line)
+    made.gate_follows()
+    made.at_ms(390, lambda: [line.close() for line in lines])
+    _trip_unless_it_fell(made, 400, TripSource.RISK)
     _end_when_done(made, 0)
 
 
@@ -405,9 +420,9 @@ SCENARIOS = (
     nobody_is_left_nor_the_venue, a_successor_that_flattens,
     a_disk_that_is_full, memory_that_cannot_be_locked, an_error_of_its_own, an_error_in_a_thread, reset_too_early,
     a_book_that_is_far_away, a_witness_that_contradicts, a_stream_whose_key_dies, connections_that_were_closed,
-    a_venue_behind_tls, a_venue_that_is_gone, too_many_errors_of_its_own, a_hostile_venue,
-    told_to_stop_while_the_venue_is_away, the_gateway_is_the_last_one, the_gateway_is_the_last_one_and_errs,
-    the_gateway_is_the_last_one_and_the_venue_has_gone_too,
+    connections_that_are_not_there, a_venue_behind_tls, a_venue_that_is_gone, too_many_errors_of_its_own,
+    a_hostile_venue, told_to_stop_while_the_venue_is_away, the_gateway_is_the_last_one,
+    the_gateway_is_the_last_one_and_errs, the_gateway_is_the_last_one_and_the_venue_has_gone_too,
 )
 
 

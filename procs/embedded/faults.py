@@ -27,7 +27,8 @@ A seeded mix of all of them (mix.py):
 
 Actions of "http": error_before (answer `status`, nothing done), error_after (done, then `status`), hang_before (wait
 `delay_ms`, then do it), hang_after (do it, then wait), garbage_before and garbage_after (200 with senseless bytes,
-nothing done or done), rate_limit (429 with Retry-After, nothing done).
+nothing done or done), rate_limit (429 with Retry-After, nothing done); outside a mix also close_before (as
+error_before, and the connection ends, as a header says) and old_before (the same over HTTP/1.0).
 A frame fault counts frames of all depth streams of the contract that somebody listens to. "reorder" holds a frame back
 until the next one of its stream and kind (diffs; event types, fills apart) has passed, `delay_ms` at the most.
 """
@@ -44,6 +45,7 @@ from procs.embedded.mix import FATES, HTTP_ACTIONS, TIMED, Mix
 SOCKETS = ("public", "market", "private", "all")
 PLACES = ("rest", *SOCKETS)
 MAINTENANCE_MODES = ("closed", "halt")
+ENDINGS = ("close_before", "old_before")
 _LARGEST_MS = 86_400_000
 
 
@@ -124,7 +126,7 @@ class Faults:
             self._order_frames(request, fate, channel)
         elif fault == "http":
             self._http.append(HttpFault(
-                _one_of(request, "action", "", HTTP_ACTIONS), str(request.get("path", "/fapi/")),
+                _one_of(request, "action", "", (*HTTP_ACTIONS, *ENDINGS)), str(request.get("path", "/fapi/")),
                 str(request.get("method", "")).upper(), _number(request, "count", 1, 1),
                 _number(request, "status", 503, 400, 599), _number(request, "delay_ms", 1_000, 0),
             ))

@@ -193,9 +193,16 @@ class EmbeddedVenue:
             if met.after_ms:
                 await asyncio.sleep(met.after_ms / 1000)
         assert reply is not None
-        return web.Response(
+        response = web.Response(
             status=reply.status, body=reply.body, headers=reply.headers, content_type=reply.content_type
         )
+        if reply.ending == "close_before":
+            response.force_close()
+        elif reply.ending == "old_before" and request.transport is not None:
+            head = f"HTTP/1.0 {reply.status} Error\r\nContent-Length: {len(reply.body)}\r\n\r\n"
+            request.transport.write(head.encode() + reply.body)
+            request.transport.close()  # once that is written; what aiohttp would add goes nowhere
+        return response
 
     def _own(self, method: str, path: str, body: bytes) -> web.Response:
         """The venue's own endpoints, which no real venue has."""

@@ -25,7 +25,7 @@ from procs.embedded.answers import fill_answer, money, order_answer
 from procs.embedded.errors import VenueError
 from procs.embedded.events import account_event, force_order_event, order_event, wallet_event
 from procs.embedded.fanout import Fanout
-from procs.embedded.faults import SOCKETS, Faults
+from procs.embedded.faults import ENDINGS, SOCKETS, Faults
 from procs.embedded.limits import banned
 from procs.embedded.rest import RestApi
 
@@ -45,6 +45,7 @@ class Reply:
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/octet-stream"
+    ending: str = ""  # how the connection ends after it: one of ENDINGS; empty: it is kept
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,9 @@ class Venue:
             body = b'{"code":-1003,"msg":"Too many requests."}'
             return Treatment(carried_out=False, reply=Reply(429, body, {"Retry-After": "1"}, JSON))
         garbage = Reply(200, _GARBAGE[self.faults.applied[fault.action] % len(_GARBAGE)], content_type=JSON)
-        if fault.action == "error_before":
-            return Treatment(carried_out=False, reply=Reply(fault.status, b"Service Unavailable."))
+        if fault.action in ("error_before", *ENDINGS):
+            ending = fault.action if fault.action in ENDINGS else ""
+            return Treatment(carried_out=False, reply=Reply(fault.status, b"Service Unavailable.", ending=ending))
         if fault.action == "garbage_before":
             return Treatment(carried_out=False, reply=garbage)
         if fault.action == "hang_before":

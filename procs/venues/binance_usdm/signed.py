@@ -50,6 +50,9 @@ class Line(Protocol):
     def receive(self, timeout_s: float) -> Answer:
         """The answer to the request that was written."""
 
+    def is_open(self) -> bool:
+        """Whether it can carry another request: an answer may end its connection."""
+
     def close(self) -> None:
         """Let go."""
 
@@ -75,6 +78,8 @@ class HttpLine:
 
     def send(self, method: str, target: str, body: str | None, headers: Mapping[str, str]) -> None:
         """Write a request."""
+        if not self.is_open():
+            raise http.client.NotConnected
         self._connection.sock.settimeout(TIMEOUT_S)
         self._connection.request(method, target, body, headers)
 
@@ -84,6 +89,10 @@ class HttpLine:
         response = self._connection.getresponse()
         headers = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, headers, response.read())
+
+    def is_open(self) -> bool:
+        """False once an answer has said that its connection ends, or was of HTTP/1.0: http.client closes it then."""
+        return self._connection.sock is not None
 
     def close(self) -> None:
         """Close the socket."""
@@ -174,7 +183,7 @@ class SignedSession:
             return self._open_line(self._root), False
 
     def _give_back(self, line: Line) -> None:
-        if len(self._idle) < self._lines:
+        if line.is_open() and len(self._idle) < self._lines:
             self._idle.append(line)
         else:
             line.close()
