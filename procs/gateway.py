@@ -87,9 +87,7 @@ class Gateway:
         self._stream_up = False
         self._ready = False
         symbols = [item.symbol for item in plan.instruments]
-        self._dead_man_session = SignedSession(
-            plan.endpoints.rest_url, credentials, self._budget, len(symbols), recv_window_ms=_RECV_WINDOW_MS
-        )
+        self._dead_man_session = SignedSession(plan.endpoints.rest_url, credentials, self._budget, len(symbols))
         countdown = countdown_ms(len(symbols), plan.rate_limits, plan.settings.venue.deadman_s)
         self._dead_man = DeadManSwitch(self._dead_man_session, symbols, countdown)
         self._ending = threading.Event()

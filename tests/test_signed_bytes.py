@@ -147,7 +147,8 @@ def what_matters(request: bytes) -> tuple[bytes, dict[str, str], bytes]:
 
 def theirs(listener: Listener, call: str, params: dict[str, Any], **options: Any) -> bytes:
     address = SimpleNamespace(rest_url=listener.url, ws_url="", api_key=KEY, secret=SECRET)
-    exchange = ccxt_client(address, ccxt.binanceusdm, options={"recvWindow": 1000} | options)
+    window_ms = 1_000 if call == "fapiPrivatePostOrder" else 60_000  # an order that comes late is not wanted
+    exchange = ccxt_client(address, ccxt.binanceusdm, options={"recvWindow": window_ms} | options)
     exchange.milliseconds = lambda: NOW_MS
     getattr(exchange, call)(dict(params))
     return listener.requests[-1]
@@ -173,7 +174,7 @@ def test_a_difference_is_found(listener: Listener) -> None:
     while not listener.requests:
         sleep(0.001)
     ours = what_matters(listener.requests[-1])
-    assert ours != what_matters(theirs(listener, call, params, recvWindow=1001))
+    assert ours != what_matters(theirs(listener, call, params, recvWindow=59_999))
     session_of(listener, NOW_MS + 1).call("DELETE", "/fapi/v1/allOpenOrders", symbol="BTCUSDT")
     assert ours != what_matters(listener.requests[-1])
     turned = {"type": ORDER["type"]} | ORDER

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from procs.venues.binance_usdm.endpoints import Credentials
-from procs.venues.binance_usdm.signed import Refused, SignedSession
+from procs.venues.binance_usdm.signed import Call, Refused, SignedSession
 from shm.control import TripSource
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.instance_memory import own_budget
-from tests.kill_world import World, world
+from tests.kill_world import KEY, SECRET, World, world
 
+OPEN_ORDERS = "/fapi/v1/openOrders"
 ENDINGS = ("close_before", "old_before")  # the answer says that the connection ends, or is of HTTP/1.0
 
 
@@ -71,3 +74,86 @@ def test_a_stop_outlives_a_venue_that_ends_every_connection(made: World, ending:
     assert made.faults.applied[ending] > 10
     assert (made.resting(), made.position()) == (0, 0)
     assert made.events()[-1] == "stopped"
+
+
+# --- clocks that do not agree -----------------------------------------------------------------------------------------
+
+SKEWS = [-3_600_000, -1_500, 1_500, 3_600_000]  # the venue's clock less ours, ms
+
+
+@pytest.mark.parametrize("skew_ms", SKEWS)
+def test_a_stop_is_made_with_a_clock_that_is_off(made: World, skew_ms: int) -> None:
+    made.hold(0, 40)
+    made.hold(1, -60)
+    made.fault(fault="clock", skew_ms=skew_ms, duration_ms=600_000)
+    made.at_ms(500, lambda: made.trip(TripSource.OPERATOR))
+    made.at_ms(1_000, lambda: resting.append(made.resting()))
+    made.at_ms(30_000, made.stop)
+    resting: list[int] = []
+    made.run(processes=1)
+    assert made.ended == [] and resting == [0], "half a second after the trip nothing rests"
+    assert (made.resting(), made.position(0), made.position(1)) == (0, 0, 0)
+    assert made.events()[-1] == "stopped"
+
+
+def signed_session(made: World) -> SignedSession:
+    return SignedSession("http://venue", Credentials(KEY, SECRET), made.context.budget(), 2, clocks=made.outside.clocks)
+
+
+def asked_for_the_time(made: World) -> int:
+    return sum(target == "/fapi/v1/time" for _, _, target in made.sent)
+
+
+def test_the_venues_clock_is_asked_for_once_for_each_change(made: World) -> None:
+    session = signed_session(made)
+    for number, skew_ms in enumerate([3_600_000, -2_500, 90_000], start=1):
+        made.fault(fault="clock", skew_ms=skew_ms, duration_ms=600_000)
+        for _ in range(3):
+            outcomes = session.call_all([Call("GET", OPEN_ORDERS, {"symbol": name}) for name in ("BTCUSDT", "ETHUSDT")])
+            assert [len(one) for one in outcomes] == [1, 1]
+        assert asked_for_the_time(made) == number
+
+
+def test_a_slow_clock_that_a_long_window_covers_is_left_alone(made: World) -> None:
+    session = signed_session(made)
+    made.fault(fault="clock", skew_ms=55_000, duration_ms=600_000)
+    assert session.call("DELETE", "/fapi/v1/allOpenOrders", symbol="BTCUSDT")["code"] == 200
+    assert asked_for_the_time(made) == 0 and made.resting() == 1
+
+
+def test_an_order_is_valid_for_a_second_and_all_else_for_a_minute(made: World) -> None:
+    """The request reaches the venue late."""
+    session = signed_session(made)
+    order = {"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "quantity": "0.010"}
+    made.fault(fault="clock", skew_ms=900, duration_ms=600_000)
+    assert session.call("POST", "/fapi/v1/order", **order)["symbol"] == "BTCUSDT" and not asked_for_the_time(made)
+    made.fault(fault="clock", skew_ms=1_100, duration_ms=600_000)
+    assert session.call("GET", OPEN_ORDERS, symbol="BTCUSDT") and not asked_for_the_time(made)
+    assert session.call("POST", "/fapi/v1/order", **order)["symbol"] == "BTCUSDT" and asked_for_the_time(made) == 1
+    assert len(made.fills) >= 2 and made.position() == 20, "an order that was refused for its time is made once"
+
+
+@pytest.mark.parametrize("action", ["garbage_before", "error_before"])
+def test_without_the_venues_time_the_call_fails_and_the_next_asks_again(made: World, action: str) -> None:
+    session = signed_session(made)
+    made.fault(fault="clock", skew_ms=-3_600_000, duration_ms=600_000)
+    made.fault(fault="http", action=action, path="/fapi/v1/time", count=6)
+    for _ in range(6):
+        with pytest.raises(Refused, match="code -1021"):
+            session.call("GET", OPEN_ORDERS, symbol="BTCUSDT")
+    assert len(session.call("GET", OPEN_ORDERS, symbol="BTCUSDT")) == 1
+    assert asked_for_the_time(made) == 7
+
+
+@pytest.mark.parametrize("told", [0, -(10**15), 10**30, True, "1700000000000", None])
+def test_a_senseless_time_is_not_believed(made: World, told: object) -> None:
+    session = signed_session(made)
+    made.fault(fault="clock", skew_ms=-3_600_000, duration_ms=600_000)
+    table = made.venue.rest._endpoints
+    real = table["GET", "/fapi/v1/time"]
+    text = json.dumps(told).encode()
+    table["GET", "/fapi/v1/time"] = dataclasses.replace(real, handler=lambda given: b'{"serverTime":%b}' % text)
+    with pytest.raises(Refused, match="code -1021"):
+        session.call("GET", OPEN_ORDERS, symbol="BTCUSDT")
+    table["GET", "/fapi/v1/time"] = real
+    assert len(session.call("GET", OPEN_ORDERS, symbol="BTCUSDT")) == 1

@@ -3,7 +3,10 @@
 No ccxt, no queue, no throttle, no ring: sign, pay, write. A test holds every byte against those of stock ccxt.
 Several calls leave together: all are written, each on a connection of its own, before the first answer is awaited.
 Connections go straight to the venue (no proxy is asked for), with TCP_NODELAY.
-Source: Binance USD-M futures, "General Info" (SIGNED endpoint security).
+Validity: a new order is taken for a second, everything else for a minute, since a cancel is never too late. That covers
+a request that is long under way and a clock of ours that is slow, never one that is fast. So where the venue refuses a
+time stamp its clock is read, and from then on gone by; what was refused is made again, once.
+Source: Binance USD-M futures, "General Info" (SIGNED endpoint security, timing security).
 """
 
 from __future__ import annotations
@@ -28,7 +31,12 @@ from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import Paid, hear, is_new_order, pay
 
 TIMEOUT_S = 2.0
+ORDER_WINDOW_MS = 1_000  # how long the venue takes a request after its time stamp: one that enters an order
+WINDOW_MS = 60_000  # any other; the longest that the venue allows
 _PING = "/fapi/v1/ping"
+_TIME = "/fapi/v1/time"
+_UNTIMELY = -1021  # the time stamp is too old, or ahead of the venue's clock
+_LATEST_TIME_MS = 10**14
 _NOTHING = Paid(0, 0, 0)
 
 
@@ -140,7 +148,7 @@ class SignedSession:
     """
 
     def __init__(
-        self, rest_url: str, credentials: Credentials, budget: Budget, lines: int = 1, *, recv_window_ms: int = 1000,
+        self, rest_url: str, credentials: Credentials, budget: Budget, lines: int = 1, *,
         open_line: Callable[[str], Line] = HttpLine, clocks: Clocks = SYSTEM_CLOCKS,
     ) -> None:
         self._root = rest_url
@@ -149,17 +157,19 @@ class SignedSession:
         self._secret = credentials.secret.encode()
         self._budget = budget
         self._lines = lines
-        self._recv_window_ms = recv_window_ms
         self._open_line = open_line
         self._clocks = clocks
         self._idle: deque[Line] = deque()  # the one that has been idle for longest comes first
+        self._clock_ahead_ms = 0  # how far our clock is ahead of the venue's
         self.written_ns = 0  # CLOCK_MONOTONIC when the last call had been written
 
     # --- one request ----------------------------------------------------------------------------------------------
 
-    def query(self, params: Mapping[str, Any], timestamp_ms: int) -> str:
-        """The signed query string of a request, with everything where ccxt puts it."""
-        text = urlencode({"timestamp": timestamp_ms, **params, "recvWindow": self._recv_window_ms}, quote_via=quote)
+    def _query(self, call: Call) -> str:
+        """The signed query string of a call made now, with everything where ccxt puts it."""
+        stamp_ms = self._clocks.wall_ns() // 1_000_000 - self._clock_ahead_ms
+        window_ms = ORDER_WINDOW_MS if is_new_order(call.method, call.path) else WINDOW_MS
+        text = urlencode({"timestamp": stamp_ms, **call.params, "recvWindow": window_ms}, quote_via=quote)
         return f"{text}&signature={hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()}"
 
     def _write(self, line: Line, call: Call) -> None:
@@ -167,7 +177,7 @@ class SignedSession:
         if not call.signed:
             query = urlencode(call.params, quote_via=quote)
         else:
-            query = self.query(call.params, self._clocks.wall_ns() // 1_000_000)
+            query = self._query(call)
         if call.method in ("GET", "DELETE"):
             target = f"{target}?{query}" if query else target
         else:
@@ -233,6 +243,24 @@ class SignedSession:
             raise Refused(f"{sent.call}: HTTP {answer.status}, code {code}", answer.status, number)
         return body
 
+    def _outcome(self, sent: _Sent, deadline_ns: int) -> Any:
+        """The decoded answer to a call that was sent, or the VenueUnreachable that came of it."""
+        try:
+            return self._receive(sent, deadline_ns)
+        except VenueUnreachable as error:
+            return error
+
+    def _read_clock(self, deadline_ns: int) -> bool:
+        """Go by the venue's clock; False where it cannot be had.
+
+        The answer's own way counts as lag, so time stamps come out late: no order is valid for longer than it says.
+        """
+        answer = self._outcome(self._send(Call("GET", _TIME, signed=False), urgent=True), deadline_ns)
+        time_ms: Any = answer.get("serverTime") if isinstance(answer, dict) else None
+        is_known = type(time_ms) is int and 0 < time_ms < _LATEST_TIME_MS
+        self._clock_ahead_ms = self._clocks.wall_ns() // 1_000_000 - time_ms if is_known else self._clock_ahead_ms
+        return is_known
+
     # --- what callers use -----------------------------------------------------------------------------------------
 
     def send_all(self, calls: Sequence[Call], urgent: bool = True) -> list[_Sent]:
@@ -245,24 +273,20 @@ class SignedSession:
         """For each call its decoded answer, or the VenueUnreachable that came of it.
 
         A connection that the venue had closed while it was idle is replaced and the call made again, unless it enters
-        an order.
+        an order. A call whose time stamp the venue has refused took no effect, so it is made again, an order too.
         """
         deadline_ns = self._clocks.monotonic_ns() + int(TIMEOUT_S * 1e9)
-        outcomes: list[Any] = []
-        for one in sent:
-            try:
-                outcomes.append(self._receive(one, deadline_ns))
-            except VenueUnreachable as error:
-                outcomes.append(error)
+        outcomes = [self._outcome(one, deadline_ns) for one in sent]
+        knows_time = any(map(_is_untimely, sent, outcomes)) and self._read_clock(deadline_ns)
+        again: dict[int, _Sent] = {}
         for place, one in enumerate(sent):
             was_closed = isinstance(outcomes[place], VenueUnreachable) and one.line is None and one.reused
-            may_repeat = not is_new_order(one.call.method, one.call.path)
-            if was_closed and may_repeat and self._clocks.monotonic_ns() < deadline_ns:
-                again = self._send(one.call, urgent)
-                try:
-                    outcomes[place] = self._receive(again, deadline_ns)
-                except VenueUnreachable as error:
-                    outcomes[place] = error
+            may_repeat = was_closed and not is_new_order(one.call.method, one.call.path)
+            may_repeat = may_repeat or (knows_time and _is_untimely(one, outcomes[place]))
+            if may_repeat and self._clocks.monotonic_ns() < deadline_ns:
+                again[place] = self._send(one.call, urgent)
+        for place, one in again.items():
+            outcomes[place] = self._outcome(one, deadline_ns)
         return outcomes
 
     def call_all(self, calls: Sequence[Call], urgent: bool = True) -> list[Any]:
@@ -304,3 +328,8 @@ class SignedSession:
         """Close the connections."""
         while self._idle:
             self._idle.pop().close()
+
+
+def _is_untimely(sent: _Sent, outcome: Any) -> bool:
+    """Whether the venue has refused the time stamp of a call."""
+    return sent.call.signed and isinstance(outcome, Refused) and outcome.code == _UNTIMELY
