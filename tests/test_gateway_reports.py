@@ -436,8 +436,9 @@ def test_an_opening_whose_two_lists_of_positions_differ_is_not_whole(
         answers = desk.client.perform(_reconcile(desk, opening=True))
     assert [int(a["kind"][0]) for a in answers] == [ReportKind.RECONCILE_END] and int(answers[0]["aux"][0]) == 0
     answers = desk.client.perform(_reconcile(desk, opening=True))
-    sizes = [(int(a["instrument"][0]), int(a["size"][0])) for a in answers if a["kind"][0] == ReportKind.POSITION]
-    assert (BTC.index, 4) in sizes
+    sizes = {int(a["instrument"][0]): int(a["size"][0]) for a in answers if a["kind"][0] == ReportKind.POSITION}
+    size = Decimal(desk.venue.state()["positions"][BTC.symbol]["size"])
+    assert size != 0 and Decimal(sizes[BTC.index]).scaleb(-3) == size
 
 
 def _reconcile(desk: Desk, opening: bool) -> np.void:
