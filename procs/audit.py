@@ -167,7 +167,7 @@ class AuditLog:
         """Add an entry; it is on the disk on return. Raises AuditError when it is not."""
         try:
             if not self._whole:  # the last one could not be written to its end
-                os.close(self._descriptor)
+                self.close()  # first: a number that stays behind is soon somebody else's
                 self._open()
                 self._write_head()
             self._whole = False
@@ -193,6 +193,6 @@ class AuditLog:
 
     def close(self) -> None:
         """Close the file."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -25,7 +25,7 @@ from procs.instance import Mapping
 from procs.latch import Latch, read_latch, write_latch
 from procs.table import Role
 from procs.trusted import OTHERS_MAY_WRITE, NotOurs, our_folder
-from shm.clock import wall_ns
+from shm.clock import python_monotonic_ns, wall_ns
 from shm.control import ControlBlock, Readiness, TripSource, tripped_sources
 
 _SECOND = 1_000_000_000
@@ -75,7 +75,7 @@ class ControlPlane:
         self._told: Mode | None = None  # what execution was told last
         self._trip_words = ""  # why, where the one who tripped has said so
         self._note_failed = False
-        self._keep_again_ns = 0  # when a latch that could not be written is tried for again; 0: it is written
+        self._keep_again_ns = 0  # when to write the latch again that could not be written; 0: it is on the disk
 
     # --- beginning ------------------------------------------------------------------------------------------------
 
@@ -100,7 +100,8 @@ class ControlPlane:
         return self._mapping.now_ns() if self._mapping is not None else wall_ns()
 
     def arm(self, control: ControlBlock) -> None:
-        """Bring new memory into the mode that was kept, before any process maps it. Raises AuditError."""
+        """Bring new memory into the mode that was kept, before any process maps it. Raises AuditError, and what
+        writing a latch raises: OSError, NotOurs."""
         if self.state.emergency is not None:
             for source in self._latched_sources():
                 control.trip(source)
@@ -108,7 +109,7 @@ class ControlPlane:
         self.kept_word = self._seen = control.word
         self.audit.append("start", mode=self.mode.name, held_by=self._held_by())
         self._control = control
-        self._keep()
+        self._write_latch()  # whoever could not keep a trip must not begin to trade
         if self.mode != Mode.NORMAL:
             self.say(self._as_found())
 
@@ -138,6 +139,8 @@ class ControlPlane:
         command: puts a command on execution's ring; raises RuntimeError where there is no room.
         """
         self._mapping, self._control, self._command = mapping, mapping.control, command
+        # The wall clock may have been set since the session began; from here on its own time counts.
+        self.latch = replace(self.latch, state=modes.restored(self.state, self.now_ns()))
         if adopted:
             self._take_over(mapping.control)
         self.look()
@@ -166,7 +169,7 @@ class ControlPlane:
         self._look_at_the_word()
         self._go_back()
         self._tell_execution()
-        if self._keep_again_ns and self.now_ns() >= self._keep_again_ns:
+        if self._keep_again_ns and python_monotonic_ns() >= self._keep_again_ns:
             self._keep()
 
     def _look_at_the_word(self) -> None:
@@ -240,14 +243,18 @@ class ControlPlane:
         self._tell_execution()
         self._keep()
 
+    def _write_latch(self) -> None:
+        write_latch(self.folder, self.settings.engine.name, self.latch)
+
     def _keep(self) -> None:
         try:
-            write_latch(self.folder, self.settings.engine.name, self.latch)
-            self._keep_again_ns = 0
+            self._write_latch()
         except (OSError, NotOurs) as error:
             if not self._keep_again_ns:
-                self.say(f"the latch cannot be written: {error}")
-            self._keep_again_ns = self.now_ns() + _SECOND
+                self.say(f"the latch cannot be written, it is tried again and again: {error}")
+            self._keep_again_ns = python_monotonic_ns() + _SECOND
+        else:
+            self._keep_again_ns = 0
 
     def tighten(self, step: Step, **who: Any) -> None:
         """A step towards safer, or one that changes nothing but what is held: it acts first and is written after."""

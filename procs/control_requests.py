@@ -82,13 +82,14 @@ _KEYS = {
 class ControlRequests:
     """Serves the control socket of one instance. Call `serve` in every tick."""
 
-    def __init__(self, plane: ControlPlane) -> None:
-        """Raises NotOurs when there can be no socket."""
+    def __init__(self, plane: ControlPlane, adopted: bool = False) -> None:
+        """adopted: of a supervisor that died. Raises NotOurs when there can be no socket."""
         self._plane = plane
         self._server = ControlServer(plane.settings.engine.name)
         self._checker = SecretChecker(plane.folder)
         self._waiting: deque[tuple[Caller, Waiting]] = deque()
-        self._unreconciled = ""  # what the comparison after the last reset found
+        # What the comparison after the last reset found. A supervisor that takes over does not know.
+        self._unreconciled = "not compared yet" if adopted else ""
 
     def serve(self) -> None:
         """Take what has come and do a step of what is under way."""
@@ -339,7 +340,10 @@ class ControlRequests:
         if not why and plane.state.emergency is not None:
             reconciled = self._not_swept(seen) or (yield from self._compare())
         plane.look()
-        facts = Facts(authorised=why, released=self._not_released(), reconciled=reconciled, armed="")
+        # Asked once more: whoever swept may have been replaced while ledger and venue were compared.
+        facts = Facts(
+            authorised=why, released=self._not_released(), reconciled=reconciled or self._not_swept(seen), armed=""
+        )
         outcome = modes.reset(plane.state, plane.rules, facts, reason, plane.now_ns())
         if isinstance(outcome, Refused):
             return self._refuse(outcome.words, outcome.missing, "reset", who)

@@ -272,10 +272,13 @@ class GatewayCore:
         self.place.hand_over(job)
 
     def take_order(self, order: np.void, now_ns: int) -> None:
-        """One ORDER record off the ring: to the sender, or refused here after a trip."""
+        """One ORDER record off the ring: to the sender, or refused here after a trip.
+
+        A new order that could not be journaled is refused too: a successor would not know that it was perhaps sent.
+        """
         self._state["records_in"] += 1
-        self._journal.write(Entry.REQUEST, order.tobytes(), now_ns, count=int(order["order_id"]))
-        if order["kind"] == OrderAction.NEW and self.place.emergency_word():
+        kept = self._journal.write(Entry.REQUEST, order.tobytes(), now_ns, count=int(order["order_id"]))
+        if order["kind"] == OrderAction.NEW and (self.place.emergency_word() or not kept):
             denied = report(
                 ReportKind.DENIED, int(order["order_id"]), int(order["instrument"]), Reason.DENIED_EMERGENCY
             )

@@ -171,7 +171,6 @@ class EdgeJournal:
         self._writer = JournalWriter(
             context.plan.path, context.role.label, context.plan.session, resume=context.successor
         )
-        self._full = False
 
     @property
     def ordinal(self) -> int:
@@ -181,7 +180,7 @@ class EdgeJournal:
     def write(self, kind: Entry, payload: bytes, ts_ns: int, source: int = 0, count: int = 1) -> bool:
         """Append an entry; False when it could not be kept, and must then not be acted upon."""
         try:
-            if self._writer.half_full and not self._full:
+            if self._writer.half_full:
                 self._writer.prepare_next()
         except JournalFull:
             self._trip()
@@ -193,8 +192,7 @@ class EdgeJournal:
             return False
 
     def _trip(self) -> None:
-        if not self._full:
-            self._full = True
+        if not self._context.control.tripped:  # again after a reset: the disk may have filled up once more
             self._context.control.trip(TripSource.STORAGE)
 
     def close(self) -> None:

@@ -132,8 +132,6 @@ class Supervisor:
         control = create_memory(self.plan, states)
         control.supervisor_pid = os.getpid()
         self._plane.arm(control)
-        if self._trip_wanted:
-            control.trip(TripSource.OPERATOR)
         control.close()
         leave_plan(name, self.plan.to_json())
         self._started_ns = python_monotonic_ns()
@@ -156,6 +154,8 @@ class Supervisor:
         """Map the memory and make the crew, empty as yet."""
         assert self._nursery is not None and self._credentials is not None
         self._mapping = Mapping(self.plan)
+        if self._trip_wanted:  # while there was nothing to trip yet, or while a predecessor was being replaced
+            self._mapping.control.trip(TripSource.OPERATOR)
         self._commands = Outlet(self._mapping, "commands")
         try:
             self._nursery.settle(self.plan)
@@ -168,7 +168,7 @@ class Supervisor:
         """From here on the mode is looked after, and the control socket answered, in every tick."""
         assert self._plane is not None
         self._plane.attach(self.mapping, self.command, adopted)
-        self._requests = ControlRequests(self._plane)
+        self._requests = ControlRequests(self._plane, adopted)
         told = entries_of(read_log(self._plane.folder)[0]) if adopted else []
         self._kill_record = KillRecord(self.plan.path, self.plan.session, self._plane.note, told)
 
@@ -239,8 +239,6 @@ class Supervisor:
         self._nursery = Nursery(self.plan.path)
         crew = self._gather_crew()
         self.mapping.control.supervisor_pid = os.getpid()
-        if self._trip_wanted:  # somebody sent the signal while there was no supervisor
-            self.mapping.control.trip(TripSource.OPERATOR)
         self._serve_control(adopted=True)
         crew.adopt(known)
         self._leave_report()

@@ -66,7 +66,7 @@ class Desk:
                 self.control.reset(self.control.word)
             self.plane.arm(self.control)
         self.plane.attach(self.mapping, self._take_command, adopted)
-        self.requests = ControlRequests(self.plane)
+        self.requests = ControlRequests(self.plane, adopted)
 
     def die(self) -> None:
         """The supervisor is killed: nothing of it runs any more, and what it had in hand is not finished."""

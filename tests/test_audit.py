@@ -200,6 +200,27 @@ def test_a_full_disk_is_said_and_the_log_goes_on_later(folder: Path, monkeypatch
     assert events[0] == "start" and events[-1] == "stop" and "torn_line" in events
 
 
+def test_a_log_that_cannot_be_opened_again_closes_nobody_elses_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = AuditLog(folder, "test")
+    with monkeypatch.context() as broken:
+        broken.setattr(audit, "write_all", lambda descriptor, data: os.write(-1, data))
+        with pytest.raises(AuditError):
+            log.append("trip")
+        broken.setattr(audit, "check_ours", lambda path: os.stat(folder / "nowhere"))
+        with pytest.raises(AuditError):
+            log.append("trip")
+        ends = os.pipe()  # they get the numbers that have become free
+        with pytest.raises(AuditError):
+            log.append("trip")
+        assert [os.fstat(end).st_mode for end in ends]
+    log.append("trip")
+    log.close()
+    for end in ends:
+        os.close(end)
+
+
 def test_a_killed_writer_leaves_a_log_that_holds(folder: Path) -> None:
     """kill -9 at a random moment, eight times: the next writer goes on, and nothing that was confirmed is missing."""
     seed = 20261122

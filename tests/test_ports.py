@@ -268,5 +268,27 @@ def test_a_full_disk_trips_while_there_is_room_for_the_tail(plan: Plan, monkeypa
     context.close()
 
 
+def test_a_disk_that_fills_up_again_after_a_reset_trips_again(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = ProcessContext(plan, Role.GATEWAY)
+    made: Any = JournalWriter._make
+    monkeypatch.setattr("procs.ports.JournalWriter", lambda *a, **k: JournalWriter(*a, **k, segment_bytes=1024))
+    journal = EdgeJournal(context)
+
+    def full(self: JournalWriter, number: int, size: int) -> Any:
+        raise JournalFull(errno.ENOSPC, "no room")
+
+    for _ in range(2):
+        monkeypatch.setattr(JournalWriter, "_make", full)
+        while journal.write(Entry.PRIVATE, b"x" * 32, 1):
+            pass
+        assert tripped_sources(context.control.word) == [TripSource.STORAGE]
+        monkeypatch.setattr(JournalWriter, "_make", made)
+        assert context.control.reset(context.control.word)
+        assert journal.write(Entry.PRIVATE, b"x" * 32, 1), "room again"
+        assert not context.control.tripped
+    journal.close()
+    context.close()
+
+
 def test_instruments_of_the_embedded_venue_are_those_of_its_settings() -> None:
     assert [item.symbol for item in listed_instruments()] == ["BTCUSDT", "ETHUSDT"]

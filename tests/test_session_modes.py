@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from shm.clock import sleep
 from tests.engine_session import Engine, bot4, engine, leftovers, replay, wait_until
 
 pytestmark = [pytest.mark.session, pytest.mark.timeout(600)]  # two sessions and a replay
@@ -125,7 +126,12 @@ def test_a_signal_trips_and_a_killed_supervisor_finds_the_mode_as_it_was(tmp_pat
         assert [(item["cause"], item["reason"]) for item in status["control"]["holds"]] == [
             ("operator", "looking at something")
         ]
+        # The supervisor dies with the signal that it was sent: its successor must hear it.
+        pid = made.status()["supervisor_pid"]  # type: ignore[index]
+        os.kill(pid, signal.SIGSTOP)
         made.launcher.send_signal(signal.SIGUSR1)
+        sleep(0.2)
+        os.kill(pid, signal.SIGKILL)
         wait_until(lambda: mode_of(made) == "EMERGENCY", 30, "emergency")
 
         def reset() -> bool:
