@@ -13,16 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.config import ConnectionSettings
 from engine.instruments import Instrument
 from engine.records import Side
 from engine.safety.settings import SafetySettings
 from engine.safety.trip_settings import OnTripSettings, TripSettings
 from engine.settings import SettingsError, build
+from procs.embedded.venue import Reply
 from procs.emergency import gates
 from procs.emergency.flatten import FIRST_CLIP, clip_of
+from procs.kill_credentials import KillCredentials, has_own_key, kill_credentials
 from procs.table import Role
+from procs.venues.binance_usdm.endpoints import Credentials, CredentialsError
 from shm.control import Stop, TripSource, gate_epoch
-from tests.kill_world import MS, START_NS, World, sleeping_child, world
+from tests.kill_world import KEY, MS, SECRET, START_NS, World, sleeping_child, world
 
 ORDER = "/fapi/v1/order"
 FLATTENING = [TripSource.HARDWARE, TripSource.OPERATOR, TripSource.RISK]
@@ -351,3 +355,61 @@ def test_a_clip_reduces_within_the_collar_and_its_bounds(
     assert 0 < clip.size <= abs(position) and clip.size % 5 == 0
     assert clip.size <= max(sum(reachable) // 10, 5)
     assert clip.size * mark <= max(Decimal(5_000) * 10**5, 5 * mark)
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def test_cancels_and_questions_use_one_key_and_flattening_alone_the_other(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One secret, so that the venue takes both signatures; it is told the key that it knows."""
+    keys = KillCredentials(Credentials("cancel" * 8, SECRET), Credentials("flatten" * 8, SECRET))
+    monkeypatch.setattr("procs.kill_credentials.kill_credentials", lambda *_: keys)
+    asked: dict[tuple[str, str], set[str | None]] = {}
+    exchange = made.exchange
+
+    def with_key(method: str, target: str, body: str, key: str | None, timeout_ns: int) -> Reply:
+        asked.setdefault((method, target.partition("?")[0]), set()).add(key)
+        return exchange(method, target, body, KEY, timeout_ns)
+
+    monkeypatch.setattr(made, "exchange", with_key)
+    made.hold(0, 40)
+    run_trip(made, TripSource.OPERATOR)
+    assert (made.resting(), made.position()) == (0, 0)
+    flattening = {("POST", ORDER), ("GET", "/fapi/v3/positionRisk"), ("GET", "/fapi/v1/depth"), (
+        "GET", "/fapi/v1/allOrders",
+    )}
+    both = {("GET", "/fapi/v1/ping")}
+    assert flattening <= asked.keys()
+    for call, used in asked.items():
+        expected = {keys.flatten.api_key} if call in flattening else {keys.cancel.api_key}
+        assert used == expected or (call in both and used <= {keys.cancel.api_key, keys.flatten.api_key}), call
+    assert {("DELETE", "/fapi/v1/allOpenOrders"), ("GET", "/fapi/v1/openOrders")} <= asked.keys() - flattening
+
+
+def key_file(folder: Path, name: str, mode: int = 0o600) -> str:
+    path = folder / f"{name}.toml"
+    path.touch(mode=mode)
+    path.write_text(f'api_key = "{name}"\nsecret = "of {name}"\n')
+    return str(path)
+
+
+def test_the_files_of_the_keys(tmp_path: Path) -> None:
+    handed = {"api_key": "engine", "secret": "of engine"}
+    cancel, flatten = key_file(tmp_path, "cancel"), key_file(tmp_path, "flatten")
+
+    def used(**files: str) -> tuple[str, str]:
+        venue = ConnectionSettings(embedded=False, **files)
+        found = kill_credentials(venue, {} if has_own_key(venue) else handed)
+        assert found.cancel.secret == f"of {found.cancel.api_key}"
+        return found.cancel.api_key, found.flatten.api_key
+
+    assert used() == ("engine", "engine")
+    assert used(kill_credentials_file=cancel) == ("cancel", "cancel"), "and the engine's key is not handed over"
+    assert used(flatten_credentials_file=flatten) == ("engine", "flatten")
+    assert used(kill_credentials_file=cancel, flatten_credentials_file=flatten) == ("cancel", "flatten")
+    embedded = ConnectionSettings(kill_credentials_file=cancel, flatten_credentials_file=flatten)
+    assert kill_credentials(embedded, handed).flatten.api_key == "engine", "the embedded venue knows one key"
+    with pytest.raises(CredentialsError, match="mode 0600"):
+        used(kill_credentials_file=key_file(tmp_path, "open", 0o640))
