@@ -48,10 +48,9 @@ _TABLES: dict[str, dict[str, Any]] = {
     },
 }
 _START_S, _STEP_S = 90.0, 60.0
-# How long a trip may take; heartbeats are looked at so often, and for so long after it.
+# How long a trip may take to reach everybody, and how often heartbeats are looked at.
 _TRIP_NS = 5_000_000_000
 _LOOK_S = 0.00005
-_WATCH_NS = 200_000_000
 _SETTLED_NS = 200_000_000
 _RESTING = 4
 
@@ -107,14 +106,15 @@ class _Trips:
         return [json.loads(line) for line in whole.splitlines()]
 
     def _watch(self) -> dict[Role, list[int]]:
-        """The heartbeats of the hot processes until a while after the word was set, CLOCK_MONOTONIC."""
+        """The heartbeats of the hot processes until each has turned after the word was set, CLOCK_MONOTONIC."""
         control, offset = self._control, self._control.session_offset_ns
         seen: dict[Role, list[int]] = {role: [] for role in HOT}
-        until_ns = python_monotonic_ns() + _TRIP_NS
-        tripped = False
+        until_ns, tripped_ns = python_monotonic_ns() + _TRIP_NS, 0
         while python_monotonic_ns() < until_ns:
-            if not tripped and control.tripped:
-                tripped, until_ns = True, python_monotonic_ns() + _WATCH_NS
+            if not tripped_ns and control.tripped:
+                tripped_ns = python_monotonic_ns()
+            if tripped_ns and all(beats and beats[-1] >= tripped_ns for beats in seen.values()):
+                break
             for role, beats in seen.items():
                 beat = control.heartbeat(role) - offset
                 if not beats or beats[-1] != beat:
