@@ -52,7 +52,7 @@ def test_a_report_for_people() -> None:
 def test_a_drill_passes_and_leaves_its_report(tmp_path: Path) -> None:
     code, report = drill(ROOT, tmp_path, "button", "kill")
     failed = [step for step in report["steps"] if not step["passed"]]
-    assert failed == []
+    assert failed == [], failed
     assert code == 0 and report["passed"]
     steps = {step["what"]: step for step in report["steps"]}
     assert {"trigger: button", "trigger: kill"} | PASSES <= set(steps)

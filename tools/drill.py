@@ -26,7 +26,7 @@ from engine.kernel import kernel_digest
 from engine.settings import as_plain
 from procs import VERSION
 from procs.config_file import read_settings
-from procs.control_plane import control_folder
+from procs.control_plane import open_control_folder
 from procs.embedded.mix import Draws
 from procs.operator_secret import set_secret
 from shm.clock import sleep, wall_ns
@@ -119,8 +119,11 @@ def _come_back(report: Report, session: TripSession) -> None:
     _refused(report, session, _NEEDS[4], secret="another one")
     session.contact("release")
     session.wait(lambda: not session.live.control.asserted, 10)
-    session.contact("press")  # a trip that has just come: neither has its stop been confirmed nor its cooldown passed
+    session.venue.fault(fault="http", action="error_before", path="/fapi/", count=1_000_000, status=503)
     _refused(report, session, _NEEDS[2], acknowledge=True)
+    session.venue.heal()
+    session.contact("press")  # a trip that has just come
+    session.wait(lambda: bool(session.live.control.asserted), 10)
     session.contact("release")
     session.wait(lambda: not session.live.control.asserted, 10)
     _refused(report, session, _NEEDS[3], acknowledge=True)
@@ -159,7 +162,7 @@ def run_drill(settings: Settings, triggers: list[str], say: Callable[[str], None
     with tempfile.TemporaryDirectory(prefix="bot4-drill-") as folder:
         lasting = [name for name in triggers if not TRIGGERS[name].ends]
         with trip_session(Path(folder), panic="panic" in lasting, safety=_safety(settings)) as session:
-            set_secret(control_folder(session.data, session.made.name), _SECRET, None)
+            set_secret(open_control_folder(read_settings(session.made.config)), _SECRET, None)
             session.secret = _SECRET
             _attempt(report, "an engine on paper", session.start)
             for name in lasting:

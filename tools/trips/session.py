@@ -133,8 +133,9 @@ class TripSession:
     def stop(self) -> tuple[int, str, str]:
         """End the engine in order, where it still runs; exit code, output, errors."""
         self.detach()
+        result = self.made.finish(None if self.ended else signal.SIGINT)
         self.let_go_of_button()
-        return self.made.finish(None if self.ended else signal.SIGINT)
+        return result
 
     @property
     def running(self) -> bool:
@@ -144,9 +145,11 @@ class TripSession:
     @staticmethod
     def wait(condition: Callable[[], bool], timeout_s: float) -> bool:
         """Whether a condition came true in time."""
-        with contextlib.suppress(TimeoutError):
+        try:
             wait_until(condition, timeout_s, "it")
-        return condition()
+        except TimeoutError:
+            return False
+        return True
 
     @property
     def ended(self) -> bool:
