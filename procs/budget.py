@@ -1,7 +1,9 @@
 """The rate budget of a venue, in shared memory: what all processes together may still ask of it.
 
 Purpose: every call to the venue is paid for here before its bytes leave, whoever makes it. One fifth of every limit is
-kept for urgent calls: cancels, questions about orders that are UNKNOWN, the kill switch.
+kept back, for four levels of urgency: ordinary calls may use 80 % of a limit; the gateway's cancels, and its questions
+about orders that are UNKNOWN, 90 %; what the kill switch brings positions to zero with 95 %; its cancels all of it.
+So nobody can use up what the next has of its own.
 Rule: a limit of n in w seconds is kept for *any* w seconds, and some more, since nobody knows where the venue's own
 windows begin or how long a request was under way. What is counted is therefore kept by slots of w / 32 and forgotten
 w * 36 / 32 later. An answer that tells of more than is counted here (others call from the same address) is counted up.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -32,7 +35,8 @@ ORDERS = 1  # what a new or amended order costs beside it
 REQUESTS = 2  # one for each request
 MAX_LIMITS = 6
 LARGEST_LIMIT = (1 << 22) - 1
-KEPT_FOR_URGENT = 5  # one part in so many
+KEPT_BACK_PERCENT = (20, 10, 5, 0)  # of every limit, by Level
+LONGEST_BAN_S = 3 * 86_400  # the longest there is at the venue; what says more is not believed
 _GRACE_NS = 1_000_000_000
 
 # Index into the words.
@@ -55,6 +59,15 @@ _COUNT_BITS = 24
 _COUNT_MASK = (1 << _COUNT_BITS) - 1
 
 _WORDS = types.Array(types.int64, 1, "C")
+
+
+class Level(IntEnum):
+    """How urgent a call is, so how much of a limit it may use; see the module."""
+
+    ORDINARY = 0
+    URGENT = 1  # the gateway: cancels, questions about what is UNKNOWN
+    FLATTEN = 2  # the kill switch: bringing positions to zero
+    KILL = 3  # the kill switch: cancelling
 
 
 @dataclass(frozen=True)
@@ -114,9 +127,9 @@ def _amount(words: np.ndarray, limit: int, weight: int, orders: int) -> int:
 
 
 @kernel()
-def _banned_for(words: np.ndarray, at: int, now_ns: int, urgent: int) -> int:
+def _banned_for(words: np.ndarray, at: int, now_ns: int, level: int) -> int:
     until = load_acquire(words, at)
-    if urgent == 0 and until > 0:
+    if level == 0 and until > 0:
         until += _GRACE_NS
     return max(until - now_ns, 0)
 
@@ -132,11 +145,11 @@ def give_back(words: np.ndarray, now_ns: int, weight: int, orders: int) -> None:
 
 
 @kernel(types.int64(_WORDS, types.int64, types.int64, types.int64, types.int64))
-def take(words: np.ndarray, now_ns: int, weight: int, orders: int, urgent: int) -> int:
-    """Pay for a call. Returns 0, or in how many ns it is worth trying again; then nothing is paid."""
-    wait = _banned_for(words, BANNED_UNTIL, now_ns, urgent)
+def take(words: np.ndarray, now_ns: int, weight: int, orders: int, level: int) -> int:
+    """Pay for a call of a Level. Returns 0, or in how many ns it is worth trying again; then nothing is paid."""
+    wait = _banned_for(words, BANNED_UNTIL, now_ns, level)
     if orders > 0:
-        wait = max(wait, _banned_for(words, ORDERS_BANNED_UNTIL, now_ns, urgent))
+        wait = max(wait, _banned_for(words, ORDERS_BANNED_UNTIL, now_ns, level))
     if wait > 0:
         fetch_add(words, REFUSED, 1)
         return wait
@@ -149,8 +162,7 @@ def take(words: np.ndarray, now_ns: int, weight: int, orders: int, urgent: int) 
         _change(words, limit, stretch, amount)
         fence_seq_cst()
         bound = words[limit + _BOUND]
-        if urgent == 0:
-            bound -= (bound + KEPT_FOR_URGENT - 1) // KEPT_FOR_URGENT
+        bound -= (bound * KEPT_BACK_PERCENT[level] + 99) // 100
         if _used(words, limit, stretch) > bound:
             for paid in range(place + 1):
                 earlier = _FIRST_LIMIT + paid * _LIMIT_WORDS
@@ -234,9 +246,9 @@ class Budget:
         write_limits(words, known)
         return cls(words, known, now_ns)
 
-    def take(self, now_ns: int, weight: int, orders: int = 0, urgent: bool = False) -> int:
+    def take(self, now_ns: int, weight: int, orders: int = 0, level: int = Level.ORDINARY) -> int:
         """See the kernel `take`."""
-        return int(take(self._words, now_ns, weight, orders, int(urgent)))
+        return int(take(self._words, now_ns, weight, orders, int(level)))
 
     def give_back(self, now_ns: int, weight: int, orders: int = 0) -> None:
         """A call that was paid for at `now_ns` was not made."""
@@ -252,10 +264,11 @@ class Budget:
                 told(self._words, place, now, min(int(text), LARGEST_LIMIT))
 
     def refused_by_venue(self, status: int, wait_s: float, orders_only: bool) -> None:
-        """The venue has answered 429 or 418 and wants no call (or no order) for `wait_s` seconds."""
+        """The venue has answered 429 or 418 and wants no call (or no order) for `wait_s` seconds; at most
+        LONGEST_BAN_S of them are believed."""
         _count(self._words, ANSWERS_418 if status == 418 else ANSWERS_429)
         at = ORDERS_BANNED_UNTIL if orders_only and status != 418 else BANNED_UNTIL
-        ban(self._words, at, self.now_ns() + int(wait_s * 1e9))
+        ban(self._words, at, self.now_ns() + int(min(wait_s, LONGEST_BAN_S) * 1e9))
 
     def report(self) -> dict[str, Any]:
         """For people: {limits: {NAME: {limit, used}}, taken, refused, answers_429, answers_418, banned_s}."""

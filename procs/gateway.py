@@ -17,6 +17,7 @@ import numpy as np
 
 from engine.safety.mode import Mode, mode_of
 from engine.stage import as_bytes
+from procs.budget import Level
 from procs.gateway_core import KEEP_ALIVE, Answer, Errands, GatewayCore, Job
 from procs.instance import ProcessContext
 from procs.journal.reader import read_stream
@@ -87,7 +88,9 @@ class Gateway:
         self._stream_up = False
         self._ready = False
         symbols = [item.symbol for item in plan.instruments]
-        self._dead_man_session = SignedSession(plan.endpoints.rest_url, credentials, self._budget, len(symbols))
+        self._dead_man_session = SignedSession(
+            plan.endpoints.rest_url, credentials, self._budget, len(symbols), level=Level.URGENT
+        )
         countdown = countdown_ms(len(symbols), plan.rate_limits, plan.settings.venue.deadman_s)
         self._dead_man = DeadManSwitch(self._dead_man_session, symbols, countdown)
         self._ending = threading.Event()

@@ -13,15 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.matching.settings import VenueSettings
-from procs.budget import BUDGET_WORDS, ORDERS, WEIGHT, Budget, RateLimit, take, write_limits
+from procs.budget import BUDGET_WORDS, ORDERS, WEIGHT, Budget, Level, RateLimit, take, write_limits
 from procs.embedded.answers import exchange_information
 from procs.venues.binance_usdm.paying import PayingAdapter, paying_session
-from procs.venues.binance_usdm.rate_limits import BudgetSpent, cost_of, limits_of
+from procs.venues.binance_usdm.rate_limits import BudgetSpent, Paid, cost_of, hear, limits_of
 from shm.clock import python_monotonic_ns
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.instance_memory import venue_limits
 
 S = 1_000_000_000
+# What each may use of a limit, percent.
+SHARES = {Level.ORDINARY: 80, Level.URGENT: 90, Level.FLATTEN: 95, Level.KILL: 100}
 START = 1_700_000_000 * S + 123_456_789
 
 
@@ -51,19 +53,21 @@ def clock_at(now: list[int]) -> Budget:
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.integers(0, 2 * S), st.integers(0, 40), st.integers(0, 6), st.booleans(), st.booleans()),
+        st.tuples(st.integers(0, 2 * S), st.integers(0, 40), st.integers(0, 6), st.sampled_from(Level), st.booleans()),
         min_size=10, max_size=120,
     )
 )
-def test_no_stretch_of_a_limits_length_sees_more_than_its_bound(script: list[tuple[int, int, int, bool, bool]]) -> None:
+def test_no_stretch_of_a_limits_length_sees_more_than_its_bound(
+    script: list[tuple[int, int, int, Level, bool]],
+) -> None:
     now = [START]
     budget = clock_at(now)
     weight, orders = Oracle(60, 200), Oracle(10, 30)
-    for pause, cost, count, urgent, back in script:
+    for pause, cost, count, level, back in script:
         now[0] += pause
-        allowed = budget.take(now[0], cost, count, urgent) == 0
+        allowed = budget.take(now[0], cost, count, level) == 0
         room = all(
-            oracle.lately(now[0], 38) + amount <= (oracle.bound if urgent else oracle.bound * 4 // 5)
+            oracle.lately(now[0], 38) + amount <= oracle.bound * SHARES[level] // 100
             for oracle, amount in ((weight, cost), (orders, count)) if amount
         )
         assert allowed or not room, "refused although there was room for sure"
@@ -75,25 +79,41 @@ def test_no_stretch_of_a_limits_length_sees_more_than_its_bound(script: list[tup
         weight.paid.append((now[0], cost))
         orders.paid.append((now[0], count))
         for oracle, amount in ((weight, cost), (orders, count)):
-            assert urgent or not amount or oracle.lately(now[0], 32) <= oracle.bound * 4 // 5
+            assert not amount or oracle.lately(now[0], 32) <= oracle.bound * SHARES[level] // 100
     assert weight.most() <= 200 and orders.most() <= 30
 
 
-def test_a_fifth_is_kept_for_what_is_urgent() -> None:
+def test_each_level_has_a_share_that_lower_ones_cannot_use() -> None:
     now = [START]
     budget = clock_at(now)
-    ordinary = 0
-    while budget.take(now[0], 1) == 0:
-        ordinary += 1
-    urgent = 0
-    while budget.take(now[0], 1, urgent=True) == 0:
-        urgent += 1
-    assert (ordinary, urgent) == (160, 40)
+    taken = dict.fromkeys(Level, 0)
+    for level in Level:
+        while budget.take(now[0], 1, level=level) == 0:
+            taken[level] += 1
+    assert list(taken.values()) == [160, 20, 10, 10]
     report = budget.report()
     assert report["limits"]["weight_60s"] == {"limit": 200, "used": 200}
-    assert report["taken"] == 200 and report["refused"] == 2
+    assert report["taken"] == 200 and report["refused"] == 4
     now[0] += 70 * S
     assert budget.take(now[0], 160) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    bound=st.integers(1, 3_000),
+    calls=st.lists(st.tuples(st.sampled_from(list(Level)[:3]), st.integers(1, 400)), max_size=60),
+)
+def test_whatever_others_ask_the_kill_switch_has_a_twentieth(bound: int, calls: list[tuple[Level, int]]) -> None:
+    now = [START]
+    limits = [RateLimit(WEIGHT, 60, bound, ""), RateLimit(ORDERS, 60, bound, "")]
+    budget = Budget.of_own(limits, lambda: now[0])
+    used = 0
+    for level, cost in calls:
+        allowed = budget.take(now[0], cost, cost, level) == 0
+        assert allowed == (used + cost <= bound * SHARES[level] // 100), (level, used, cost)
+        used += cost * allowed
+    left = bound - bound * 95 // 100
+    assert left >= 1 and budget.take(now[0], left, left, Level.KILL) == 0
 
 
 def test_what_the_venue_counts_beyond_us_is_counted() -> None:
@@ -104,7 +124,7 @@ def test_what_the_venue_counts_beyond_us_is_counted() -> None:
     budget.hear({"weight": "120"}, of_order=False)  # an older answer, late
     assert budget.take(now[0], 6) > 0 and budget.take(now[0], 5, 24) == 0
     budget.hear({"weight": "garbage", "orders": "29"}, of_order=True)
-    assert budget.take(now[0], 0, 1) > 0 and budget.take(now[0], 0, 1, urgent=True) == 0
+    assert budget.take(now[0], 0, 1) > 0 and budget.take(now[0], 0, 1, level=Level.KILL) == 0
     now[0] += 12 * S
     assert budget.take(now[0], 0, 20) == 0
 
@@ -114,14 +134,40 @@ def test_during_a_ban_nobody_calls_and_then_the_urgent_first() -> None:
     budget = clock_at(now)
     budget.refused_by_venue(429, 7.0, orders_only=False)
     budget.refused_by_venue(418, 3.0, orders_only=False)  # a shorter one does not shorten it
-    assert budget.take(now[0], 1, urgent=True) == 7 * S
+    assert budget.take(now[0], 1, level=Level.URGENT) == 7 * S
     now[0] += 7 * S
-    assert budget.take(now[0], 1) > 0 and budget.take(now[0], 1, urgent=True) == 0
+    assert budget.take(now[0], 1) > 0 and budget.take(now[0], 1, level=Level.URGENT) == 0
     now[0] += S
     assert budget.take(now[0], 1) == 0
     budget.refused_by_venue(429, 5.0, orders_only=True)
     assert budget.take(now[0], 1, orders=1) > 0 and budget.take(now[0], 1) == 0
     assert budget.report()["answers_429"] == 2 and budget.report()["answers_418"] == 1
+
+
+@pytest.mark.parametrize("status", [429, 418])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7", 7), ("0", 0), ("259200", 259_200), ("86400000", 259_200), ("999999999", 259_200),
+        ("99999999999", None), ("9" * 40, None), ("-5", None), ("7.5", None), ("", None), ("soon", None),
+        ("\u0667", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+    ],
+)  # fmt: skip
+def test_a_ban_lasts_as_long_as_the_venue_says_and_three_days_at_the_most(
+    status: int, text: str, seconds: int | None
+) -> None:
+    now = [START]
+    budget = clock_at(now)
+    hear(budget, Paid(now[0], 1, 0), status, {"retry-after": text}, b"{}")
+    expected = seconds if seconds is not None else {429: 60, 418: 120}[status]
+    assert budget.take(now[0], 1, level=Level.KILL) == expected * S
+
+
+def test_whoever_says_so_no_ban_is_longer_than_three_days() -> None:
+    now = [START]
+    budget = clock_at(now)
+    budget.refused_by_venue(418, 1e12, orders_only=False)
+    assert budget.take(now[0], 1, level=Level.KILL) == 3 * 86_400 * S
 
 
 def test_two_processes_together_stay_within_the_bound() -> None:
@@ -141,7 +187,7 @@ def test_two_processes_together_stay_within_the_bound() -> None:
         written = 0
         while written < calls and python_monotonic_ns() < until:
             now = python_monotonic_ns()
-            if take(words, now, 1, 0, 1) == 0:
+            if take(words, now, 1, 0, int(Level.KILL)) == 0:
                 log[written] = now
                 written += 1
 
@@ -252,7 +298,7 @@ def test_a_client_that_wants_everything_is_never_refused_by_the_venue() -> None:
             sent += 1
             assert answer.status_code == 200
         session.close()
-        assert 380 <= sent <= 400
+        assert 340 <= sent <= 360
         assert budget.report()["answers_429"] == 0
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from procs.venues.binance_usdm.endpoints import Credentials
+from procs.budget import Budget, Level
+from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
+from procs.venues.binance_usdm.rate_limits import BudgetSpent
 from procs.venues.binance_usdm.signed import Call, Refused, SignedSession
 from shm.control import TripSource
 from tests.embedded_venue import RunningVenue, running_venue
@@ -157,3 +159,43 @@ def test_a_senseless_time_is_not_believed(made: World, told: object) -> None:
         session.call("GET", OPEN_ORDERS, symbol="BTCUSDT")
     table["GET", "/fapi/v1/time"] = real
     assert len(session.call("GET", OPEN_ORDERS, symbol="BTCUSDT")) == 1
+
+
+# --- the budget -------------------------------------------------------------------------------------------------------
+
+
+def spend(budget: Budget, level: Level) -> None:
+    """Take everything that a level may have."""
+    while budget.take(budget.now_ns(), 1, level=level) == 0:
+        pass
+
+
+@pytest.mark.parametrize("level", [Level.ORDINARY, Level.URGENT, Level.FLATTEN])
+def test_whatever_others_have_spent_the_kill_switch_cancels_at_once(made: World, level: Level) -> None:
+    made.at_ms(490, lambda: spend(made.context.budget(), level))
+    made.at_ms(500, lambda: made.trip(TripSource.DEAD_MAN))
+    made.at_ms(600, lambda: resting.append(made.resting()))
+    made.at_ms(6_000, made.stop)
+    resting: list[int] = []
+    made.run(processes=1)
+    assert resting == [0] and made.ended == []
+
+
+def test_a_session_of_the_gateway_stays_within_the_gateways_share(made: World) -> None:
+    budget = made.context.budget()
+    session = SignedSession(
+        "http://venue", Credentials(KEY, SECRET), budget, level=Level.URGENT, clocks=made.outside.clocks
+    )
+    spend(budget, Level.URGENT)
+    with pytest.raises(BudgetSpent):
+        session.call("DELETE", "/fapi/v1/allOpenOrders", symbol="BTCUSDT")
+    assert signed_session(made).call("DELETE", "/fapi/v1/allOpenOrders", symbol="BTCUSDT")["code"] == 200
+
+
+def test_a_call_whose_connection_is_refused_costs_nothing(made: World) -> None:
+    budget = made.context.budget()
+    used = budget.report()["limits"]
+    made.fault(fault="gone", duration_ms=60_000)
+    with pytest.raises(VenueUnreachable, match="ConnectionRefusedError"):
+        signed_session(made).call("POST", "/fapi/v1/order", symbol="BTCUSDT")
+    assert budget.report()["limits"] == used

@@ -12,7 +12,7 @@ import numpy as np
 
 import procs.kill_credentials
 import procs.killswitch  # noqa: F401  # all that it needs
-from procs.budget import ORDERS, REQUESTS, WEIGHT, Budget, RateLimit
+from procs.budget import ORDERS, REQUESTS, WEIGHT, Budget, Level, RateLimit
 from procs.table import Role
 from procs.venues.binance_usdm.rate_limits import hear, pay
 from procs.venues.binance_usdm.signed import tls_context
@@ -50,4 +50,4 @@ def load() -> None:
     sleep(0.0)
     limits = [RateLimit(kind, 60, 1000, "used") for kind in (WEIGHT, ORDERS, REQUESTS)]
     budget = Budget.of_own(limits, lambda: seen[-1])
-    hear(budget, pay(budget, "GET", "/fapi/v1/ping", urgent=True), 200, {"used": "1"}, b"{}")
+    hear(budget, pay(budget, "GET", "/fapi/v1/ping", Level.KILL), 200, {"used": "1"}, b"{}")

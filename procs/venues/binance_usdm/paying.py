@@ -7,14 +7,14 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from procs.budget import Budget
+from procs.budget import Budget, Level
 from procs.venues.binance_usdm.rate_limits import hear, pay
 
 
 class PayingAdapter(HTTPAdapter):
     """Pays for every request before a byte of it leaves, and takes note of what the answer says.
 
-    urgent: what is asked may use the part of the budget that is kept back; set by the thread that asks.
+    urgent: what is asked is of Level.URGENT, else of Level.ORDINARY; set by the thread that asks.
     """
 
     def __init__(self, budget: Budget, urgent: bool = False) -> None:
@@ -27,7 +27,8 @@ class PayingAdapter(HTTPAdapter):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send. Raises BudgetSpent, and what `before_sending` raises; nothing was sent then."""
-        paid = pay(self._budget, request.method or "", request.path_url, self.urgent)
+        level = Level.URGENT if self.urgent else Level.ORDINARY
+        paid = pay(self._budget, request.method or "", request.path_url, level)
         try:
             self.before_sending(request)
         except BaseException:

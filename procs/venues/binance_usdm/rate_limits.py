@@ -34,6 +34,7 @@ _WEIGHTS = {
 _DEAREST = 40  # what is not listed above counts as the dearest request that is
 # Without Retry-After: a minute is the venue's longest window of weight, two minutes its shortest ban.
 _WAIT_S = {429: 60.0, 418: 120.0}
+_LONGEST_NUMBER = 9  # digits that are taken for a number of seconds
 _TOO_MANY_ORDERS = -1015
 
 
@@ -91,11 +92,11 @@ class Paid:
     orders: int
 
 
-def pay(budget: Budget, method: str, path_url: str, urgent: bool) -> Paid:
-    """Pay for a call before a byte of it leaves. Raises BudgetSpent."""
+def pay(budget: Budget, method: str, path_url: str, level: int) -> Paid:
+    """Pay for a call of a Level before a byte of it leaves. Raises BudgetSpent."""
     weight, orders = cost_of(method, path_url)
     now_ns = budget.now_ns()
-    wait_ns = budget.take(now_ns, weight, orders, urgent)
+    wait_ns = budget.take(now_ns, weight, orders, level)
     if wait_ns:
         raise BudgetSpent(wait_ns)
     return Paid(now_ns, weight, orders)
@@ -110,10 +111,9 @@ def hear(budget: Budget, paid: Paid, status: int, headers: Mapping[str, str], co
 
 
 def _retry_after_s(text: str, status: int) -> float:
-    try:
-        return float(max(int(text), 0))
-    except ValueError:
-        return _WAIT_S[status]
+    """What a header asks for; a date, and what is no number of seconds, says nothing."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER
+    return float(int(text)) if is_number else _WAIT_S[status]
 
 
 def _is_about_orders(content: bytes) -> bool:

@@ -25,7 +25,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import certifi
 import orjson
 
-from procs.budget import Budget
+from procs.budget import Budget, Level
 from procs.clocks import SYSTEM_CLOCKS, Clocks
 from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import Paid, hear, is_new_order, pay
@@ -143,13 +143,14 @@ class _Sent:
 class SignedSession:
     """See the module. One thread calls; another may `warm`.
 
-    lines: how many connections are kept; budget: what pays. Errors are VenueUnreachable (BudgetSpent, Refused); their
+    lines: how many connections are kept; budget: what pays; level: of
+    the calls that are urgent, the others are ordinary. Errors are VenueUnreachable (BudgetSpent, Refused); their
     text holds no query and no key.
     """
 
     def __init__(
         self, rest_url: str, credentials: Credentials, budget: Budget, lines: int = 1, *,
-        open_line: Callable[[str], Line] = HttpLine, clocks: Clocks = SYSTEM_CLOCKS,
+        level: Level = Level.KILL, open_line: Callable[[str], Line] = HttpLine, clocks: Clocks = SYSTEM_CLOCKS,
     ) -> None:
         self._root = rest_url
         self._prefix = urlsplit(rest_url).path.rstrip("/")
@@ -157,6 +158,7 @@ class SignedSession:
         self._secret = credentials.secret.encode()
         self._budget = budget
         self._lines = lines
+        self.level = level
         self._open_line = open_line
         self._clocks = clocks
         self._idle: deque[Line] = deque()  # the one that has been idle for longest comes first
@@ -201,12 +203,14 @@ class SignedSession:
     def _send(self, call: Call, urgent: bool) -> _Sent:
         sent = _Sent(call)
         try:
-            sent.paid = pay(self._budget, call.method, self._target_of(call), urgent)
+            sent.paid = pay(self._budget, call.method, self._target_of(call), self.level if urgent else Level.ORDINARY)
             sent.line, sent.reused = self._take_line()
             self._write(sent.line, call)
         except VenueUnreachable as error:
             sent.error = error
         except (OSError, http.client.HTTPException) as error:
+            if sent.line is None:  # no connection, so not a byte has left
+                self._budget.give_back(sent.paid.now_ns, sent.paid.weight, sent.paid.orders)
             self._broken(sent, error)
         return sent
 
@@ -314,7 +318,7 @@ class SignedSession:
             return False
         sent = _Sent(Call("GET", _PING, signed=False), line)
         try:
-            sent.paid = pay(self._budget, "GET", _PING, urgent=False)
+            sent.paid = pay(self._budget, "GET", _PING, Level.ORDINARY)
             self._write(line, sent.call)
             self._receive(sent, self._clocks.monotonic_ns() + int(TIMEOUT_S * 1e9))
             return True
