@@ -21,6 +21,7 @@ from procs.budget import Level
 from procs.gateway_core import KEEP_ALIVE, Answer, Errands, GatewayCore, Job
 from procs.instance import ProcessContext
 from procs.journal.reader import read_stream
+from procs.last_words import log
 from procs.orphans import end_instance
 from procs.ports import EdgeJournal, Inlet, Outlet, Turns, record_latency, ring_own_bell
 from procs.sweep import Sweep, sweep_until_nothing_rests
@@ -197,7 +198,7 @@ class Gateway:
                     due_ns = now + dead_man.interval_ns
                 else:
                     due_ns = now + min(dead_man.interval_ns, _DEAD_MAN_AGAIN_NS)
-                    print(f"dead-man switch: {dead_man.refused or dead_man.failed}", flush=True)
+                    log(f"dead-man switch: {dead_man.refused or dead_man.failed}")
 
     def _follow_dead_man(self) -> None:
         """In service only while the venue would cancel for us if we died; publish how that stands.

@@ -30,6 +30,7 @@ from procs.emergency.stop import ControlledStop
 from procs.emergency.witness import Witness
 from procs.instance import ProcessContext
 from procs.kill_credentials import KillCredentials
+from procs.last_words import log
 from procs.orphans import end_instance
 from procs.ports import Turns
 from procs.sweep import Sweep
@@ -112,7 +113,7 @@ class Notes:
                 self._file = self._file or self._path.open("ab", buffering=0)
                 self._file.write(line)
             except OSError as error:
-                os.write(2, f"a note is lost: {error}\n".encode())
+                log(f"a note is lost: {error}")
 
 
 class _Life:
@@ -214,6 +215,10 @@ class _Life:
         pause_s = self._warm_every_s if all(warmed) else _WARM_AGAIN_S
         return None if self._over else pause_s
 
+    def _write_notes(self) -> float | None:
+        """Turn of a thread; it ends with this life, the next one has its own."""
+        return None if self._over else self._notes.write_all()
+
     def _prolong_key(self) -> None:
         try:
             self._listen_key("PUT")
@@ -228,7 +233,7 @@ class _Life:
             session.warm()
         self._stream.start()
         start = self._outside.start_thread
-        threads = (self._stream.is_alive, start("keep-warm", self._keep_warm), start("notes", self._notes.write_all))
+        threads = (self._stream.is_alive, start("keep-warm", self._keep_warm), start("notes", self._write_notes))
         goes_on = True
         while goes_on:
             goes_on = self._watch_once()

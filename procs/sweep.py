@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from procs.clocks import SYSTEM_CLOCKS, Clocks
+from procs.last_words import log
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import BudgetSpent
 from procs.venues.binance_usdm.signed import Call, SignedSession
@@ -145,5 +145,5 @@ def sweep_until_nothing_rests(
             sweep.close()
             return True
         except Exception as error:
-            os.write(2, f"cancelling failed with {type(error).__name__}: again\n".encode())
+            log(f"cancelling failed with {type(error).__name__}: again")
             clocks.sleep(_AFTER_ERROR_S)

@@ -19,6 +19,7 @@ from engine.records import Side
 from engine.safety.settings import SafetySettings
 from engine.safety.trip_settings import OnTripSettings, TripSettings
 from engine.settings import SettingsError, build
+from procs import last_words
 from procs.embedded.venue import Reply
 from procs.emergency import gates
 from procs.emergency.flatten import FIRST_CLIP, clip_of
@@ -116,6 +117,15 @@ def test_what_comes_late_is_cancelled_too(made: World) -> None:
     run_trip(made, TripSource.DEAD_MAN, stop_ms=16_000)
     assert made.resting() == 0
     assert made.events().count("stopped") == 2
+
+
+def test_what_fills_while_the_cancels_fail_is_flattened_too(made: World) -> None:
+    """Flat was once believed before nothing rested: the order that filled afterwards stayed as a position."""
+    made.fault(fault="http", action="error_before", path="/fapi/v1/allOpenOrders", count=14)
+    made.at_ms(4_500, lambda: made.hold(0, 40))
+    run_trip(made, TripSource.OPERATOR, stop_ms=14_000)
+    assert (made.resting(), made.position()) == (0, 0)
+    assert made.notes()[-1]["positions"] == "confirms"
 
 
 def test_a_venue_that_is_gone_is_cancelled_at_when_it_is_back(made: World) -> None:
@@ -413,3 +423,15 @@ def test_the_files_of_the_keys(tmp_path: Path) -> None:
     assert kill_credentials(embedded, handed).flatten.api_key == "engine", "the embedded venue knows one key"
     with pytest.raises(CredentialsError, match="mode 0600"):
         used(kill_credentials_file=key_file(tmp_path, "open", 0o640))
+
+
+def test_a_disk_that_takes_neither_notes_nor_last_words_ends_nobody(
+    made: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log of a process lies on the disk whose fullness it would tell of."""
+    (made.plan.path / "killswitch.jsonl").symlink_to("/dev/full")
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(last_words, "STANDARD_ERROR", full.fileno())
+        run_trip(made, TripSource.STORAGE)
+    assert made.resting() == 0
+    assert int(gate_epoch(made.control.words, Role.KILLSWITCH)) == made.control.token

@@ -26,6 +26,8 @@ _FLATTEN_AFTER_NS = 2_000_000_000
 _WITNESS_PATIENCE_NS = 2_000_000_000
 # Once nothing rests, while positions are still brought to zero.
 _LOOK_AGAIN_NS = 2_000_000_000
+# How often REST is asked anew for all that the private stream contradicts; it may know an old state for good.
+_RECONSIDERED = 2
 _PAUSE_S = 0.02
 
 
@@ -40,6 +42,7 @@ class _Course:
     failed: str = ""  # of the last sweep
     next_sweep_ns: int = 0
     next_clip_ns: int = 0
+    reconsidered: int = 0
 
 
 class ControlledStop:
@@ -88,8 +91,12 @@ class ControlledStop:
             if wants_flat and not course.flat:
                 self._reduce(course)
             if course.cancelled and (course.flat or not wants_flat):
-                self._confirm(wants_flat)
-                return token
+                if self._confirm(wants_flat) or course.reconsidered >= _RECONSIDERED:
+                    return token
+                course.reconsidered += 1
+                course.flat = course.cancelled = False
+                course.progress = Progress(self._clocks.monotonic_ns() - _WITNESS_PATIENCE_NS)
+                self._flattener.begin()
             if not self._goes_on(course.failed):
                 return 0
             self._clocks.sleep(_PAUSE_S)
@@ -115,6 +122,7 @@ class ControlledStop:
         if cancelled and not course.cancelled:
             self._note("nothing rests", stream=self._witness.nothing_rests().value)
         course.cancelled = cancelled
+        course.flat = course.flat and cancelled  # what rests may fill
         course.next_sweep_ns = now + (_LOOK_AGAIN_NS if cancelled else int(pause_s * 1e9))
 
     def _reduce(self, course: _Course) -> None:
@@ -125,11 +133,11 @@ class ControlledStop:
             return
         step = self._flattener.step()
         self._heard("flatten failed", step.failed)
-        course.flat = step.flat
+        course.flat = step.flat and course.cancelled
         course.next_clip_ns = self._clocks.monotonic_ns() + int(step.pause_s * 1e9)
 
-    def _confirm(self, wants_flat: bool) -> None:
-        """Say that it is done, and what the private stream says of it."""
+    def _confirm(self, wants_flat: bool) -> bool:
+        """Say that it is done, and what the private stream says of it. Returns False when that contradicts."""
         deadline_ns = self._clocks.monotonic_ns() + _WITNESS_PATIENCE_NS
         while self._contradicted(wants_flat) and self._clocks.monotonic_ns() < deadline_ns and self._goes_on(""):
             self._clocks.sleep(0.05)
@@ -137,6 +145,7 @@ class ControlledStop:
             "stopped", flat=wants_flat, orders=self._witness.nothing_rests().value,
             positions=self._witness.flat().value if wants_flat else "held",
         )
+        return not self._contradicted(wants_flat)
 
     def _contradicted(self, wants_flat: bool) -> bool:
         contradiction = Testimony.CONTRADICTS

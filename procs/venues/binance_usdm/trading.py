@@ -26,6 +26,7 @@ from engine.reasons import Reason
 from engine.records import Flag, OrderAction, OrderType, ReportKind, Side, TimeInForce
 from engine.units import MONEY_EXP, format_units, parse_units
 from procs.budget import Budget
+from procs.last_words import log
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
 from procs.venues.binance_usdm.order_check import NotAsDecided, OrderCheck
 from procs.venues.binance_usdm.paying import PayingAdapter
@@ -117,7 +118,7 @@ class LastGate(PayingAdapter):
         try:
             self._check.check(request)
         except NotAsDecided as difference:
-            print(f"not sent, it is not what was decided: {difference}", flush=True)
+            log(f"not sent, it is not what was decided: {difference}")
             raise GateShut(Reason.DENIED_INTENT) from None
         if is_new_order(request.method or "", request.path_url):
             self._before_order()
