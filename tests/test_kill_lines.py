@@ -238,6 +238,20 @@ def a_clock_that_is_off(made: World) -> None:
     _end_when_done(made, 0)
 
 
+def a_venue_that_fails_while_flattening(made: World) -> None:
+    """Books that are no books, a clip whose outcome is UNKNOWN, and no answer to what became of it."""
+    made.hold(0, 60)
+    made.gate_follows()
+    for request in (
+        {"action": "garbage_before", "path": "/fapi/v1/depth", "count": 6},
+        {"action": "error_after", "path": "/fapi/v1/order", "method": "POST", "count": 1},
+        {"action": "hang_before", "path": "/fapi/v1/order", "method": "GET", "count": 1, "delay_ms": 2_500},
+    ):
+        made.fault(fault="http", **request)
+    _trip_unless_it_fell(made, 300, TripSource.OPERATOR)
+    _end_when_done(made, 0)
+
+
 def a_book_that_is_far_away(made: World) -> None:
     """The mark price is off for a while; a clip that never arrives, one that is not understood."""
     made.hold(0, 30)
@@ -427,7 +441,8 @@ SCENARIOS = (
     a_gateway_that_has_just_ended, a_gateway_that_ends_at_the_same_moment, execution_is_silent, nobody_is_left,
     nobody_is_left_nor_the_venue, a_successor_that_flattens,
     a_disk_that_is_full, memory_that_cannot_be_locked, an_error_of_its_own, an_error_in_a_thread, reset_too_early,
-    a_book_that_is_far_away, a_witness_that_contradicts, a_stream_whose_key_dies, connections_that_were_closed,
+    a_book_that_is_far_away, a_venue_that_fails_while_flattening, a_witness_that_contradicts,
+    a_stream_whose_key_dies, connections_that_were_closed,
     connections_that_are_not_there, a_clock_that_is_off, a_venue_behind_tls, a_venue_that_is_gone,
     too_many_errors_of_its_own, a_hostile_venue, told_to_stop_while_the_venue_is_away, the_gateway_is_the_last_one,
     the_gateway_is_the_last_one_and_errs, the_gateway_is_the_last_one_and_the_venue_has_gone_too,

@@ -4,6 +4,8 @@ A clip is an immediate-or-cancel limit order at the edge of the collar around th
 what the book shows within it. Where the book shows nothing there, nothing is sent: wait, price again, go on.
 Invariants: at most one clip of an instrument is not known to be done; one whose outcome is UNKNOWN is asked for by its
 client id before another is sent. Clips are reduce-only: what arrives twice or late cannot turn a position round.
+An answer that fails keeps back its own instrument alone. While nothing is answered the pauses grow; and the calls are
+of a level of the rate budget that leaves the cancels their share.
 A clip's client id is that of an order of the session with a number from a range of its own, so that the gateway reports
 its fills and the ledger books them; a successor goes on counting where the venue's list of orders ends.
 """
@@ -20,6 +22,7 @@ from engine.instruments import Instrument
 from engine.records import Side
 from engine.safety.trip_settings import TripSettings
 from engine.units import format_units, parse_units
+from procs.budget import Level
 from procs.clocks import SYSTEM_CLOCKS, Clocks
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.reports import ClientIds
@@ -32,6 +35,7 @@ _ALL_ORDERS = "/fapi/v1/allOrders"
 _LEVELS = 20
 _ORDERS_PAGE = 1000
 _PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 5.0  # while the venue says nothing
 # Readings in a row without a position: an answer that is cut short looks like none.
 _FLAT_READINGS = 2
 # An order that the venue does not know cannot appear any more after this: its signature is valid for 1,000 ms.
@@ -104,6 +108,7 @@ class Flattener:
         note: Callable[..., None], turn: Callable[[], object], clocks: Clocks = SYSTEM_CLOCKS,
     ) -> None:
         """note: called with an event and its fields; turn: called before each wait."""
+        session.level = Level.FLATTEN
         self._session = session
         self._desks = {item.symbol: _Desk(item) for item in instruments}
         self._rules = rules
@@ -112,103 +117,130 @@ class Flattener:
         self._turn = turn
         self._clocks = clocks
         self._flat_readings = 0
+        self._pause_s = _PAUSE_S
+        self._failures: list[str] = []  # of this step
 
     def begin(self) -> None:
         """What an earlier time has found does not count."""
         self._flat_readings = 0
+        self._pause_s = _PAUSE_S
 
     def step(self) -> Step:
-        """Ask for what is UNKNOWN, read the positions, send one clip for each that is left."""
+        """Ask for what is UNKNOWN, read the positions, send one clip for each that is left.
+
+        The step has failed with the first thing that did; what did not fail has been gone on with.
+        """
+        self._failures = []
+        self._resolve()
         try:
-            self._number_clips()
-            self._resolve()
             positions = self._positions()
-            if not positions and not any(desk.unknown_id for desk in self._desks.values()):
-                self._flat_readings += 1
-                return Step(self._flat_readings >= _FLAT_READINGS, "")
+        except VenueUnreachable as error:
+            self._flat_readings = 0
+            pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            return Step(False, str(error), pause_s)
+        self._pause_s = _PAUSE_S
+        if positions or self._failures or any(desk.unknown_id for desk in self._desks.values()):
             self._flat_readings = 0
             self._send(self._clips(positions))
-            return Step(False, "")
-        except VenueUnreachable as error:
-            return Step(False, str(error))
+        else:
+            self._flat_readings += 1
+        return Step(self._flat_readings >= _FLAT_READINGS, self._failures[0] if self._failures else "")
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
-    def _ask(self, calls: Sequence[Call]) -> list[Any]:
-        """The answers to a few calls. Raises VenueUnreachable, the first there is."""
-        self._turn()
-        answers = self._session.call_all(calls)
-        for one in answers:
-            if isinstance(one, VenueUnreachable):
-                raise one
-        return answers
+    def _ask(self, calls: dict[str, Call]) -> Iterator[tuple[_Desk, Any]]:
+        """Make a call for each of a few symbols; the desks and the answers of those that have one."""
+        if calls:
+            self._turn()
+        for symbol, answer in zip(calls, self._session.call_all(list(calls.values())), strict=True):
+            if isinstance(answer, VenueUnreachable):
+                self._failures.append(str(answer))
+            else:
+                yield self._desks[symbol], answer
 
-    def _number_clips(self) -> None:
+    def _number_clips(self, symbols: Iterable[str]) -> None:
         """Find out which numbers are free: a predecessor, or an earlier trip, may have sent clips."""
-        fresh = [desk for desk in self._desks.values() if not desk.next_number]
-        calls = [
-            Call("GET", _ALL_ORDERS, {"symbol": desk.instrument.symbol, "limit": _ORDERS_PAGE}) for desk in fresh
-        ]
-        for desk, orders in zip(fresh, self._ask(calls) if calls else (), strict=True):
+        fresh = [symbol for symbol in symbols if not self._desks[symbol].next_number]
+        calls = {symbol: Call("GET", _ALL_ORDERS, {"symbol": symbol, "limit": _ORDERS_PAGE}) for symbol in fresh}
+        for desk, orders in self._ask(calls):
             first = FIRST_CLIP + desk.instrument.index * _CLIPS_OF_INSTRUMENT
-            with _understanding("GET", _ALL_ORDERS):
+            with self._understanding("GET", _ALL_ORDERS):
                 numbers = [self._ids.number(str(order["clientOrderId"])) for order in orders]
-            used = [number for number in numbers if first <= number < first + _CLIPS_OF_INSTRUMENT]
-            desk.next_number = max(used, default=first - 1) + 1
+                used = [number for number in numbers if first <= number < first + _CLIPS_OF_INSTRUMENT]
+                desk.next_number = max(used, default=first - 1) + 1
 
     def _resolve(self) -> None:
-        """Ask for clips whose outcome is UNKNOWN. Raises VenueUnreachable where the venue does not say."""
-        for desk in self._desks.values():
+        """Ask for clips whose outcome is UNKNOWN."""
+        for symbol, desk in self._desks.items():
             if not desk.unknown_id:
                 continue
             self._turn()
             try:
-                order = self._session.call(
-                    "GET", _ORDER, symbol=desk.instrument.symbol, origClientOrderId=desk.unknown_id
-                )
+                order = self._session.call("GET", _ORDER, symbol=symbol, origClientOrderId=desk.unknown_id)
             except Refused as refusal:
                 if refusal.code != _NO_SUCH_ORDER:
-                    raise
-                if self._clocks.monotonic_ns() - desk.sent_ns > _LATEST_ARRIVAL_NS:
+                    self._failures.append(str(refusal))
+                elif self._clocks.monotonic_ns() - desk.sent_ns > _LATEST_ARRIVAL_NS:
                     self._note("clip never arrived", id=desk.unknown_id)
                     desk.unknown_id = ""
                 continue
-            with _understanding("GET", _ORDER):
+            except VenueUnreachable as error:
+                self._failures.append(str(error))
+                return  # nobody answers: the others would wait in vain too
+            with self._understanding("GET", _ORDER):
                 self._note("clip found", id=desk.unknown_id, executed=order["executedQty"])
-            desk.unknown_id = ""
+                desk.unknown_id = ""
 
     def _positions(self) -> dict[str, tuple[int, Decimal]]:
-        """By symbol the size in its units and the mark price in price units, of what is not zero."""
-        answer = self._ask([Call("GET", _POSITIONS)])[0]
+        """By symbol the size in its units and the mark price in price units, of what is not zero.
+
+        Raises VenueUnreachable where the venue gives no list.
+        """
+        self._turn()
+        entries = self._session.call("GET", _POSITIONS)
+        if not isinstance(entries, list):
+            raise VenueUnreachable(f"GET {_POSITIONS}: the answer is no list")
         positions = {}
-        with _understanding("GET", _POSITIONS):
-            entries = {entry["symbol"]: entry for entry in answer}
-            for symbol in self._desks.keys() & entries.keys():
-                entry, item = entries[symbol], self._desks[symbol].instrument
-                size = parse_units(entry["positionAmt"], item.size_exp)
-                if size:
-                    positions[symbol] = (size, Decimal(entry["markPrice"]).scaleb(item.price_exp))
+        for entry in entries:
+            with self._understanding("GET", _POSITIONS):
+                desk = self._desks.get(entry["symbol"])
+                if desk is not None and (size := parse_units(entry["positionAmt"], desk.instrument.size_exp)):
+                    mark = Decimal(entry["markPrice"]).scaleb(desk.instrument.price_exp)
+                    positions[entry["symbol"]] = (size, mark)
         return positions
 
     def _clips(self, positions: dict[str, tuple[int, Decimal]]) -> dict[str, Clip]:
         """By symbol the clip to send now."""
-        wanted = [symbol for symbol in positions if not self._desks[symbol].unknown_id]
-        calls = [Call("GET", _DEPTH, {"symbol": symbol, "limit": _LEVELS}, signed=False) for symbol in wanted]
+        self._number_clips(positions)
+        wanted = [
+            symbol for symbol in positions if self._desks[symbol].next_number and not self._desks[symbol].unknown_id
+        ]
+        calls = {
+            symbol: Call("GET", _DEPTH, {"symbol": symbol, "limit": _LEVELS}, signed=False) for symbol in wanted
+        }
         clips = {}
-        for symbol, book in zip(wanted, self._ask(calls) if calls else (), strict=True):
-            size, mark = positions[symbol]
-            item = self._desks[symbol].instrument
-            with _understanding("GET", _DEPTH):
+        for desk, book in self._ask(calls):
+            item = desk.instrument
+            size, mark = positions[item.symbol]
+            with self._understanding("GET", _DEPTH):
                 levels = [
                     (parse_units(price, item.price_exp), parse_units(amount, item.size_exp))
                     for price, amount in book["bids" if size > 0 else "asks"]
                 ]
                 clip = clip_of(size, mark, levels, item, self._rules)
-            if clip is None:
-                self._note("nothing within the collar", symbol=symbol, position=size)
-            else:
-                clips[symbol] = clip
+                if clip is None:
+                    self._note("nothing within the collar", symbol=item.symbol, position=size)
+                else:
+                    clips[item.symbol] = clip
         return clips
+
+    @contextlib.contextmanager
+    def _understanding(self, method: str, path: str) -> Iterator[None]:
+        """An answer without what it must hold is one of the venue's failures; what follows goes on."""
+        try:
+            yield
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+            self._failures.append(f"{method} {path}: the answer cannot be read: {type(error).__name__}")
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -249,13 +281,3 @@ def _is_definite(outcome: Any) -> bool:
     if isinstance(outcome, Refused):
         return outcome.status < 500 and outcome.code < 0 and outcome.code not in _UNKNOWN_CODES
     return isinstance(outcome, dict) and "executedQty" in outcome
-
-
-@contextlib.contextmanager
-def _understanding(method: str, path: str) -> Iterator[None]:
-    """An answer without what it must hold is one of the venue's failures: VenueUnreachable."""
-    try:
-        yield
-    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
-        what = type(error).__name__
-        raise VenueUnreachable(f"{method} {path}: the answer cannot be read: {what}") from None
