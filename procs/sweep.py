@@ -47,15 +47,29 @@ class Sweep:
         self, session: SignedSession, symbols: Sequence[str], turn: Callable[[], object],
         clocks: Clocks = SYSTEM_CLOCKS,
     ) -> None:
-        """turn: called before each wait, since a venue may take seconds for an answer."""
+        """turn: called before each wait, since a venue may take seconds for an answer, or for a connection."""
         self._session = session
         self._symbols = list(symbols)
         self._turn = turn
         self._clocks = clocks
 
+    @property
+    def warm(self) -> bool:
+        """Whether the cancels of all symbols can leave without waiting for a connection."""
+        return self._session.idle >= len(self._symbols)
+
     def send(self) -> list[Any]:
         """Write the cancels of all symbols; for `finish`."""
-        return self._session.send_all([Call("DELETE", _ALL_OPEN_ORDERS, {"symbol": name}) for name in self._symbols])
+        return self._send_each([Call("DELETE", _ALL_OPEN_ORDERS, {"symbol": name}) for name in self._symbols])
+
+    def _send_each(self, calls: Sequence[Call], urgent: bool = True) -> list[Any]:
+        """Write all calls before an answer is awaited, with a turn where a connection must be waited for."""
+        sent: list[Any] = []
+        for call in calls:
+            if not self._session.idle:
+                self._turn()
+            sent += self._session.send_all([call], urgent)
+        return sent
 
     @property
     def written_ns(self) -> int:
@@ -75,7 +89,7 @@ class Sweep:
     def _count(self, answers: list[Any], urgent: bool) -> Swept:
         self._turn()
         calls = [Call("GET", _OPEN_ORDERS, {"symbol": name}) for name in self._symbols]
-        lists = self._session.call_all(calls, urgent)
+        lists = self._session.receive_all(self._send_each(calls, urgent), urgent)
         wrong = VenueUnreachable(f"GET {_OPEN_ORDERS}: the answer is no list")
         lists = [one if isinstance(one, list | VenueUnreachable) else wrong for one in lists]
         failures = [one for one in (*answers, *lists) if isinstance(one, VenueUnreachable)]
@@ -91,7 +105,8 @@ class Sweep:
         calls = [
             Call("POST", _COUNTDOWN, {"symbol": name, "countdownTime": milliseconds}) for name in self._symbols
         ]
-        return next((str(one) for one in self._session.call_all(calls) if isinstance(one, VenueUnreachable)), "")
+        answers = self._session.receive_all(self._send_each(calls))
+        return next((str(one) for one in answers if isinstance(one, VenueUnreachable)), "")
 
     def close(self) -> None:
         """Close the connections."""

@@ -26,7 +26,9 @@ from procs.emergency.flatten import FIRST_CLIP, clip_of
 from procs.kill_credentials import KillCredentials, has_own_key, kill_credentials
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Credentials, CredentialsError
+from procs.venues.binance_usdm.signed import SignedSession
 from shm.control import Stop, TripSource, gate_epoch
+from tests import kill_world
 from tests.kill_world import KEY, MS, SECRET, START_NS, World, sleeping_child, world
 
 ORDER = "/fapi/v1/order"
@@ -227,6 +229,37 @@ def test_a_gateway_whose_gate_stays_open_is_killed_and_the_cancels_go_on(tmp_pat
             "tripped", "gateway killed: its gate was not shut in time",
         ))
         assert 50 * MS <= killed["wall_ns"] - (START_NS + 2_500 * MS) <= 110 * MS, tripped
+
+
+def test_a_venue_that_lets_connections_hang_delays_neither_the_gate_nor_a_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cold connections are waited for one after the other; the supervisor takes a silent kill switch for stuck."""
+    connect = kill_world._Socket.__init__
+    silences: list[int] = []
+
+    def hang(line: object, made: World) -> None:
+        if made.now_ns < START_NS + 30_000 * MS:
+            made.advance(2_000 * MS)
+            silences.append(made.now_ns - made.control.heartbeat(Role.KILLSWITCH))
+            raise TimeoutError
+        connect(line, made)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kill_world._Socket, "__init__", hang)
+    monkeypatch.setattr(SignedSession, "warm", lambda session: False)  # in this world threads would hold up the loop
+    with world(tmp_path) as made, sleeping_child() as pid:
+        made.rest(0)
+        made.rest(1)
+        made.control.set_pid(Role.GATEWAY, pid)
+        made.at_ms(12_000, lambda: made.control.beat(Role.GATEWAY, made.now_ns))
+        made.at_ms(12_000, lambda: made.trip(TripSource.DEAD_MAN))
+        made.at_ms(40_000, made.stop)
+        made.run(processes=1)
+        assert made.resting() == 0
+        killed = next(note for note in made.notes() if note["event"] == "gateway killed: its gate was not shut in time")
+        tripped = next(note for note in made.notes() if note["event"] == "tripped")
+        assert killed["wall_ns"] >= tripped["seen_ns"] + 50 * MS
+        assert len(silences) > 4 and max(silences) < 3_000 * MS
 
 
 def test_a_stranger_with_the_gateways_pid_is_left_alone(tmp_path: Path) -> None:

@@ -63,8 +63,10 @@ def slope(times: Sequence[float], values: Sequence[float]) -> tuple[float, float
 
 
 def private_mb(pid: int) -> tuple[float, float]:
-    """(RssAnon, VmRSS) of a process in MB. Raises OSError when it is gone."""
+    """(RssAnon, VmRSS) of a process in MB. Raises OSError when it is gone, or a zombie."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    if "RssAnon" not in fields:
+        raise ProcessLookupError(f"process {pid} has ended")
     anonymous, resident = (int(fields[name].split()[0]) / 1024 for name in ("RssAnon", "VmRSS"))
     return anonymous, resident
 

@@ -267,6 +267,11 @@ class SignedSession:
 
     # --- what callers use -----------------------------------------------------------------------------------------
 
+    @property
+    def idle(self) -> int:
+        """How many calls could leave now without a new connection."""
+        return len(self._idle)
+
     def send_all(self, calls: Sequence[Call], urgent: bool = True) -> list[_Sent]:
         """Write all calls, each on a connection of its own; nothing is waited for but new connections."""
         sent = [self._send(call, urgent) for call in calls]
