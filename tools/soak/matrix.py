@@ -10,7 +10,7 @@ from procs.embedded.mix import Draws
 from tools.soak.tally import Piece
 from tools.trips.cells import Cell, Outcome, all_cells, run_cells
 
-PIECES = 8  # that make up one array
+PIECES = 18  # that make up one array; a piece has about eight cells, and sessions for them
 
 
 def cells_of(seed: int) -> list[Cell]:
