@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tools.soak.matrix import PIECES, cells_of
 from tools.trips import TRIGGER_NAMES
-from tools.trips.cells import FACTORS, Cell, all_cells, by_session, few_cells
+from tools.trips.cells import FACTORS, Cell, all_cells, by_session, few_cells, makes_sense
 from tools.trips.conditions import CONDITIONS
 from tools.trips.covering import all_pairs, covering_rows, pairs_of
 from tools.trips.judge import Facts, judge
@@ -62,7 +62,7 @@ def test_the_matrix_has_every_trigger_idle_every_condition_in_normal_and_every_p
     assert len(few) == len(set(few)) == 40
     assert {cell.mode for cell in few} == set(FACTORS["mode"])
     rows = [dataclasses.astuple(cell) for cell in cells]
-    possible = all_pairs(FACTORS, lambda row: not (TRIGGERS[row[1]].ends and row[0] == "EMERGENCY"))
+    possible = all_pairs(FACTORS, makes_sense)
     assert covered(rows) == possible
     assert 140 <= len(cells) < 200
     grouped = [cell for _, group in by_session(few) for cell in group]
