@@ -30,7 +30,7 @@ from procs.summary import ring_counts, stage_accounts
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
 from procs.venues.binance_usdm.private_stream import StreamEvent
-from procs.venues.binance_usdm.signed import Call, SignedSession
+from procs.venues.binance_usdm.signed import SignedSession
 from shm.clock import sleep
 from shm.control import Readiness, Stop, TripSource, gate_epoch, set_gate_epoch, tripped_sources
 from tests.embedded_venue import RunningVenue, running_venue
@@ -464,18 +464,18 @@ def test_an_answer_that_is_no_list_of_orders_is_not_taken_for_an_empty_one(
     venue: RunningVenue, resting: Callable[[], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lies = 4
-    call_all = SignedSession.call_all
+    receive_all = SignedSession.receive_all
 
-    def lying(self: SignedSession, calls: Sequence[Call], urgent: bool = True) -> list[Any]:
+    def lying(self: SignedSession, sent: Sequence[Any], urgent: bool = True) -> list[Any]:
         nonlocal lies
-        answers = call_all(self, calls, urgent)
-        if calls[0].method == "GET" and lies:
+        answers = receive_all(self, sent, urgent)
+        if sent[0].call.path.endswith("openOrders") and lies:
             lies -= 2
             return [{} for _ in answers]
         return answers
 
     with kill_switch(venue, tmp_path) as (_, mapping):
-        monkeypatch.setattr(SignedSession, "call_all", lying)
+        monkeypatch.setattr(SignedSession, "receive_all", lying)
         mapping.control.trip(TripSource.OPERATOR)
         until(lambda: notes(tmp_path)[-1:] and notes(tmp_path)[-1]["event"] == "stopped", "end of the stop")
         monkeypatch.undo()
