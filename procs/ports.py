@@ -180,7 +180,8 @@ class EdgeJournal:
     def write(self, kind: Entry, payload: bytes, ts_ns: int, source: int = 0, count: int = 1) -> bool:
         """Append an entry; False when it could not be kept, and must then not be acted upon."""
         try:
-            if self._writer.half_full:
+            # Not while tripped: market data flows on, and a full disk would be asked for room at every frame.
+            if self._writer.half_full and not self._context.control.tripped:
                 self._writer.prepare_next()
         except JournalFull:
             self._trip()

@@ -246,21 +246,36 @@ def test_the_journal_at_the_edge_writes_what_it_is_given(plan: Plan) -> None:
     context.close()
 
 
+class SmallDisk:
+    """A journal of small segments, on a disk that is full or not."""
+
+    def __init__(self, context: ProcessContext, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = False
+        self.asked = 0  # how often there was no room
+        make: Any = JournalWriter._make
+
+        def make_if_room(writer: JournalWriter, number: int, size: int) -> Any:
+            if self.full:
+                self.asked += 1
+                raise JournalFull(errno.ENOSPC, "no room")
+            return make(writer, number, size)
+
+        monkeypatch.setattr(JournalWriter, "_make", make_if_room)
+        monkeypatch.setattr("procs.ports.JournalWriter", lambda *a, **k: JournalWriter(*a, **k, segment_bytes=1024))
+        self.journal = EdgeJournal(context)
+
+
 def test_a_full_disk_trips_while_there_is_room_for_the_tail(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     context = ProcessContext(plan, Role.GATEWAY)
-    made: Any = JournalWriter._make
-    monkeypatch.setattr("procs.ports.JournalWriter", lambda *a, **k: JournalWriter(*a, **k, segment_bytes=1024))
-    journal = EdgeJournal(context)
-
-    def full(self: JournalWriter, number: int, size: int) -> Any:
-        raise JournalFull(errno.ENOSPC, "no room")
-
-    monkeypatch.setattr(JournalWriter, "_make", full)
+    disk = SmallDisk(context, monkeypatch)
+    disk.full = True
+    journal = disk.journal
     written = [journal.write(Entry.PRIVATE, b"x" * 32, 1) for _ in range(20)]
     assert context.control.tripped and tripped_sources(context.control.word) == [TripSource.STORAGE]
     # 64 bytes of file header, 64 an entry: 15 fit; the trip came at the half, with the other half to spare.
     assert written == [True] * 15 + [False] * 5
-    monkeypatch.setattr(JournalWriter, "_make", made)
+    assert disk.asked == 1 + 5, "at the half, and for what finds no room; not at every entry between"
+    disk.full = False
     journal.close()
     assert len(list(read_stream(plan.path, "gateway"))) == 15
     word = context.control.word
@@ -270,23 +285,17 @@ def test_a_full_disk_trips_while_there_is_room_for_the_tail(plan: Plan, monkeypa
 
 def test_a_disk_that_fills_up_again_after_a_reset_trips_again(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     context = ProcessContext(plan, Role.GATEWAY)
-    made: Any = JournalWriter._make
-    monkeypatch.setattr("procs.ports.JournalWriter", lambda *a, **k: JournalWriter(*a, **k, segment_bytes=1024))
-    journal = EdgeJournal(context)
-
-    def full(self: JournalWriter, number: int, size: int) -> Any:
-        raise JournalFull(errno.ENOSPC, "no room")
-
+    disk = SmallDisk(context, monkeypatch)
     for _ in range(2):
-        monkeypatch.setattr(JournalWriter, "_make", full)
-        while journal.write(Entry.PRIVATE, b"x" * 32, 1):
+        disk.full = True
+        while disk.journal.write(Entry.PRIVATE, b"x" * 32, 1):
             pass
         assert tripped_sources(context.control.word) == [TripSource.STORAGE]
-        monkeypatch.setattr(JournalWriter, "_make", made)
+        disk.full = False
         assert context.control.reset(context.control.word)
-        assert journal.write(Entry.PRIVATE, b"x" * 32, 1), "room again"
+        assert disk.journal.write(Entry.PRIVATE, b"x" * 32, 1), "room again"
         assert not context.control.tripped
-    journal.close()
+    disk.journal.close()
     context.close()
 
 
