@@ -200,10 +200,11 @@ def ask(name: str, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
                 raise ControlError(f"{path}: user {uid} listens there, not you")
             connection.sendall(orjson.dumps(request) + b"\n")
             received = bytearray()
+            answered = select.poll()  # select() takes no descriptor above 1023
+            answered.register(connection, select.POLLIN)
             while not received.endswith(b"\n"):
                 left_ms = (deadline - python_monotonic_ns()) // 1_000_000
-                readable, _, _ = select.select([connection], [], [], max(left_ms, 0) / 1000)
-                if not readable:
+                if not answered.poll(max(left_ms, 0)):
                     raise ControlError(f"the supervisor of {name!r} does not answer within {timeout_s:.0f} s")
                 data = connection.recv(65536)
                 if not data or len(received) > _LONGEST_ANSWER:

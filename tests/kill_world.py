@@ -388,6 +388,7 @@ class World:
             self._threads.clear()
             try:
                 context = _Context(self.plan, Role.KILLSWITCH, number > 0, self)
+                self.cleanups.append(context.close)
                 run_kill_switch(context, {"api_key": KEY, "secret": SECRET}, self.outside)
                 self.advance(1_000 * MS)  # its threads end
                 return

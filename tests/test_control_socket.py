@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import socket
 import threading
 import time
@@ -39,6 +41,26 @@ def caller(server: ControlServer) -> socket.socket:
     connection.connect(str(server._path))
     connection.setblocking(False)
     return connection
+
+
+@contextlib.contextmanager
+def served(server: ControlServer) -> Iterator[None]:
+    """Somebody who answers while a caller asks."""
+    over = threading.Event()
+
+    def serve() -> None:
+        while not over.is_set():
+            for one, request in server.poll():
+                one.answer({"ok": True, "echo": request} if request["command"] != "silence" else {"no": 1})
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def answer_to(server: ControlServer, data: bytes, finish: bool = True) -> tuple[list, bytes | None]:
@@ -165,17 +187,7 @@ def test_asking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ControlError, match="no engine named"):
         ask(name, {"command": "status"}, 1.0)
     server = ControlServer(name)
-    over = threading.Event()
-
-    def serve() -> None:
-        while not over.is_set():
-            for one, request in server.poll():
-                one.answer({"ok": True, "echo": request} if request["command"] != "silence" else {"no": 1})
-            time.sleep(0.001)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
+    with served(server):
         assert ask(name, {"command": "status"}, 5.0) == {"ok": True, "echo": {"command": "status"}}
         with pytest.raises(ControlError, match="cannot be understood"):
             ask(name, {"command": "silence"}, 5.0)
@@ -187,11 +199,18 @@ def test_asking(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         Path(server._path).chmod(0o666)
         with pytest.raises(ControlError, match="mode 0666"):
             ask(name, {"command": "status"}, 5.0)
-    finally:
-        over.set()
-        thread.join()
     server.close()
     server = ControlServer(name)
     with pytest.raises(ControlError, match="does not answer within 0 s"):
         ask(name, {"command": "status"}, 0.2)
     server.close()
+
+
+def test_a_caller_with_a_thousand_open_files_is_answered(server: ControlServer, name: str) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 1_300:
+        pytest.skip(f"{soft} open files are allowed here")
+    with contextlib.ExitStack() as files, served(server):
+        for _ in range(1_100):
+            files.enter_context(open(os.devnull, "rb"))
+        assert ask(name, {"command": "status"}, 5.0)["ok"]
