@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from engine.kernel import PROJECT_ROOT
+from tests.embedded_venue import running_venue
 from tools.soak import __main__ as command
 from tools.soak.kills import SIGNALS, VICTIMS, plan_of
 from tools.soak.resources import private_mb, slope
 from tools.soak.ring_exchange import exchange
+from tools.soak.session import VenueAccess, wait_until
 from tools.soak.suites import SUITES, Suite
 from tools.soak.tally import Piece, Tally, TallyError
 
@@ -176,3 +178,19 @@ def test_memory_is_read_in_megabytes() -> None:
 def test_an_exchange_that_does_not_end_is_told() -> None:
     _, bad = exchange(f"test-soak-{os.getpid()}", 50_000_000, seconds=0.05)
     assert bad == -1
+
+
+def test_a_venue_that_is_gone_is_waited_for_before_it_is_healed() -> None:
+    with running_venue() as venue:
+        access = VenueAccess(venue.address.rest_url)
+        access.fault(fault="gone", duration_ms=1_500)
+        wait_until(lambda: not _answers(access), 5, "venue that is gone")
+        access.heal()
+        assert _answers(access) and not access.state()["positions"]["BTCUSDT"]["size"].strip("0.")
+
+
+def _answers(access: VenueAccess) -> bool:
+    try:
+        return bool(access.state())
+    except OSError:
+        return False

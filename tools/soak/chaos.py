@@ -55,7 +55,6 @@ _AGREE_S = 10.0
 _LOOK_S = 0.05
 _ZOMBIE_S = 1.0
 _DEAD_PEER_NS = 1_000_000_000
-_HEAL_AGAIN_S = 0.2
 # A fill may be larger than what the limit left by what the price moved meanwhile.
 _LIMIT_SLACK = 1.02
 _VITAL = {role.label for role in VITAL}
@@ -103,12 +102,7 @@ class Burst:
 
     def _heal_after(self, seconds: float) -> None:
         sleep(seconds)
-        while True:
-            try:
-                self._place.heal()
-                return
-            except OSError:  # it is gone at the moment
-                sleep(_HEAL_AGAIN_S)
+        self._place.heal()
 
     def wait(self) -> None:
         """Until it is over."""

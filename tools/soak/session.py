@@ -235,8 +235,16 @@ class VenueAccess:
         return content
 
     def heal(self) -> None:
-        """No more faults."""
-        self._request("DELETE", "/bot4/faults")
+        """No more faults. A venue that is gone hears nobody: it is asked until it is back, a minute at the most."""
+
+        def healed() -> bool:
+            try:
+                self._request("DELETE", "/bot4/faults")
+            except OSError:
+                return False
+            return True
+
+        wait_until(healed, 60, "venue that can be reached")
 
     def _request(self, method: str, path: str, body: bytes | None = None) -> Any:
         request = urllib.request.Request(self.rest_url + path, body, method=method)

@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.error
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -122,14 +121,7 @@ def _go_away(session: TripSession, draws: Draws) -> None:
 
 
 def _heal(session: TripSession) -> None:
-    def healed() -> bool:
-        try:
-            session.venue.heal()
-        except (urllib.error.URLError, OSError):
-            return False
-        return True
-
-    wait_until(healed, 30, "venue that can be reached")
+    session.venue.heal()
 
 
 def _fill_disk(session: TripSession, draws: Draws) -> None:
