@@ -388,6 +388,35 @@ def test_a_cancel_that_met_a_fault_is_unknown(desk: Desk) -> None:
     assert desk.perform(desk.order(OrderAction.QUERY, 1)) == [(ReportKind.CANCELLED, 1, Reason.NONE)]
 
 
+@pytest.mark.parametrize("skew_ms", [-5_000, -3_600_000, 2_500, 3_600_000])
+def test_a_clock_that_is_wrong_keeps_out_new_orders_and_nothing_else(desk: Desk, skew_ms: int) -> None:
+    desk.perform(_reconcile(desk, opening=True))
+    assert desk.perform(desk.resting())[0][0] == ReportKind.ACCEPTED
+    desk.venue.fault(fault="clock", skew_ms=skew_ms, duration_ms=600_000)
+    for _ in range(2):
+        order = desk.resting()
+        number = int(order["order_id"])
+        assert desk.perform(order) == [(ReportKind.REJECTED, number, Reason.VENUE_REJECTED)]
+        assert desk.perform(desk.order(OrderAction.QUERY, number))[0][0] == ReportKind.NOT_FOUND
+    assert desk.client.catch_up()[-1]["kind"][0] == ReportKind.ACCEPTED and desk.client.payments() == []
+    assert desk.perform(_reconcile(desk, opening=False))[-1][0] == ReportKind.RECONCILE_END
+    assert desk.perform(desk.order(OrderAction.CANCEL, 1)) == [(ReportKind.CANCELLED, 1, Reason.NONE)]
+    requests.delete(desk.venue.address.rest_url + "/bot4/faults", timeout=10)
+    assert desk.perform(desk.resting())[0][0] == ReportKind.ACCEPTED, "it goes by our own clock, which is right again"
+    assert desk.perform(desk.order(OrderAction.CANCEL, desk.number))[0][0] == ReportKind.CANCELLED
+
+
+def test_while_the_venues_clock_cannot_be_had_a_cancel_is_refused_and_the_order_is_as_before(desk: Desk) -> None:
+    desk.perform(desk.resting())
+    desk.venue.fault(fault="clock", skew_ms=-5_000, duration_ms=600_000)
+    desk.venue.fault(fault="http", path="/fapi/v1/time", action="error_before", count=2)
+    for _ in range(2):
+        refused = [(ReportKind.REJECTED, 1, Reason.VENUE_REJECTED)]
+        assert desk.perform(desk.order(OrderAction.CANCEL, 1)) == refused
+        desk.venue.fault(fault="http", path="/fapi/v1/time", action="garbage_before", count=1)
+    assert desk.perform(desk.order(OrderAction.CANCEL, 1)) == [(ReportKind.CANCELLED, 1, Reason.NONE)]
+
+
 def test_a_reconciliation_that_met_a_fault_is_not_whole(desk: Desk) -> None:
     for path in ("/fapi/v3/account", "/fapi/v3/positionRisk", "/fapi/v1/openOrders", "/fapi/v1/userTrades"):
         desk.venue.fault(fault="http", path=path, method="GET", action="error_before")

@@ -23,6 +23,7 @@ _REASON_BY_CODE = {
     -1003: Reason.RATE_LIMITED,
     -1015: Reason.RATE_LIMITED,
 }
+UNTIMELY = -1021  # the time stamp is too old, or ahead of the venue's clock
 _KIND_BY_STATUS = {
     "NEW": ReportKind.ACCEPTED,
     "PARTIALLY_FILLED": ReportKind.ACCEPTED,

@@ -29,13 +29,13 @@ from procs.budget import Budget, Level
 from procs.clocks import SYSTEM_CLOCKS, Clocks
 from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import Paid, hear, is_new_order, pay
+from procs.venues.binance_usdm.reports import UNTIMELY
 
 TIMEOUT_S = 2.0
 ORDER_WINDOW_MS = 1_000  # how long the venue takes a request after its time stamp: one that enters an order
 WINDOW_MS = 60_000  # any other; the longest that the venue allows
 _PING = "/fapi/v1/ping"
 _TIME = "/fapi/v1/time"
-_UNTIMELY = -1021  # the time stamp is too old, or ahead of the venue's clock
 _LATEST_TIME_MS = 10**14
 _NOTHING = Paid(0, 0, 0)
 
@@ -341,4 +341,4 @@ class SignedSession:
 
 def _is_untimely(sent: _Sent, outcome: Any) -> bool:
     """Whether the venue has refused the time stamp of a call."""
-    return sent.call.signed and isinstance(outcome, Refused) and outcome.code == _UNTIMELY
+    return sent.call.signed and isinstance(outcome, Refused) and outcome.code == UNTIMELY

@@ -3,6 +3,10 @@
 ccxt signs and sends; prices and sizes are handed to it as exact decimal text. Whatever cannot be understood as a
 definite answer becomes an UNKNOWN report: a network error never means that an order does not exist.
 `maxRetriesOnFailure` stays 0, so nothing is ever sent twice by a library.
+
+Where the venue refuses a time stamp its clock is read, and cancels and questions go by that; they are never too late.
+New orders go by our own clock alone, and are refused as long as it is wrong: an order is valid for a second, and
+no clock that may be set back must prolong that.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from procs.venues.binance_usdm.paying import PayingAdapter
 from procs.venues.binance_usdm.payments import Payments
 from procs.venues.binance_usdm.rate_limits import BudgetSpent, is_new_order
 from procs.venues.binance_usdm.reports import (
+    UNTIMELY,
     ClientIds,
     from_order,
     from_user_trade,
@@ -54,8 +59,10 @@ _TRADES_PAGE = 1000
 _RESTING = ("NEW", "PARTIALLY_FILLED")
 _NOT_OPENED = -1
 _SERVER_ERROR = 500
+_BAD_REQUEST = 400
 _REFUSED_FOR_RATE = (418, 429)
 _PICTURE_TRIES = 3
+_TOLD_AGAIN_MS = 500
 
 
 @contextlib.contextmanager
@@ -89,6 +96,7 @@ class LastGate(PayingAdapter):
         self._renew = False
         self.after_call: Callable[[int, bool], None] = lambda took_ns, failed: None
         self._left_ns = 0  # when the last call was let out, 0: none was
+        self.is_untimely = False  # the venue has refused a time stamp
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send, and tell what became of it. Raises as PayingAdapter.send does."""
@@ -100,6 +108,7 @@ class LastGate(PayingAdapter):
         try:
             response = super().send(request, *args, **kwargs)
             failed = response.status_code >= _SERVER_ERROR or response.status_code in _REFUSED_FOR_RATE
+            self.is_untimely |= response.status_code == _BAD_REQUEST and _code_of(response.text) == UNTIMELY
             return response
         finally:
             if self._left_ns:
@@ -186,6 +195,7 @@ class TradingClient:
         self._booked_to = dict(self._gone_through)  # what a predecessor has surely told
         self._missed: list[np.ndarray] = []  # found by a reconciliation that has not come to its end
         self._fees = 0  # of this session's fills among them, 1e-8 quote
+        self._clock_ahead_ms = 0  # how far our clock is ahead of the venue's, for all but new orders
         self._lock = threading.Lock()
 
     @property
@@ -224,7 +234,38 @@ class TradingClient:
             self._exchange.fapiPublicGetTime()
 
     def perform(self, order: np.void) -> list[np.ndarray]:
-        """Carry out one ORDER record and report what became of it. Never raises for what a venue can do."""
+        """Carry out one ORDER record and report what became of it. Never raises for what a venue can do.
+
+        What was refused for its time stamp took no effect; all but a new order is made again by the venue's clock.
+        """
+        self._keep_time()
+        reports = self._carry_out(order)
+        if self._gate.is_untimely and self._keep_time() and order["kind"] != OrderAction.NEW:
+            return self._carry_out(order)
+        return reports
+
+    def _keep_time(self) -> bool:
+        """Go by the venue's clock where it has refused a time stamp; False where that clock cannot be had.
+
+        The answer's own way counts as lag, so time stamps come out late.
+        """
+        if not self._gate.is_untimely:
+            return True
+        self._gate.urgent = True  # a cancel may wait for it
+        try:
+            with _understanding():
+                ahead_ms = int(self._exchange.load_time_difference())
+        except (ccxt.BaseError, BudgetSpent):
+            return False
+        finally:
+            self._gate.urgent = False
+        self._gate.is_untimely = False
+        if abs(ahead_ms - self._clock_ahead_ms) >= _TOLD_AGAIN_MS:
+            log(f"the venue refused a time stamp: our clock is {ahead_ms} ms ahead of its")
+        self._clock_ahead_ms = ahead_ms
+        return True
+
+    def _carry_out(self, order: np.void) -> list[np.ndarray]:
         self._exchange.last_http_response = None
         action, order_id, index = int(order["kind"]), int(order["order_id"]), int(order["instrument"])
         self._gate.urgent = action in (OrderAction.CANCEL, OrderAction.QUERY)
@@ -289,7 +330,12 @@ class TradingClient:
         if order["flags"] & Flag.REDUCE_ONLY:
             params["reduceOnly"] = "true"
         self._open[order_id] = instrument.index
-        answer = self._exchange.fapiPrivatePostOrder(params)
+        options = self._exchange.options  # ccxt signs with our time less this
+        options["timeDifference"] = 0
+        try:
+            answer = self._exchange.fapiPrivatePostOrder(params)
+        finally:
+            options["timeDifference"] = self._clock_ahead_ms
         return self._from_order(answer, instrument, order_id)
 
     def _cancel(self, order_id: int, index: int) -> np.ndarray:
@@ -328,16 +374,16 @@ class TradingClient:
         definite = isinstance(error, ccxt.ExchangeError) and code < 0 and code not in _UNKNOWN_CODES
         if action == OrderAction.RECONCILE:
             return report(ReportKind.RECONCILE_END, 0, 0, Reason.VENUE_ERROR)
-        # What is refused for its rate is not looked at: a new order was not entered, and an order that was to be
-        # cancelled is as before, which is what REJECTED says of one that the venue knows.
+        # What is refused for its rate or its time is not looked at: a new order was not entered, and an order that was
+        # to be cancelled is as before, which is what REJECTED says of one that the venue knows.
         limited = isinstance(error, ccxt.RateLimitExceeded | ccxt.DDoSProtection)
-        if action == OrderAction.NEW and (definite or limited):
+        unseen = limited or code == UNTIMELY
+        refusal = Reason.RATE_LIMITED if limited else reason_of_code(code)
+        if action == OrderAction.NEW and (definite or unseen):
             self._open.pop(order_id, None)
-            return report(
-                ReportKind.REJECTED, order_id, index, Reason.RATE_LIMITED if limited else reason_of_code(code)
-            )
-        if action == OrderAction.CANCEL and limited:
-            return report(ReportKind.REJECTED, order_id, index, Reason.RATE_LIMITED)
+            return report(ReportKind.REJECTED, order_id, index, refusal)
+        if action == OrderAction.CANCEL and unseen:
+            return report(ReportKind.REJECTED, order_id, index, refusal)
         if action == OrderAction.CANCEL and definite:
             return report(ReportKind.CANCEL_REJECTED, order_id, index, reason_of_code(code))
         unreachable = isinstance(error, ccxt.NetworkError) and not code
@@ -423,6 +469,7 @@ class TradingClient:
 
         Raises ccxt errors; asking again later is safe, since fills are idempotent by trade id.
         """
+        self._keep_time()
         with _understanding():
             self._recall()
         with self._lock:
@@ -526,6 +573,7 @@ class TradingClient:
 
     def payments(self) -> list[np.ndarray]:
         """What was paid into the wallet and out of it, trades apart, since this was told. Raises ccxt errors."""
+        self._keep_time()
         with _understanding():
             paid = self._payments.since_told()
         self._payments.told(paid)
