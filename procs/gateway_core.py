@@ -147,6 +147,7 @@ class GatewayCore:
         self._current_cause = 0  # ingest id behind it
         self._current_deadline = 0
         self._current_reduces_only = False
+        self._let_out = 0  # number of the last order that passed the gate
         self._under_way = False  # an order is somewhere between the gate and its answer
         self._shut_since_ns = 0  # when the main loop first found the gate shut with one under way
 
@@ -156,7 +157,8 @@ class GatewayCore:
         """The last gate, right before the bytes of a new order reach the socket. Raises GateShut.
 
         Both come before the word is read: the flag, so that the gate is not shown as shut while an order that has
-        passed it waits for a core; the stamp, so that none is later than a trip unless the gate has failed.
+        passed it waits for a core; the stamp, so that none is later than a trip unless the gate has failed. An order
+        for which a connection had to be opened comes here again, and has one stamp: the last.
         """
         self._under_way = True
         at_ns = self.place.now_ns()
@@ -168,10 +170,13 @@ class GatewayCore:
             raise GateShut(Reason.DENIED_MODE)
         if self._current_deadline and at_ns > self._current_deadline:
             raise GateShut(Reason.DENIED_LATE)
+        is_first = self._let_out != self._current_order
+        self._let_out = self._current_order
+        self._state["sent"] += is_first
         stamps = self._state["gate"][0]
-        stamps[int(self._state["sent"][0]) % len(stamps)] = self._current_order, at_ns
-        self._state["sent"] += 1
-        self.place.order_leaves(self._current_cause)
+        stamps[(int(self._state["sent"][0]) - 1) % len(stamps)] = self._current_order, at_ns
+        if is_first:
+            self.place.order_leaves(self._current_cause)
 
     def _call_ended(self, took_ns: int, failed: bool) -> None:
         self._state["calls"] += 1

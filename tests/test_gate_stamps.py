@@ -96,7 +96,9 @@ def test_the_stamp_of_an_order_is_taken_before_the_word_is_read() -> None:
         desk.perform(an_order(order_id=14))
         stamps = desk.state["gate"][0]
         assert stamps["order_id"][:3].tolist() == [12, 13, 0], "what the gate refused has none"
-        assert stamps["at_ns"][:2].tolist() == [began, began + MS]
+        # The first one comes twice: its connection has to be opened.
+        assert stamps["at_ns"][:2].tolist() == [began + MS, began + 2 * MS]
+        assert desk.state["sent"][0] == 2
 
 
 def test_the_oldest_stamps_are_overwritten() -> None:

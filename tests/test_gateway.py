@@ -156,6 +156,7 @@ def test_once_the_stop_is_confirmed_only_questions_leave_until_the_reset(desk: D
     desk.wait(78, ReportKind.NOT_FOUND)
     assert int(desk.counters()["calls"]) == calls + 1, "the cancel left, which the kill switch had made already"
     assert control.reset(word)
+    until(lambda: not gate._only_reads, "end of the cut", 2.0)
     again = desk.new(taking=False)
     desk.wait(again, ReportKind.ACCEPTED)
 

@@ -23,6 +23,7 @@ import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3.connection import HTTPSConnection
 
 from engine.instruments import Instrument
 from engine.reasons import Reason
@@ -30,6 +31,7 @@ from engine.records import ORDER, Flag, OrderAction, OrderType, ReportKind, Side
 from engine.units import MONEY_EXP, parse_units
 from procs.budget import Budget
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, VenueUnreachable
+from procs.venues.binance_usdm.paying import PayingAdapter
 from procs.venues.binance_usdm.reports import (
     ClientIds,
     from_order,
@@ -294,6 +296,7 @@ class SignedKill:
 
 
 def test_an_order_is_entered_asked_for_and_cancelled(desk: Desk) -> None:
+    desk.client.warm_up()
     order = desk.resting()
     assert desk.perform(order) == [(ReportKind.ACCEPTED, 1, Reason.NONE)]
     assert desk.client.ids.text(1) in desk.open_at_venue()
@@ -737,11 +740,12 @@ class ScriptedServer:
 
 
 def client_of(
-    server: ScriptedServer, before_order: Callable[[], None] = lambda: None, prefix: str = ""
+    server: ScriptedServer, before_order: Callable[[], None] = lambda: None, prefix: str = "",
+    budget: Budget | None = None,
 ) -> TradingClient:
     return TradingClient(
         Endpoints(server.url + prefix, ""), Credentials(KEY, SECRET), [BTC, ETH], SESSION, before_order, 1000, 1000,
-        own_budget(),
+        budget or own_budget(),
     )
 
 
@@ -766,6 +770,43 @@ def test_the_last_gate_sees_every_order_before_a_byte_leaves(prefix: str) -> Non
             assert client.perform(new_order(number))[0]["reason"][0] == Reason.DENIED_LATE
         assert seen == [0] * 5 and server.requests == []
         client.close()
+
+
+def test_an_order_whose_connection_has_to_be_opened_meets_the_gate_again() -> None:
+    """The gate may be shut meanwhile. Over a connection that is open an order meets it once."""
+    looks: list[int] = []
+    shut_at = [2]
+
+    def before_order() -> None:
+        looks.append(len(server.requests))
+        if len(looks) == shut_at[0]:
+            raise GateShut(Reason.DENIED_EMERGENCY)
+
+    answer = b'{"orderId": 1, "status": "NEW", "executedQty": "0", "side": "BUY"}'
+    with ScriptedServer(lambda method, path: (200, answer)) as server:
+        budget = own_budget()
+        client = client_of(server, before_order, budget=budget)
+        spent = budget.report()["limits"]
+        assert client.perform(new_order(1))[0]["reason"][0] == Reason.DENIED_EMERGENCY
+        assert looks == [0, 0] and server.requests == [] and budget.report()["limits"] == spent
+        assert client.perform(new_order(2))[0]["kind"][0] == ReportKind.ACCEPTED and looks == [0] * 4
+        assert client.perform(new_order(3))[0]["kind"][0] == ReportKind.ACCEPTED and looks == [0] * 4 + [1]
+        client._exchange.session.close()  # as a venue closes what has been idle
+        shut_at[0] = 7
+        assert client.perform(new_order(4))[0]["reason"][0] == Reason.DENIED_EMERGENCY
+        client.warm_up()
+        assert len(server.requests) == 3 and len(looks) == 7, "a question meets no gate"
+        client.close()
+
+
+def test_the_same_over_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(HTTPSConnection, "connect", lambda connection: opened.append(connection))
+    adapter = PayingAdapter(own_budget())
+    monkeypatch.setattr(adapter, "after_connecting", lambda: opened.append("asked"))
+    connection = adapter.poolmanager.connection_from_url("https://venue")._new_conn()
+    connection.connect()
+    assert opened == [connection, "asked"]
 
 
 def test_what_is_sent_for_an_order() -> None:

@@ -33,7 +33,7 @@ from procs.budget import Budget
 from procs.last_words import log
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
 from procs.venues.binance_usdm.order_check import NotAsDecided, OrderCheck
-from procs.venues.binance_usdm.paying import PayingAdapter
+from procs.venues.binance_usdm.paying import NotSent, PayingAdapter
 from procs.venues.binance_usdm.payments import Payments
 from procs.venues.binance_usdm.rate_limits import BudgetSpent, is_new_order
 from procs.venues.binance_usdm.reports import (
@@ -74,7 +74,7 @@ def _understanding() -> Iterator[None]:
         raise ccxt.BadResponse(f"an answer of the venue cannot be read: {type(error).__name__}: {error}") from error
 
 
-class GateShut(Exception):
+class GateShut(NotSent):
     """The last gate refused a request; nothing was sent."""
 
     def __init__(self, reason: Reason) -> None:
@@ -85,6 +85,7 @@ class GateShut(Exception):
 class LastGate(PayingAdapter):
     """The last thing that runs before a request's bytes reach a socket: budget, order against intent, gate, the stamp
     of the wire hop. after_call: told of every call that was made, how long it took (ns) and whether it failed.
+    before_order: called for a new order, and again where a connection had to be opened for it.
     One thread sends; another may `cut`.
     """
 
@@ -94,6 +95,7 @@ class LastGate(PayingAdapter):
         self._check = check
         self._only_reads = False
         self._renew = False
+        self._is_order = False
         self.after_call: Callable[[int, bool], None] = lambda took_ns, failed: None
         self._left_ns = 0  # when the last call was let out, 0: none was
         self.is_untimely = False  # the venue has refused a time stamp
@@ -104,6 +106,7 @@ class LastGate(PayingAdapter):
             self._renew = False
             self.close()
         self._left_ns = 0
+        self._is_order = False
         failed = True
         try:
             response = super().send(request, *args, **kwargs)
@@ -129,9 +132,14 @@ class LastGate(PayingAdapter):
         except NotAsDecided as difference:
             log(f"not sent, it is not what was decided: {difference}")
             raise GateShut(Reason.DENIED_INTENT) from None
-        if is_new_order(request.method or "", request.path_url):
-            self._before_order()
+        self._is_order = is_new_order(request.method or "", request.path_url)
+        self.after_connecting()
         self._left_ns = self._budget.now_ns()
+
+    def after_connecting(self) -> None:
+        """The gate, which may have been shut while the connection was opened. Raises GateShut."""
+        if self._is_order:
+            self._before_order()
 
 
 def make_exchange(
