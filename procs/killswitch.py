@@ -13,6 +13,7 @@ Invariants: whatever fails, the word is set and the cancels are sent; nothing bu
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import traceback
 from collections import deque
@@ -53,6 +54,7 @@ _WARM_EVERY_S = 20.0
 _WARM_AGAIN_S = 0.5
 _KEEP_ALIVE_NS = 25 * 60 * 1_000_000_000
 _SILENCE_NS = 1_000_000_000
+_LONGEST_SPIN_US = 5_000_000  # at real-time priority without ever waiting; the kernel kills it then
 # While tripped: how often the venue is asked whether still nothing rests.
 _LOOK_AGAIN_NS = 5_000_000_000
 # How long an engine that is asked to stop waits for its positions to be zero.
@@ -334,6 +336,8 @@ class KillSwitch:
         try:
             # It blocks and never spins. Its threads inherit this: the one that hears the button must not wait for a
             # core, nor must one that holds the interpreter's lock.
+            # Should it ever spin it must not keep the core from those who would replace it.
+            resource.setrlimit(resource.RLIMIT_RTTIME, (_LONGEST_SPIN_US, _LONGEST_SPIN_US))
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         except OSError as error:
             missing.append(f"real-time priority: {error.strerror}")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
@@ -385,6 +387,25 @@ def kill_switch(venue: RunningVenue, folder: Path) -> Iterator[tuple[KillSwitch,
             alive = thread.is_alive()
             mapping.close()
         assert not alive
+
+
+def test_a_kill_switch_that_spins_does_not_keep_its_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("procs.killswitch._LONGEST_SPIN_US", 200_000)
+    who = Credentials("k", "s")
+    with small_instance(tmp_path) as plan:
+        pid = os.fork()
+        if not pid:
+            signal.alarm(10)
+            try:
+                KillSwitch(ProcessContext(plan, Role.KILLSWITCH), KillCredentials(who, who)).settle()
+                while os.sched_getscheduler(0) == os.SCHED_FIFO:
+                    continue
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(pid, 0)
+    if os.WIFEXITED(status):
+        pytest.skip("real-time priority is not permitted here")
+    assert os.WTERMSIG(status) == signal.SIGKILL
 
 
 def notes(folder: Path) -> list[dict]:
