@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -194,3 +195,16 @@ def _answers(access: VenueAccess) -> bool:
         return bool(access.state())
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_whoever_is_told_to_stop_ends_what_it_has_begun(tmp_path: Path, name: str) -> None:
+    soak = subprocess.Popen(
+        [sys.executable, "-m", "tools.soak", "--suite", "hostile", "--hours", "1", "--folder", str(tmp_path)],
+        cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True,
+    )
+    assert soak.stdout is not None and "hostile, seed 0" in soak.stdout.readline()
+    soak.send_signal(signal.Signals[name])
+    said, _ = soak.communicate(timeout=60)
+    assert soak.returncode == 1 and "leaves no trace" in said
+    assert not (tmp_path / "tally.json").exists()

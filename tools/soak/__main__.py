@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,6 +95,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.seed is not None and options.suite is None:
         parser.error("a seed is of a suite: --suite is missing")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # engines and venues end with whoever started them
     if options.seed is not None:
         piece, _ = run_piece(BY_NAME[options.suite], options.seed, options.hours * 3600, options.folder)
         return 1 if piece.violations else 0
