@@ -509,9 +509,9 @@ def test_a_reconciliation_tells_what_nobody_has_told_once(desk: Desk) -> None:
     kinds = [ReportKind(int(one["kind"][0])) for one in answers]
     assert kinds.index(ReportKind.BALANCE) > max(i for i, kind in enumerate(kinds) if kind == ReportKind.FILL)
     assert trade_ids(desk.client.perform(_reconcile(desk, opening=False))) == []
-    desk.client._order_by_venue_id.clear()  # as when the answer to an order was lost: the venue is asked whose it is
+    desk.client._known_orders._owners.clear()  # as when the answer to an order was lost: the venue is asked whose it is
     desk.perform(desk.taking())
-    desk.client._order_by_venue_id.clear()
+    desk.client._known_orders._owners.clear()
     assert trade_ids(desk.client.perform(_reconcile(desk, opening=False))) == [
         fill["id"] for fill in _venue_fills(desk, [4])
     ]

@@ -7,6 +7,7 @@ undone a moment after the trip, and once the venue can be reached the stop must 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -25,10 +26,13 @@ from tools.trips.triggers import TRIGGERS
 from tools.trips.watch import TripWatch, is_done
 
 FACTORS = {"mode": [mode.name for mode in Mode], "trigger": list(TRIGGERS), "condition": list(CONDITIONS)}
+# It does not run, or a new supervisor is on guard before its patience is over.
+_NO_TRIP_BY_EXECUTION = ("execution killed", "execution stopped", "supervisor killed")
 _LONGEST_WAIT_S = 0.5
 _HELD_ON_S = 0.6
 _STOP_S = 60.0
 _END_S = 90.0
+_EXIT_S = 5.0
 _QUIET_S = 0.3
 
 
@@ -72,9 +76,11 @@ class Outcome:
 
 
 def makes_sense(row: Row) -> bool:
-    """Whether a trigger does something in a mode. In an emergency monitors and execution trip no more, and a session
-    with a venue of its own, which could not be reset, does not begin in one."""
+    """Whether a trigger does something. In an emergency monitors and execution trip no more, and a session with a venue
+    of its own, which could not be reset, does not begin in one. Execution trips where it runs and nobody guards it."""
     trigger = TRIGGERS[row[1]]
+    if row[1] == "execution" and row[2] in _NO_TRIP_BY_EXECUTION:
+        return False
     return row[0] != Mode.EMERGENCY.name or not (trigger.ends or trigger.panic or row[1] == "execution")
 
 
@@ -198,7 +204,10 @@ def _restart(session: TripSession, outcome: Outcome) -> None:
     """End the engine, which is tripped, and start it again: the latch brings it back in EMERGENCY."""
     latched = session.latched()
     session.stop()
-    outcome.verdict.hold(leftovers(session.made.name) == [], f"left behind: {leftovers(session.made.name)}")
+    with contextlib.suppress(TimeoutError):  # an orphan that has freed the memory is a moment from its end
+        wait_until(lambda: not leftovers(session.made.name), _EXIT_S, "end of every process")
+    remains = leftovers(session.made.name)
+    outcome.verdict.hold(not remains, f"left behind: {remains}")
     session.start()
     status = session.status() or {"mode": "no answer", "emergency": None}
     sources = tuple(status["emergency"]["sources"]) if status["emergency"] else ()

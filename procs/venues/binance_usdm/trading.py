@@ -32,6 +32,7 @@ from engine.units import MONEY_EXP, format_units, parse_units
 from procs.budget import Budget
 from procs.last_words import log
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
+from procs.venues.binance_usdm.known_orders import KnownOrders
 from procs.venues.binance_usdm.order_check import NotAsDecided, OrderCheck
 from procs.venues.binance_usdm.paying import NotSent, PayingAdapter
 from procs.venues.binance_usdm.payments import Payments
@@ -188,7 +189,7 @@ class TradingClient:
         self._gate = LastGate(budget, before_order, self._check)
         for scheme in ("http://", "https://"):
             self._exchange.session.mount(scheme, self._gate)
-        self._order_by_venue_id: dict[int, int] = {}  # FORCED: of the venue, 0: of somebody else
+        self._known_orders = KnownOrders(lambda order_id: order_id in self._open)
         self._payments = Payments(self._exchange, instruments)
         self._open: dict[int, int] = {}  # order id -> instrument index, of orders that may rest at the venue
         # By instrument: the last trade before the session, the last one known, and, since the private stream broke,
@@ -197,6 +198,7 @@ class TradingClient:
         self._last_trade = dict(self._opened_after)
         self._missed_after: dict[int, int] = {}
         self._recall_due = False
+        self._must_be_listed: set[int] = set()  # the venue's ids, until they were
         # By instrument, of the trades that reconciliations have gone through: the last one, and what was reported.
         self._gone_through = {item.index: 0 for item in instruments}
         self._told: dict[int, set[int]] = {item.index: set() for item in instruments}
@@ -353,7 +355,7 @@ class TradingClient:
         return self._from_order(answer, self._instruments[index], order_id)
 
     def _from_order(self, answer: Mapping[str, Any], instrument: Instrument, order_id: int) -> np.ndarray:
-        self._order_by_venue_id[int(answer["orderId"])] = order_id
+        self._known_orders.remember(int(answer["orderId"]), order_id)
         record = from_order(answer, instrument, order_id)
         if record["kind"][0] != ReportKind.ACCEPTED or answer["status"] == "FILLED":
             self._open.pop(order_id, None)
@@ -365,7 +367,7 @@ class TradingClient:
 
     def learn(self, venue_order_id: int, order_id: int, index: int, trade_id: int) -> None:
         """What the private stream says of an order: its venue id and its last trade."""
-        self._order_by_venue_id[venue_order_id] = order_id
+        self._known_orders.remember(venue_order_id, order_id)
         with self._lock:
             self._last_trade[index] = max(self._last_trade[index], trade_id)
             if trade_id > self._gone_through[index]:
@@ -407,7 +409,7 @@ class TradingClient:
             )
         except ccxt.OrderNotFound:
             return [report(ReportKind.NOT_FOUND, order_id, index, Reason.UNKNOWN_ORDER)]
-        self._order_by_venue_id[int(answer["orderId"])] = order_id
+        self._known_orders.remember(int(answer["orderId"]), order_id)
         trades = self._exchange.fapiPrivateGetUserTrades(
             {"symbol": symbol, "orderId": answer["orderId"], "limit": _TRADES_PAGE}
         )
@@ -425,7 +427,8 @@ class TradingClient:
         which the session began; orders: our numbers of orders that the venue must list, by its ids;
         payments_after_ms: the venue's time up to which payments are part of the opening balance.
         """
-        self._order_by_venue_id |= orders
+        self._known_orders.remember_all(orders)
+        self._must_be_listed = set(orders)
         for index in self._instruments:
             self._opened_after[index] = self._gone_through[index] = opened_after.get(index, 0)
             self._last_trade[index] = self._booked_to[index] = last_trades.get(index, 0)
@@ -440,7 +443,7 @@ class TradingClient:
         """
         if not self._recall_due:
             return
-        known, listed = set(self._order_by_venue_id), set()
+        listed = set()
         for instrument in self._instruments.values():
             from_id = 1  # without an id the venue would give the newest page only
             while True:
@@ -451,13 +454,14 @@ class TradingClient:
                     from_id = max(from_id, int(order["orderId"]) + 1)
                     listed.add(int(order["orderId"]))
                     order_id = owner_of(order["clientOrderId"], self.ids)
-                    self._order_by_venue_id[int(order["orderId"])] = order_id
+                    self._known_orders.remember(int(order["orderId"]), order_id)
                     if order_id > 0 and order["status"] in _RESTING:
                         self._open[order_id] = instrument.index
                 if len(page) < _TRADES_PAGE:
                     break
-        if not known <= listed:
+        if not self._must_be_listed <= listed:
             raise ccxt.BadResponse("the list of orders lacks some that the venue must know")
+        self._must_be_listed.clear()
         self._recall_due = False
 
     def _trades_after(self, instrument: Instrument, last: int) -> Iterator[Mapping[str, Any]]:
@@ -502,7 +506,7 @@ class TradingClient:
             if begin[index] == _NOT_OPENED:
                 continue  # before the opening no order is ours
             for trade in self._trades_after(instrument, begin[index]):
-                order_id = self._order_by_venue_id.get(int(trade["orderId"]), 0)
+                order_id = self._owner(int(trade["orderId"]), instrument)
                 if order_id:
                     reports.append(from_user_trade(trade, instrument, max(order_id, 0)))
                     told.add((index, int(trade["id"])))
@@ -513,19 +517,19 @@ class TradingClient:
         return reports
 
     def _owner(self, venue_order_id: int, instrument: Instrument) -> int:
-        """Whose order it is, by the venue's id (reports.owner_of); asked for once.
+        """Whose order it is, by the venue's id (reports.owner_of); the venue is asked where it is not known (any more).
 
         Before the opening no order is ours but those that were sent.
         """
-        if self._opened_after[instrument.index] == _NOT_OPENED:
-            return self._order_by_venue_id.get(venue_order_id, 0)
-        if venue_order_id not in self._order_by_venue_id:
+        owner = self._known_orders.owner(venue_order_id)
+        if owner is None and self._opened_after[instrument.index] != _NOT_OPENED:
             try:
                 order = self._exchange.fapiPrivateGetOrder({"symbol": instrument.symbol, "orderId": venue_order_id})
-                self._order_by_venue_id[venue_order_id] = owner_of(order["clientOrderId"], self.ids)
+                owner = owner_of(order["clientOrderId"], self.ids)
             except ccxt.OrderNotFound:
-                self._order_by_venue_id[venue_order_id] = 0
-        return self._order_by_venue_id[venue_order_id]
+                owner = 0
+            self._known_orders.remember(venue_order_id, owner)
+        return owner or 0
 
     def _new_trades(self) -> int:
         """Go through the trades since the last time and keep those of ours that nobody has told of. Returns how many
