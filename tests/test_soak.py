@@ -16,7 +16,7 @@ from engine.kernel import PROJECT_ROOT
 from tests.embedded_venue import running_venue
 from tools.soak import __main__ as command
 from tools.soak.kills import SIGNALS, VICTIMS, plan_of
-from tools.soak.resources import private_mb, slope
+from tools.soak.resources import Samples, _judge, private_mb, slope
 from tools.soak.ring_exchange import exchange
 from tools.soak.session import VenueAccess, wait_until
 from tools.soak.suites import SUITES, Suite
@@ -208,3 +208,18 @@ def test_whoever_is_told_to_stop_ends_what_it_has_begun(tmp_path: Path, name: st
     said, _ = soak.communicate(timeout=60)
     assert soak.returncode == 1 and "leaves no trace" in said
     assert not (tmp_path / "tally.json").exists()
+
+
+@pytest.mark.parametrize(("grows_for", "found"), [(0, 0), (350, 0), (700, 1)])
+def test_memory_that_goes_on_growing_is_found(tmp_path: Path, grows_for: int, found: int) -> None:
+    """Four MB in 24 minutes, or in the first half of them, or never."""
+    noise = itertools.cycle([0.0, 0.05, -0.05])
+    samples = Samples()
+    for number in range(700):
+        samples.seconds.append(number * 2.0)
+        samples.private_mb.append(80.0 + 4.0 * min(number, grows_for) / 700 + next(noise))
+        samples.resident_mb.append(170.0)
+        samples.descriptors.append(16)
+    piece = Piece(0, 1800.0, tmp_path)
+    _judge(piece, {"recorder": samples}, long_enough=True)
+    assert len(piece.violations) == found and "recorder: private 80" in piece.notes[0]

@@ -1,10 +1,11 @@
 """Whether a session that goes on and on needs more and more: memory and descriptors of every process.
 
 One piece is one undisturbed session of up to half an hour under load. Memory is sampled every two seconds after a
-warm-up; its slope is fitted by least squares to means of blocks, so that what is uncertain about it is not
-understated by samples that resemble their neighbours. What a process holds privately (RssAnon) must not grow; the
-resident size with shared pages is printed beside it, as it grows until every ring has been walked through once. The
-number of descriptors must not stay above what it was at first. A piece too short for a slope is shown, not judged.
+warm-up; a heap rises to its high-water mark for minutes, so the later half is judged. Its slope is fitted by least
+squares to means of blocks, so that what is uncertain about it is not understated by samples that resemble their
+neighbours. What a process holds privately (RssAnon) must not grow; the resident size with shared pages is printed beside
+it, as it grows until every ring has been walked through once. The number of descriptors must not stay above what it was
+at first. A piece too short for a slope is shown, not judged.
 """
 
 from __future__ import annotations
@@ -146,13 +147,15 @@ def _sample(pids: dict[str, int], seconds: float) -> dict[str, Samples]:
 def _judge(piece: Piece, seen: dict[str, Samples], long_enough: bool) -> None:
     """Say what was seen of each process; what grew in a piece that is long enough is a violation."""
     for name, samples in seen.items():
-        hours = [at / 3600 for at in samples.seconds]
-        private, error = slope(hours, samples.private_mb)
-        resident, resident_error = slope(hours, samples.resident_mb)
+        later = len(samples.seconds) // 2
+        hours = [at / 3600 for at in samples.seconds[later:]]
+        private, error = slope(hours, samples.private_mb[later:])
+        resident, resident_error = slope(hours, samples.resident_mb[later:])
+        eighths = [f"{samples.private_mb[len(samples.private_mb) * at // 8 - 1]:.1f}" for at in range(1, 9)]
         quarter = len(samples.descriptors) // 4
         first, last = max(samples.descriptors[:quarter]), min(samples.descriptors[-quarter:])
         piece.note(
-            f"{name}: private {samples.private_mb[-1]:.1f} MB, {private:+.3f} ± {error:.3f} MB/h; resident "
+            f"{name}: private {' '.join(eighths)} MB, {private:+.3f} ± {error:.3f} MB/h; resident "
             f"{samples.resident_mb[-1]:.1f} MB, {resident:+.2f} ± {resident_error:.2f} MB/h; descriptors "
             f"{first} -> {last}"
         )
