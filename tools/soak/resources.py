@@ -3,9 +3,9 @@
 One piece is one undisturbed session of up to half an hour under load. Memory is sampled every two seconds after a
 warm-up; a heap rises to its high-water mark for minutes, so the later half is judged. Its slope is fitted by least
 squares to means of blocks, so that what is uncertain about it is not understated by samples that resemble their
-neighbours. What a process holds privately (RssAnon) must not grow; the resident size with shared pages is printed beside
-it, as it grows until every ring has been walked through once. The number of descriptors must not stay above what it was
-at first. A piece too short for a slope is shown, not judged.
+neighbours. What a process holds privately (RssAnon) must not grow; the resident size with shared pages is printed
+beside it, as it grows until every ring has been walked through once. The number of descriptors must
+not stay above what it was at first. A piece too short for a slope is shown, not judged.
 """
 
 from __future__ import annotations
