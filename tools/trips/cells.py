@@ -26,8 +26,8 @@ from tools.trips.triggers import TRIGGERS
 from tools.trips.watch import TripWatch, is_done
 
 FACTORS = {"mode": [mode.name for mode in Mode], "trigger": list(TRIGGERS), "condition": list(CONDITIONS)}
-# It does not run, or a new supervisor is on guard before its patience is over.
-_NO_TRIP_BY_EXECUTION = ("execution killed", "execution stopped", "supervisor killed")
+# Its loop does not turn, or a new supervisor is on guard before its patience is over.
+_NO_TRIP_BY_EXECUTION = ("execution killed", "execution stopped", "spinning", "supervisor killed")
 _LONGEST_WAIT_S = 0.5
 _HELD_ON_S = 0.6
 _STOP_S = 60.0
