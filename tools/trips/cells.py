@@ -26,8 +26,12 @@ from tools.trips.triggers import TRIGGERS
 from tools.trips.watch import TripWatch, is_done
 
 FACTORS = {"mode": [mode.name for mode in Mode], "trigger": list(TRIGGERS), "condition": list(CONDITIONS)}
-# Its loop does not turn, or a new supervisor is on guard before its patience is over.
-_NO_TRIP_BY_EXECUTION = ("execution killed", "execution stopped", "spinning", "supervisor killed")
+# Triggers that come from inside, where what would trip does not run or is replaced by what finds nothing any more:
+# execution's loop does not turn, or a new supervisor guards it; that one ends a process without life as it begins.
+_NO_TRIP = {
+    ("execution", "execution killed"), ("execution", "execution stopped"), ("execution", "spinning"),
+    ("execution", "supervisor killed"), ("panic", "supervisor killed"),
+}  # fmt: skip
 _LONGEST_WAIT_S = 0.5
 _HELD_ON_S = 0.6
 _STOP_S = 60.0
@@ -77,9 +81,9 @@ class Outcome:
 
 def makes_sense(row: Row) -> bool:
     """Whether a trigger does something. In an emergency monitors and execution trip no more, and a session with a venue
-    of its own, which could not be reset, does not begin in one. Execution trips where it runs and nobody guards it."""
+    of its own, which could not be reset, does not begin in one."""
     trigger = TRIGGERS[row[1]]
-    if row[1] == "execution" and row[2] in _NO_TRIP_BY_EXECUTION:
+    if (row[1], row[2]) in _NO_TRIP:
         return False
     return row[0] != Mode.EMERGENCY.name or not (trigger.ends or trigger.panic or row[1] == "execution")
 
