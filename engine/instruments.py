@@ -1,17 +1,25 @@
-"""Instruments: what is fixed for life (units) and what a venue may change (filters)."""
+"""Instruments: what is fixed for life (units, contract) and what a venue may change (filters)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
 from engine.records import MARKET, Flag, Kind
-from engine.units import MONEY_EXP, parse_units
 
 MAX_INSTRUMENTS = 16  # of one shard; arrays of every stage's state have this many places
+
+
+class Dialect(IntEnum):
+    """In which wire format, and under which sequence rule, the market data of an instrument come."""
+
+    BINANCE_USDM = 0
+    BINANCE_SPOT = 1
+    BINANCE_COINM = 2
 
 
 @dataclass(frozen=True)
@@ -23,12 +31,14 @@ class Instrument:
     base: str
     quote: str
     price_exp: int  # price unit is 10^-price_exp quote
-    size_exp: int  # size unit is 10^-size_exp base
+    size_exp: int  # size unit is 10^-size_exp base, or 10^-size_exp contracts where contract_value is not 0
     tick_size: int  # price units
     lot_size: int  # size units
     min_notional: int  # 1e-8 quote
     venue: int = 0
     epoch: int = 0  # of tick, lot and filters
+    dialect: int = Dialect.BINANCE_USDM
+    contract_value: int = 0  # inverse: what one contract is worth, 1e-8 quote; 0: linear, sizes are in base
 
     def record(self) -> np.ndarray:
         """The INSTRUMENT record (MARKET, shape (1,)) that announces this epoch."""
@@ -46,33 +56,6 @@ class Instrument:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         return asdict(self)
-
-
-def instrument_from_binance(entry: Mapping[str, Any], index: int, venue: int = 0) -> Instrument:
-    """An instrument from one entry of `symbols` of Binance USD-M `exchangeInfo`.
-
-    price_exp and size_exp are the wire precisions; tick, lot and minimum notional come from the filters.
-    Raises ValueError naming the symbol and what is missing.
-    Source: Binance USD-M futures, "Exchange Information".
-    """
-    symbol = str(entry.get("symbol", "?"))
-    try:
-        filters = {item["filterType"]: item for item in entry["filters"]}
-        price_exp, size_exp = int(entry["pricePrecision"]), int(entry["quantityPrecision"])
-        return Instrument(
-            index=index,
-            symbol=symbol,
-            base=str(entry["baseAsset"]),
-            quote=str(entry["quoteAsset"]),
-            price_exp=price_exp,
-            size_exp=size_exp,
-            tick_size=parse_units(filters["PRICE_FILTER"]["tickSize"], price_exp),
-            lot_size=parse_units(filters["LOT_SIZE"]["stepSize"], size_exp),
-            min_notional=parse_units(filters.get("MIN_NOTIONAL", {}).get("notional", "0"), MONEY_EXP),
-            venue=venue,
-        )
-    except KeyError as error:
-        raise ValueError(f"exchangeInfo of {symbol}: {error.args[0]} is missing") from None
 
 
 def instruments_by_index(items: Sequence[Instrument]) -> dict[int, Instrument]:

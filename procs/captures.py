@@ -2,8 +2,10 @@
 
 The receive time is Unix ns (19 digits) or us (16 digits). A REST depth body stands inline where it arrived. A
 capture says nothing of its instruments, so a first pass reads their units off the wire: decimals as the venue
-printed them, tick and lot as the greatest common divisor of what was quoted and traded. A frame that cannot be
-read teaches nothing; it is refused and counted when it is replayed.
+printed them, tick and lot as the greatest common divisor of what was quoted and traded. So it does with the market,
+one of Binance's three: only the depth of futures has `pu`, only that of COIN-M has `ps`; where there is no depth the
+tickers tell, then the trades. A frame that cannot be read teaches nothing; it is refused and counted when it is
+replayed.
 Source: the format of hftbacktest's Binance recordings.
 """
 
@@ -14,19 +16,23 @@ import itertools
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
+from engine.binance_listing import coin_contract_value
 from engine.ingest.kernel import is_snapshot_body
 from engine.ingest.state import SYMBOL_BYTES
-from engine.instruments import MAX_INSTRUMENTS, Instrument
+from engine.instruments import MAX_INSTRUMENTS, Dialect, Instrument
 from engine.units import parse_units
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 
+_DEPTH, _TICKER, _TRADE = "depthUpdate", "bookTicker", "trade"
+_WITNESSES = (_DEPTH, _TICKER, _TRADE)
 # What a venue prints; in units of the last digit it fits int64.
 _DECIMAL = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,8})?")
 
@@ -57,9 +63,18 @@ class _Seen:
     size_exp: int = 0
     prices: set[str] = field(default_factory=set)
     sizes: set[str] = field(default_factory=set)
+    dialects: dict[str, Counter[Dialect]] = field(default_factory=dict)  # what frames looked like, by their kind
+    pair: str = ""  # of a COIN-M contract
 
-    def learn(self, prices: list[str], sizes: list[str], quoted: bool) -> None:
+    @property
+    def dialect(self) -> Dialect:
+        """What most frames of the best kind of witness looked like: diffs, else tickers, else trades."""
+        return next(self.dialects[kind] for kind in _WITNESSES if kind in self.dialects).most_common(1)[0][0]
+
+    def learn(self, kind: str, dialect: Dialect, prices: list[str], sizes: list[str]) -> None:
         """Take numbers as the venue printed them. What is quoted lies on the tick; a trade's price need not."""
+        self.dialects.setdefault(kind, Counter())[dialect] += 1
+        quoted = kind != _TRADE
         self.price_exp = max(self.price_exp, *map(_decimals, prices))
         self.size_exp = max(self.size_exp, *map(_decimals, sizes))
         self.sizes.update(sizes)
@@ -91,43 +106,60 @@ def scan_instruments(path: Path) -> tuple[Instrument, ...]:
         if not isinstance(symbol, str):
             continue
         try:
-            prices, sizes = _numbers(data)
+            kind, prices, sizes = _numbers(data)
         except (KeyError, TypeError, ValueError):
             unreadable = unreadable or number
             continue
         if prices and 0 < len(symbol.encode()) <= SYMBOL_BYTES:
-            seen.setdefault(symbol, _Seen()).learn(prices, sizes, quoted=data.get("e") != "trade")
+            known = seen.setdefault(symbol, _Seen())
+            known.learn(kind, _dialect(kind, data), prices, sizes)
+            known.pair = known.pair or str(data.get("ps", ""))
     if not seen and unreadable:
-        raise CaptureError(f"{path}, line {unreadable}: no market data of Binance futures")
+        raise CaptureError(f"{path}, line {unreadable}: no market data of Binance")
     if not 0 < len(seen) <= MAX_INSTRUMENTS:
         raise CaptureError(f"{path}: market data of {len(seen)} symbols; allowed are 1 to {MAX_INSTRUMENTS}")
+    quoted = [item for item in seen.values() if item.prices] or [*seen.values()]  # the trades of futures look alike
+    dialect, *others = sorted({item.dialect for item in quoted})
+    if others:
+        names = ", ".join(item.name for item in (dialect, *others))
+        raise CaptureError(f"{path}: symbols of several markets, each with rules of its own: {names}")
     return tuple(
         Instrument(
             index=index, symbol=symbol, base=symbol, quote="", price_exp=item.price_exp, size_exp=item.size_exp,
             tick_size=_step(item.prices, item.price_exp), lot_size=_step(item.sizes, item.size_exp), min_notional=0,
+            dialect=dialect,
+            contract_value=coin_contract_value(item.pair) if dialect == Dialect.BINANCE_COINM else 0,
         )
         for index, (symbol, item) in enumerate(seen.items())
     )
 
 
-def _numbers(data: dict) -> tuple[list[str], list[str]]:
-    """Prices and sizes of everything that a frame quotes or trades; none for other events.
+def _dialect(kind: str, data: dict) -> Dialect:
+    """The market that an event looks like; a trade alone cannot tell the two futures apart."""
+    if "ps" in data:
+        return Dialect.BINANCE_COINM
+    spot = {_DEPTH: "pu" not in data, _TICKER: "e" not in data, _TRADE: "M" in data}
+    return Dialect.BINANCE_SPOT if spot[kind] else Dialect.BINANCE_USDM
+
+
+def _numbers(data: dict) -> tuple[str, list[str], list[str]]:
+    """(kind, prices, sizes) of everything that a frame quotes or trades; no prices for other events.
 
     Raises KeyError, TypeError or ValueError for a frame without them, or with what is no number.
     """
     kind = data.get("e")
-    if kind == "depthUpdate":
+    if kind == _DEPTH:
         levels = [(price, size) for price, size in (*data["b"], *data["a"])]
-    elif kind == "bookTicker" or (kind is None and "B" in data):
-        levels = [(data["b"], data["B"]), (data["a"], data["A"])]
-    elif kind == "trade":
-        levels = [(data["p"], data["q"])]
+    elif kind == _TICKER or (kind is None and "B" in data):
+        kind, levels = _TICKER, [(data["b"], data["B"]), (data["a"], data["A"])]
+    elif kind in (_TRADE, "aggTrade"):
+        kind, levels = _TRADE, [(data["p"], data["q"])]
     else:
         levels = []
     for text in itertools.chain.from_iterable(levels):
         if not _DECIMAL.fullmatch(text):
             raise ValueError(f"{text!r} is no price or size")
-    return [price for price, _ in levels], [size for _, size in levels]
+    return str(kind), [price for price, _ in levels], [size for _, size in levels]
 
 
 def capture_inputs(path: Path, instruments: tuple[Instrument, ...]) -> Iterator[JournalEntry]:

@@ -22,7 +22,7 @@ from engine.ingest.kernel import (
     make_ingest_state,
     make_outbox,
 )
-from engine.instruments import Instrument
+from engine.instruments import Dialect, Instrument
 from engine.reasons import Reason
 from engine.records import MARKET, Flag, Kind, Side
 from engine.stage import as_bytes
@@ -35,11 +35,14 @@ COUNTERS = (
 FIELDS = MARKET.names or ()
 
 
-def btcusdt(index: int = 0, symbol: str = "BTCUSDT", price_exp: int = 2, size_exp: int = 3) -> Instrument:
+def btcusdt(
+    index: int = 0, symbol: str = "BTCUSDT", price_exp: int = 2, size_exp: int = 3,
+    dialect: Dialect = Dialect.BINANCE_USDM,
+) -> Instrument:  # fmt: skip
     """An instrument with the wire precision of BTCUSDT unless told otherwise."""
     return Instrument(
         index=index, symbol=symbol, base=symbol[:3], quote="USDT", price_exp=price_exp, size_exp=size_exp,
-        tick_size=10, lot_size=1, min_notional=100 * 10**8, venue=3, epoch=7,
+        tick_size=10, lot_size=1, min_notional=100 * 10**8, venue=3, epoch=7, dialect=dialect,
     )  # fmt: skip
 
 
@@ -140,6 +143,7 @@ class Oracle:
         self.by_index = {item.index: item for item in instruments}
         self.books = {item.index: Book() for item in instruments}
         self.units = units
+        self.spot = any(item.dialect == Dialect.BINANCE_SPOT for item in instruments)
         self.room_frames, self.room_levels = room
         self.now = 0
         self.ingest_id = 0
@@ -216,7 +220,12 @@ class Oracle:
     def _judge(self, item: Instrument, diff: dict[str, Any], recv: int) -> bool:
         """Apply, drop or keep waiting a diff of a book in sequence; False when it showed a gap."""
         book = self.books[item.index]
-        if not book.bridged:
+        if self.spot:
+            if diff["u"] <= book.last:
+                self._drop(Reason.DUPLICATE if book.bridged else Reason.STALE_DIFF)
+                return True
+            follows = diff["U"] == book.last + 1 if book.bridged else diff["U"] <= book.last + 1 <= diff["u"]
+        elif not book.bridged:
             if diff["u"] < book.last:
                 self._drop(Reason.STALE_DIFF)
                 return True
@@ -257,21 +266,23 @@ class Oracle:
         item = self.instruments[order["s"]]
         book = self.books[item.index]
         time_ms = order.get("T", data.get("E", 0))
-        if data["e"] == "depthUpdate":
+        kind = data.get("e", "bookTicker" if self.spot else None)
+        if kind == "depthUpdate":
             rows = self._levels(item, data["b"], data["a"])
             self.count["level_updates"] += len(rows)
             self.count["events"] += len(rows)
-            diff = {"U": data["U"], "u": data["u"], "pu": data["pu"], "T": time_ms, "rows": rows}
+            diff = {"U": data["U"], "u": data["u"], "pu": None if self.spot else data["pu"], "T": time_ms, "rows": rows}
             if not book.in_sequence or not self._judge(item, diff, recv):
                 self._wait(item, diff)
             return
-        sequence = 0
-        if data["e"] == "trade":
+        sequence = first_trade = 0
+        if kind in ("trade", "aggTrade"):
             price, size = self.units(data["p"], item.price_exp), self.units(data["q"], item.size_exp)
-            side, sequence = (Side.SELL if data["m"] else Side.BUY), data["t"]
+            side = Side.SELL if data["m"] else Side.BUY
+            first_trade, sequence = (data["t"], data["t"]) if kind == "trade" else (data["f"], data["l"])
             rows = [{"kind": Kind.TRADE, "side": side, "price": price, "size": size, "aux": sequence}]
             self.count["trades"] += 1
-        elif data["e"] == "bookTicker":
+        elif kind == "bookTicker":
             sequence = data["u"]
             rows = [
                 {"kind": Kind.QUOTE, "side": side, "price": self.units(data[p], item.price_exp),
@@ -279,7 +290,7 @@ class Oracle:
                 for side, p, q in ((Side.BUY, "b", "B"), (Side.SELL, "a", "A"))
             ]  # fmt: skip
             self.count["book_tickers"] += 1
-        elif data["e"] == "markPriceUpdate":
+        elif kind == "markPriceUpdate":
             time_ms = data["E"]
             index_price = self.units(data["i"], 8) if "i" in data else 0
             rows = [{"kind": Kind.MARK_PRICE, "price": self.units(data["p"], 8), "size": index_price}]
@@ -294,8 +305,8 @@ class Oracle:
             rows = [{"kind": Kind.LIQUIDATION, "side": side, "price": price, "size": size}]
             self.count["liquidations"] += 1
         self.count["events"] += len(rows)
-        if data["e"] == "trade":
-            if sequence <= book.trades_seen:
+        if kind in ("trade", "aggTrade"):
+            if first_trade <= book.trades_seen:
                 self._drop(Reason.DUPLICATE)
                 return
             book.trades_seen = sequence
@@ -313,7 +324,12 @@ class Oracle:
         self.count["events"] += len(rows)
         update_id = data["lastUpdateId"]
         first = book.waiting[0] if book.waiting else None
-        hole = first is not None and first["U"] > update_id and first["pu"] > update_id and first["u"] >= update_id
+        if first is None:
+            hole = False
+        elif self.spot:
+            hole = first["U"] > update_id + 1
+        else:
+            hole = first["U"] > update_id and first["pu"] > update_id and first["u"] >= update_id
         if update_id < book.last or hole:
             self._drop(Reason.SNAPSHOT_TOO_OLD)
             return

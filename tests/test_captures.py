@@ -152,7 +152,7 @@ def test_a_broken_frame_is_refused_and_counted_when_it_is_replayed(tmp_path: Pat
 
 def test_a_capture_without_market_data_says_where_it_looked(tmp_path: Path) -> None:
     path = write(tmp_path / "a.raw", b"{}", event("depthUpdate"), event("trade"))
-    with pytest.raises(CaptureError, match=r"a\.raw, line 2: no market data of Binance futures"):
+    with pytest.raises(CaptureError, match=r"a\.raw, line 2: no market data of Binance"):
         scan_instruments(path)
     with pytest.raises(CaptureError, match="market data of 0 symbols; allowed are 1 to 16"):
         scan_instruments(write(tmp_path / "b.raw", b"{}", SNAPSHOT))

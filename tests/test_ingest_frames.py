@@ -210,7 +210,7 @@ def refusals() -> list[tuple[str, bytes, Reason]]:
         ("two frames", dumps(TRADE) * 2, Reason.BAD_JSON),
         ("data is no object", b'{"stream":"x","data":[]}', Reason.UNKNOWN_STREAM),
         ("a list of marks", b'{"stream":"!markPrice@arr","data":[' + dumps(MARK) + b"]}", Reason.UNKNOWN_STREAM),
-        ("another stream", dumps({**TRADE, "e": "aggTrade"}), Reason.UNKNOWN_STREAM),
+        ("another stream", dumps({**TRADE, "e": "kline"}), Reason.UNKNOWN_STREAM),
         ("almost a name", dumps({**TRADE, "e": "trade\0"}), Reason.UNKNOWN_STREAM),
         ("event is no text", dumps({**TRADE, "e": 5}), Reason.UNKNOWN_STREAM),
         ("another symbol", dumps({**TRADE, "s": "ETHUSDT"}), Reason.UNKNOWN_SYMBOL),

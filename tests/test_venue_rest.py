@@ -12,7 +12,7 @@ import ccxt
 import pytest
 import requests
 
-from engine.instruments import instrument_from_binance
+from engine.binance_listing import instrument_from_binance
 from engine.matching.settings import VenueSettings
 from procs.embedded.errors import ApiError
 from procs.embedded.limits import Limits

@@ -95,7 +95,8 @@ def make_execution_state(
         view["unit_exp"] = instrument.price_exp + instrument.size_exp
         view["filter_epoch"] = instrument.epoch
         view["known"] = 1
-        view["trading"] = 1
+        # All values here are price * size: an inverse contract, whose value is not, is watched and never traded.
+        view["trading"] = instrument.contract_value == 0
     open_chain(record["hash"])
     fill_gate(record["gate"], gate)
     fill_maker(record["strategies"]["maker"], maker)

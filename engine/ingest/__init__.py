@@ -2,7 +2,7 @@
 
 - json_scan: a pull parser over bytes: skip a value, read a number exactly
 - event_scan: one pass over the members of a Binance event
-- binance_usdm: the frames of Binance USD-M futures
+- binance: the frames of Binance spot, USD-M and COIN-M futures
 - sequence: which diff applies, which waits, what is lost
 - rows: writing records
 - state: the one state record and its Python constructor

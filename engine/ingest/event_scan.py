@@ -68,6 +68,7 @@ AT_FIRST_ID, AT_LAST_ID, AT_TRADE_ID = map(_slot, "Uut")
 AT_BID, AT_BID_SIZE, AT_ASK, AT_ASK_SIZE = map(_slot, "bBaA")
 AT_PRICE, AT_SIZE, AT_MAKER, AT_INDEX, AT_RATE = map(_slot, "pqmir")
 AT_ORDER, AT_SIDE = map(_slot, "oS")
+AT_FIRST_TRADE, AT_LAST_TRADE = map(_slot, "fl")
 
 
 @kernel()

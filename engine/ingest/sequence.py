@@ -1,27 +1,29 @@
-"""The sequence rule of a Binance USD-M book, and the pool of diffs that wait for a snapshot.
+"""The sequence rule of a Binance book, and the pool of diffs that wait for a snapshot.
 
 A diff carries U and u (first and last update id in it) and pu (u of the diff before it). Ids are the venue's,
-shared by all books, so the ids of one book have holes and only pu ties diffs together.
+shared by all books, so the ids of one book have holes and only pu ties diffs together. A spot book counts for
+itself and sends no pu: there U of a diff is one more than u of the diff before it, and pu stands for U - 1.
 
     no snapshot yet                     the diff waits in the pool
-    after snapshot L, none applied yet  u < L: STALE_DIFF; U <= L or pu <= L: applies; else a gap
+    after snapshot L, none applied yet  u < L (spot: u <= L): STALE_DIFF; U <= L or pu <= L: applies; else a gap
     after a diff with id u0             u <= u0: DUPLICATE; pu = u0: applies; else a gap
 
-The venue states the second line with U <= L only. pu <= L is as safe, since a diff holds every change after pu,
-and it spares a quiet book, whose next diff may begin well after L, a needless resync.
+For spot that is the venue's own rule, U <= L + 1 <= u. For futures the venue states the second line with U <= L
+only. pu <= L is as safe, since a diff holds every change after pu, and it spares a quiet book, whose next diff may
+begin well after L, a needless resync.
 
 A gap gives one GAP record, asks for a snapshot, and the diff that showed it waits. A pool without room drops the
 diffs of that book (PENDING_OVERFLOW) and waits anew, so what waits for one book has no hole of our own making.
 
 Invariants: see state.py. Cost: a verdict is some ns; a release moves the pool once, at most 16,384 levels.
-Source: Binance USD-M futures, "How to manage a local order book correctly".
+Source: Binance spot, USD-M and COIN-M futures, "How to manage a local order book correctly".
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from engine.ingest.binance_usdm import Decoded
+from engine.ingest.binance import SPOT, Decoded
 from engine.ingest.event_scan import BUY, LEVEL_KIND, SELL
 from engine.ingest.rows import FIRST, LAST, mark_group, stamp, write_row
 from engine.ingest.state import PENDING_FRAMES, PENDING_LEVELS, StateRow
@@ -36,13 +38,13 @@ GAP_KIND = int(Kind.GAP)
 
 
 @kernel()
-def verdict(bridged: int, book_id: int, first_id: int, last_id: int, previous_id: int) -> int:
+def verdict(dialect: int, bridged: int, book_id: int, first_id: int, last_id: int, previous_id: int) -> int:
     """What to do with a diff of a book that has a snapshot: APPLY, STALE_DIFF, DUPLICATE or SEQUENCE_GAP.
 
     bridged: 1 when a diff was applied since the snapshot; book_id: lastUpdateId or u of the last diff applied.
     """
     if bridged == 0:
-        if last_id < book_id:
+        if last_id < book_id or (dialect == SPOT and last_id == book_id):
             return STALE_DIFF
         return APPLY if first_id <= book_id or previous_id <= book_id else SEQUENCE_GAP
     if last_id <= book_id:
@@ -128,8 +130,9 @@ def apply_diff(state: StateRow, rows: np.ndarray, base: int, diff: Decoded, recv
         hold(state, rows, base, diff)
         return base
     judged = verdict(
-        state.bridged[instrument], state.last_update_id[instrument], diff.first_id, diff.sequence, diff.previous_id
-    )
+        state.dialect, state.bridged[instrument], state.last_update_id[instrument],
+        diff.first_id, diff.sequence, diff.previous_id,
+    )  # fmt: skip
     if judged == SEQUENCE_GAP:
         hold(state, rows, base, diff)
         return declare_gap(state, rows, base, instrument, 0, SEQUENCE_GAP, recv_ts_ns, ingest_id)
@@ -151,7 +154,8 @@ def snapshot_is_too_old(state: StateRow, instrument: int, update_id: int) -> boo
     for frame in range(state.pending_frames):
         if state.pending_instrument[frame] == instrument:
             first_id, last_id = state.pending_first_id[frame], state.pending_last_id[frame]
-            return verdict(0, update_id, first_id, last_id, state.pending_previous_id[frame]) == SEQUENCE_GAP
+            previous_id = state.pending_previous_id[frame]
+            return verdict(state.dialect, 0, update_id, first_id, last_id, previous_id) == SEQUENCE_GAP
     return False
 
 
@@ -169,7 +173,7 @@ def release(state: StateRow, rows: np.ndarray, base: int, instrument: int, recv_
         if not keep:
             last_id = state.pending_last_id[frame]
             judged = verdict(
-                state.bridged[instrument], state.last_update_id[instrument],
+                state.dialect, state.bridged[instrument], state.last_update_id[instrument],
                 state.pending_first_id[frame], last_id, state.pending_previous_id[frame],
             )  # fmt: skip
             if judged == SEQUENCE_GAP:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.instruments import MAX_INSTRUMENTS, Instrument, instruments_by_index
+from engine.instruments import MAX_INSTRUMENTS, Dialect, Instrument, instruments_by_index
 from engine.stage import STATE_HEAD
 
 SYMBOL_BYTES = 32  # longest symbol
@@ -46,6 +46,7 @@ INGEST_STATE = np.dtype(
         ("gaps", "<i8"),  # GAP records
         ("resyncs", "<i8"),  # snapshots applied after the first of an instrument
         ("acks", "<i8"),  # answers to subscriptions
+        ("dialect", "<i8"),  # Dialect of all instruments: one connection speaks one
         # Instruments, by index.
         ("symbol", "u1", (MAX_INSTRUMENTS, SYMBOL_BYTES)),
         ("symbol_length", "<i8", (MAX_INSTRUMENTS,)),  # 0: no instrument has this index
@@ -91,10 +92,15 @@ StateRow = Any  # one record of INGEST_STATE inside a kernel: numba knows its fi
 def make_ingest_state(instruments: Sequence[Instrument]) -> np.ndarray:
     """A fresh state (INGEST_STATE, shape (1,)) that knows these instruments and wants a snapshot of each.
 
-    Raises ValueError for a repeated or impossible index, a repeated symbol, or a symbol that does not fit.
+    Raises ValueError for a repeated or impossible index, a repeated symbol, a symbol that does not fit, a dialect that
+    is none, or instruments of several dialects.
     """
     state = np.zeros(1, INGEST_STATE)
     row = state[0]
+    dialects = {Dialect(item.dialect) for item in instruments}
+    if len(dialects) > 1:
+        raise ValueError(f"instruments of several dialects: {', '.join(sorted(item.name for item in dialects))}")
+    row["dialect"] = max(dialects, default=Dialect.BINANCE_USDM)
     seen: set[str] = set()
     for index, item in instruments_by_index(instruments).items():
         symbol = item.symbol.encode()

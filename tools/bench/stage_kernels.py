@@ -7,7 +7,7 @@ from numba import types
 
 from engine.book.book import book_update
 from engine.book.layout import BOOK
-from engine.ingest.binance_usdm import decode_frame
+from engine.ingest.binance import decode_frame
 from engine.ingest.json_scan import Text, text_of
 from engine.ingest.state import INGEST_STATE
 from engine.kernel import kernel

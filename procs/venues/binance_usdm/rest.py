@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 import requests
 
-from engine.instruments import Instrument, instrument_from_binance
+from engine.binance_listing import instrument_from_binance
+from engine.instruments import Instrument
 from procs.budget import Budget, RateLimit
 from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
 from procs.venues.binance_usdm.paying import paying_session

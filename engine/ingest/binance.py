@@ -1,20 +1,25 @@
-"""Decoding the market-data frames of Binance USD-M futures.
+"""Decoding the market-data frames of Binance: spot, USD-M futures, COIN-M futures.
 
 Layout: a frame is `{"stream": ..., "data": EVENT}`, a bare EVENT, or an answer `{"result": null, "id": 1}`.
 
     depthUpdate      E T s U u pu b a   -> LEVEL for each level, bids first, each side in wire order
     trade            E T s t p q m      -> TRADE; side is the aggressor's: m says that the buyer was resting
+    aggTrade         E T s f l p q m    -> TRADE of the trades f to l, which had one price and one aggressor
     bookTicker       E T s u b B a A    -> QUOTE bid, QUOTE ask
     markPriceUpdate  E s p i r T        -> MARK_PRICE, FUNDING (none where r is absent or empty)
     forceOrder       E o{s S p q T}     -> LIQUIDATION
     REST depth       lastUpdateId E T bids asks -> LEVEL with Flag.SNAPSHOT
 
+Spot differs in three things: its depth has neither T nor pu, but U follows on the u before, so that U - 1 stands
+for pu; its bookTicker has no e, E or T; its snapshot has no time. COIN-M adds `ps`, `symbol` and `pair`, which
+are skipped; its sizes are contracts.
+
 The records are written to `rows` from `base` on; the caller stamps what all of a frame share. Trades with a
 price or size of zero, or of another kind than MARKET, are decoded like any other: validation refuses them.
 
 Invariants: nothing but `rows` and the scratch of the state is written; prices need not be on tick. Cost: 15 ns a
-level, 170 ns a trade, 190 ns a ticker. Known limits: aggTrade, klines and other streams are UNKNOWN_STREAM.
-Source: Binance USD-M futures, "Websocket Market Streams" and "Order Book".
+level, 170 ns a trade, 190 ns a ticker. Known limits: klines and other streams are UNKNOWN_STREAM.
+Source: Binance spot, USD-M and COIN-M futures, "Websocket Market Streams" and "Order Book".
 """
 
 from __future__ import annotations
@@ -31,8 +36,10 @@ from engine.ingest.event_scan import (
     AT_EVENT,
     AT_EVENT_TIME,
     AT_FIRST_ID,
+    AT_FIRST_TRADE,
     AT_INDEX,
     AT_LAST_ID,
+    AT_LAST_TRADE,
     AT_MAKER,
     AT_ORDER,
     AT_PREVIOUS,
@@ -58,6 +65,7 @@ from engine.ingest.event_scan import (
 )
 from engine.ingest.json_scan import (
     BAD_JSON,
+    BAD_NUMBER,
     CLOSE_OBJECT,
     LOWER_E,
     NO_NAME,
@@ -74,11 +82,13 @@ from engine.ingest.json_scan import (
 )
 from engine.ingest.rows import FIRST, LAST, mark_group, write_row
 from engine.ingest.state import VALUE_SLOTS, StateRow
+from engine.instruments import Dialect
 from engine.kernel import kernel
 from engine.reasons import Reason
 from engine.records import Flag, Kind, Side
 
 UNKNOWN_STREAM = -int(Reason.UNKNOWN_STREAM)
+SPOT = int(Dialect.BINANCE_SPOT)
 
 # What a frame was, when it is not refused.
 ACK, DEPTH, TRADE, QUOTE_PAIR, MARK, MARK_AND_FUNDING, LIQUIDATION, SNAPSHOT = 1, 2, 3, 4, 5, 6, 7, 8
@@ -87,10 +97,11 @@ MARK_EXP, FUNDING_EXP = np.int64(8), np.int64(12)
 TRADE_KIND, QUOTE_KIND, LIQUIDATION_KIND = int(Kind.TRADE), int(Kind.QUOTE), int(Kind.LIQUIDATION)
 MARK_KIND, FUNDING_KIND = int(Kind.MARK_PRICE), int(Kind.FUNDING)
 NO_SIDE, SNAPSHOT_FLAG = int(Side.NONE), int(Flag.SNAPSHOT)
-LOWER_T, LOWER_F = ord("t"), ord("f")
+LOWER_T, LOWER_F, LOWER_U = ord("t"), ord("f"), ord("u")
 
 DEPTH_EVENT, TRADE_EVENT, TICKER_EVENT = pack_name("depthUpdate"), pack_name("trade"), pack_name("bookTicker")
 MARK_EVENT, LIQUIDATION_EVENT = pack_name("markPriceUpdate"), pack_name("forceOrder")
+AGGREGATE_EVENT = pack_name("aggTrade")
 DATA_KEY, RESULT_KEY = pack_name("data"), pack_name("result")
 BUY_NAME, SELL_NAME = pack_name("BUY"), pack_name("SELL")
 UPDATE_ID_KEY, BIDS_KEY, ASKS_KEY = pack_name("lastUpdateId"), pack_name("bids"), pack_name("asks")
@@ -104,8 +115,8 @@ class Decoded(NamedTuple):
     records: int  # written to rows
     bids: int  # of them, bid levels
     exch_ts_ns: int  # T where given, else E, else 0
-    sequence: int  # u of a diff or ticker, trade id, lastUpdateId
-    first_id: int  # U of a diff
+    sequence: int  # u of a diff or ticker, (last) trade id, lastUpdateId
+    first_id: int  # U of a diff, first trade id of a trade
     previous_id: int  # pu of a diff
 
 
@@ -131,7 +142,9 @@ def _decode_depth(
             return _nothing(end)
     first_id, ok_first = number_at(state, text, AT_FIRST_ID, NO_EXP)
     last_id, ok_last = number_at(state, text, AT_LAST_ID, NO_EXP)
-    previous_id, ok_previous = number_at(state, text, AT_PREVIOUS, NO_EXP)
+    previous_id, ok_previous = first_id - 1, 1
+    if state.dialect != SPOT:
+        previous_id, ok_previous = number_at(state, text, AT_PREVIOUS, NO_EXP)
     exch_ts_ns, ok_time = venue_time(state, text)
     ok = min(ok_first, ok_last, ok_previous, ok_time)
     if ok < 0:
@@ -141,20 +154,26 @@ def _decode_depth(
 
 
 @kernel()
-def _decode_trade(state: StateRow, text: Text, rows: np.ndarray, base: int, instrument: int) -> Decoded:
+def _decode_trade(
+    state: StateRow, text: Text, rows: np.ndarray, base: int, instrument: int, at_first: int, at_last: int
+) -> Decoded:
+    """A trade, or several in one: at_first and at_last are the slots of the first and the last trade id."""
     price, ok_price = number_at(state, text, AT_PRICE, state.price_exp[instrument])
     size, ok_size = number_at(state, text, AT_SIZE, state.size_exp[instrument])
-    trade_id, ok_id = number_at(state, text, AT_TRADE_ID, NO_EXP)
+    first_id, ok_first = number_at(state, text, at_first, NO_EXP)
+    trade_id, ok_id = number_at(state, text, at_last, NO_EXP)
     exch_ts_ns, ok_time = venue_time(state, text)
-    ok = min(ok_price, ok_size, ok_id, ok_time)
+    ok = min(ok_price, ok_size, ok_first, ok_id, ok_time)
     if ok < 0:
         return _nothing(ok)
+    if first_id > trade_id:
+        return _nothing(BAD_NUMBER)
     maker_at = state.value_at[AT_MAKER]
     if maker_at == 0 or (byte_at(text, maker_at) != LOWER_T and byte_at(text, maker_at) != LOWER_F):
         return _nothing(BAD_JSON)
     side = SELL if byte_at(text, maker_at) == LOWER_T else BUY
     write_row(rows[base], TRADE_KIND, side, FIRST | LAST, price, size, trade_id)
-    return Decoded(TRADE, instrument, 1, 0, exch_ts_ns, trade_id, 0, 0)
+    return Decoded(TRADE, instrument, 1, 0, exch_ts_ns, trade_id, first_id, 0)
 
 
 @kernel()
@@ -242,15 +261,20 @@ def _decode_event(
         return _decode_liquidation(state, text, rows, base)
     is_depth = same_name(event, DEPTH_EVENT)
     is_trade = same_name(event, TRADE_EVENT)
+    is_aggregate = same_name(event, AGGREGATE_EVENT)
     is_ticker = same_name(event, TICKER_EVENT)
-    if not (is_depth or is_trade or is_ticker or same_name(event, MARK_EVENT)):
+    if event_at == 0 and state.dialect == SPOT:
+        is_ticker = state.value_at[AT_BID_SIZE] != 0  # the one event that does not say what it is
+    if not (is_depth or is_trade or is_aggregate or is_ticker or same_name(event, MARK_EVENT)):
         return _nothing(UNKNOWN_STREAM)
     if instrument < 0:
         return _nothing(instrument)
     if is_ticker:
         return _decode_quote_pair(state, text, rows, base, instrument)
     if is_trade:
-        return _decode_trade(state, text, rows, base, instrument)
+        return _decode_trade(state, text, rows, base, instrument, AT_TRADE_ID, AT_TRADE_ID)
+    if is_aggregate:
+        return _decode_trade(state, text, rows, base, instrument, AT_FIRST_TRADE, AT_LAST_TRADE)
     if is_depth:
         return _decode_depth(state, text, rows, base, instrument, bids, levels)
     return _decode_mark(state, text, rows, base, instrument)
@@ -276,8 +300,9 @@ def decode_frame(state: StateRow, text: Text, rows: np.ndarray, base: int) -> De
         key_end, value = next_key(text, position)
         if key_end < 0:
             return _nothing(BAD_JSON)
-        if key_end - position == 2 and byte_at(text, position + 1) == LOWER_E and not is_event:
-            # the frame names its event itself: all of it is the event
+        letter = byte_at(text, position + 1) if key_end - position == 2 else 0
+        if (letter == LOWER_E or letter == LOWER_U) and not is_event:
+            # the frame names its event itself, or is a ticker of spot: all of it is the event
             is_event = True
             position, instrument, bids, levels = scan_event(state, text, start, rows, base)
             break
