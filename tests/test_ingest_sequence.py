@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import orjson
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from engine.ingest.kernel import CLOCK_GRID_NS
 from engine.ingest.state import MAX_LEVELS_PER_FRAME, PENDING_FRAMES, PENDING_LEVELS
+from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.records import Flag, Kind
 from tests.ingest_oracle import Oracle, Session, btcusdt, short_units
@@ -37,8 +40,8 @@ def trade(trade_id: int, symbol: str = "BTCUSDT") -> bytes:
 class Pair:
     """The kernels and the oracle, fed alike and compared after every call."""
 
-    def __init__(self) -> None:
-        self.session, self.oracle = Session(ITEMS), Oracle(ITEMS, short_units)
+    def __init__(self, items: Sequence[Instrument] = ITEMS) -> None:
+        self.session, self.oracle = Session(items), Oracle(items, short_units)
         self.ingest_id = 0
         self.recv = T0
         self.compared = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import pytest
 from hypothesis import example, given, settings
@@ -96,6 +96,36 @@ def test_parse_takes_whole_units_only(number: Decimal, exp: int) -> None:
     else:
         with pytest.raises(ValueError, match="whole number"):
             parse_units(str(number), exp)
+
+
+@settings(max_examples=800, deadline=None)
+@given(
+    sign=st.sampled_from(("", "-", "+")), whole=st.text("0123456789", max_size=14),
+    fraction=st.one_of(st.none(), st.text("0123456789", max_size=14)),
+    power=st.one_of(st.just(""), st.builds("{}{}{}".format, st.sampled_from("eE"), st.sampled_from(("", "+", "-")),
+                                           st.integers(0, 30))),
+    exp=st.integers(0, 12),
+)
+@example(sign="", whole="1", fraction=None, power="e-8", exp=8)
+@example(sign="", whole="1", fraction=None, power="E+3", exp=0)
+@example(sign="", whole="1", fraction="0", power="e-08", exp=7)
+def test_any_spelling_equals_decimal_or_is_refused(
+    sign: str, whole: str, fraction: str | None, power: str, exp: int
+) -> None:
+    text = sign + whole + ("" if fraction is None else "." + fraction) + power
+    if not whole and not fraction:
+        with pytest.raises(ValueError, match="not a number"):
+            parse_units(text, exp)
+        return
+    scaled = Context(prec=200).scaleb(Decimal(text), exp)
+    if scaled != scaled.to_integral_value():
+        with pytest.raises(ValueError, match="whole number"):
+            parse_units(text, exp)
+    elif abs(scaled) > INT64_MAX:
+        with pytest.raises(ValueError, match="64 bits"):
+            parse_units(text, exp)
+    else:
+        assert parse_units(text, exp) == int(scaled)
 
 
 @pytest.mark.parametrize("text", ["", "abc", "NaN", "Infinity", "-inf", "1.2.3", "0x10", "1e400"])
