@@ -11,7 +11,7 @@ import pytest
 
 from engine.config import Settings
 from engine.ingest.kernel import is_snapshot_body
-from engine.instruments import MAX_INSTRUMENTS
+from engine.instruments import MAX_INSTRUMENTS, Dialect
 from procs.captures import CaptureError, capture_inputs, capture_lines, scan_instruments
 from procs.journal.layout import Entry
 from procs.replay import open_source, replay_fused
@@ -191,6 +191,53 @@ def test_a_snapshot_that_could_be_of_several_symbols_is_an_error_with_its_line(t
     path = write(tmp_path / "a.raw", trade("1", "1"), trade("1", "1", "ETHUSDT"), SNAPSHOT)
     with pytest.raises(CaptureError, match=r"a\.raw, line 3: a snapshot names no symbol, and the capture holds sev"):
         list(capture_inputs(path, scan_instruments(path)))
+
+
+SPOT, USDM, COINM = Dialect.BINANCE_SPOT, Dialect.BINANCE_USDM, Dialect.BINANCE_COINM
+
+
+def spot_diff(symbol: str = "BTCUSDT") -> bytes:
+    return orjson.dumps({"e": "depthUpdate", "E": 1, "s": symbol, "U": 1, "u": 2, "b": [["1.00", "1"]], "a": []})
+
+
+def spot_ticker() -> bytes:
+    return orjson.dumps({"u": 1, "s": "BTCUSDT", "b": "2.50", "B": "1", "a": "2.75", "A": "4"})
+
+
+@pytest.mark.parametrize(
+    ("frames", "dialect"),
+    [
+        ([diff([["1.0", "1"]], [])], USDM),
+        ([spot_diff()], SPOT),
+        ([diff([["1.0", "1"]], [], "BTCUSD_PERP", ps="BTCUSD")], COINM),
+        ([spot_ticker()], SPOT),
+        ([ticker("1", "1", "2", "1")], USDM),
+        ([event("bookTicker", "ETHUSD_PERP", u=1, b="1", B="1", a="2", A="1", ps="ETHUSD")], COINM),
+        ([trade("1", "1")], USDM),
+        ([event("trade", t=1, p="1", q="1", m=True, M=True)], SPOT),
+        ([event("aggTrade", f=1, l=1, p="1", q="1", m=True, M=True)], SPOT),
+        # A diff is a better witness than a ticker or a trade, and most diffs than a broken one.
+        ([spot_ticker(), diff([["1.0", "1"]], [])], USDM),
+        ([trade("1", "1"), spot_diff()], SPOT),
+        ([spot_diff(), *[diff([["1.0", "1"]], [])] * 2], USDM),
+        # The trades of one symbol say nothing against the diffs of another.
+        ([trade("1", "1", "ETHUSD_PERP"), diff([["1.0", "1"]], [], "BTCUSD_PERP", ps="BTCUSD")], COINM),
+    ],
+)  # fmt: skip
+def test_the_market_of_a_capture(tmp_path: Path, frames: list[bytes], dialect: Dialect) -> None:
+    assert {item.dialect for item in scan_instruments(write(tmp_path / "a.raw", *frames))} == {dialect}
+
+
+def test_the_contracts_of_coin_margined_pairs(tmp_path: Path) -> None:
+    names = {"BTCUSD_PERP": "BTCUSD", "BTCUSD_240927": "BTCUSD", "ETHUSD_PERP": "ETHUSD"}
+    path = write(tmp_path / "a.raw", *[diff([["1.0", "1"]], [], name, ps=pair) for name, pair in names.items()])
+    assert [item.contract_value // 10**8 for item in scan_instruments(path)] == [100, 100, 10]
+
+
+def test_symbols_of_two_markets_are_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.raw", diff([["1.0", "1"]], []), spot_diff("ETHUSDT"))
+    with pytest.raises(CaptureError, match=r"a\.raw: symbols of several markets, .*: BINANCE_USDM, BINANCE_SPOT"):
+        scan_instruments(path)
 
 
 @pytest.mark.recordings
