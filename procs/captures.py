@@ -162,17 +162,27 @@ def _numbers(data: dict) -> tuple[str, list[str], list[str]]:
     return str(kind), [price for price, _ in levels], [size for _, size in levels]
 
 
+def _snapshot_symbol(body: bytes) -> str:
+    """The symbol that a depth body names; empty where it names none."""
+    try:
+        return str(orjson.loads(body).get("symbol", ""))
+    except (orjson.JSONDecodeError, AttributeError):
+        return ""
+
+
 def capture_inputs(path: Path, instruments: tuple[Instrument, ...]) -> Iterator[JournalEntry]:
     """A capture as the inputs of a session: the start, then every line as a frame or a snapshot.
 
-    Raises CaptureError for a snapshot that could belong to several symbols.
+    Raises CaptureError for a snapshot of which nothing says to what symbol it belongs (that of COIN-M names its own).
     """
+    symbols = {item.symbol: item.index for item in instruments}
     for ordinal, (number, ts_ns, frame) in enumerate(capture_lines(path), 1):
         if ordinal == 1:
             yield JournalEntry(Entry.START, 0, ts_ns, 0, 1, b"")
         if is_snapshot_body(frame):
-            if len(instruments) != 1:
+            index = instruments[0].index if len(instruments) == 1 else symbols.get(_snapshot_symbol(frame))
+            if index is None:
                 raise CaptureError(f"{path}, line {number}: a snapshot names no symbol, and the capture holds several")
-            yield JournalEntry(Entry.SNAPSHOT, ordinal, ts_ns, 0, 1, frame)
+            yield JournalEntry(Entry.SNAPSHOT, ordinal, ts_ns, index, 1, frame)
         else:
             yield JournalEntry(Entry.FRAME, ordinal, ts_ns, 0, 1, frame)

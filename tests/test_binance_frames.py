@@ -265,6 +265,15 @@ def test_every_truncation_of_a_recorded_frame_is_refused(dialect: Dialect) -> No
     assert not session.written
 
 
+def test_a_snapshot_that_names_another_symbol_is_refused() -> None:
+    body = {"lastUpdateId": 5, "symbol": "BTCUSD_PERP", "pair": "BTCUSD", "bids": [["1", "1"]], "asks": []}
+    for symbol, taken in (("BTCUSD_PERP", True), ("ETHUSD_PERP", False), ("NONE", False), (7, False), (None, False)):
+        session = Session([btcusdt(0, "BTCUSD_PERP", 1, 0, COINM), btcusdt(1, "ETHUSD_PERP", 2, 0, COINM)])
+        n = session.snapshot(0, dumps({**body, "symbol": symbol}), T0, 1)
+        assert n == (1 if taken else -Reason.UNKNOWN_SYMBOL)
+        assert session.row["snapshot_wanted"][0] == (n < 0) and session.balances()
+
+
 def test_the_trade_of_futures_may_be_given_to_spot_and_back() -> None:
     """What the three markets share is decoded alike."""
     for dialect in Dialect:

@@ -144,6 +144,9 @@ def independent(name: str) -> Independent:
     return Independent(counts, sorted(tickers), np.array(levels, np.int64), touches, books, last)
 
 
+instruments_of = cache(scan_instruments)
+
+
 def inputs(recording: Recording, instruments: tuple[Instrument, ...]) -> Iterator[JournalEntry]:
     """The inputs of a session that goes on over the end of a file."""
     ordinal = 0
@@ -168,7 +171,7 @@ class Replayed:
 @cache
 def replayed(name: str) -> Replayed:
     recording = RECORDINGS[name]
-    instruments = scan_instruments(require_capture(recording.files[0]))
+    instruments = instruments_of(require_capture(recording.files[0]))
     path = FusedPath(Settings(), instruments, open_loop=True)
     written, touches, found, digest = [], [], 0, hashlib.sha256()
     books, state = path.states[Role.FEATURES]["books"][0], path.decoder.state[0]
@@ -205,7 +208,7 @@ def whole_book(books: np.ndarray) -> dict[str, dict[int, int]]:
 def test_the_market_is_told_by_the_wire(name: str) -> None:
     recording = RECORDINGS[name]
     for file in recording.files:
-        (item,) = scan_instruments(require_capture(file))
+        (item,) = instruments_of(require_capture(file))
         assert item.dialect == recording.dialect
         assert item.contract_value == (100 * 10**8 if recording.dialect == Dialect.BINANCE_COINM else 0)
         if recording.dialect == Dialect.BINANCE_SPOT:

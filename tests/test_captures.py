@@ -240,6 +240,17 @@ def test_symbols_of_two_markets_are_an_error(tmp_path: Path) -> None:
         scan_instruments(path)
 
 
+def test_a_snapshot_that_names_its_symbol_is_given_to_it(tmp_path: Path) -> None:
+    frames = [diff([["1.0", "1"]], [], name, ps=name[:6]) for name in ("BTCUSD_PERP", "ETHUSD_PERP")]
+    path = write(tmp_path / "a.raw", *frames, SNAPSHOT[:-1] + b',"symbol":"ETHUSD_PERP"}')
+    entries = list(capture_inputs(path, scan_instruments(path)))
+    assert [(entry.kind, entry.source) for entry in entries[-2:]] == [(Entry.FRAME, 0), (Entry.SNAPSHOT, 1)]
+    for ending in (b',"symbol":"LTCUSD_PERP"}', b"", b',"symbol":5}'):
+        path = write(tmp_path / "b.raw", *frames, SNAPSHOT[:-1] + ending)
+        with pytest.raises(CaptureError, match=r"b\.raw, line 3: a snapshot names no symbol"):
+            list(capture_inputs(path, scan_instruments(path)))
+
+
 @pytest.mark.recordings
 @pytest.mark.parametrize("relative", USDM_CAPTURES)
 def test_recordings_line_by_line(relative: str) -> None:

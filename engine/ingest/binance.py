@@ -11,14 +11,15 @@ Layout: a frame is `{"stream": ..., "data": EVENT}`, a bare EVENT, or an answer 
     REST depth       lastUpdateId E T bids asks -> LEVEL with Flag.SNAPSHOT
 
 Spot differs in three things: its depth has neither T nor pu, but U follows on the u before, so that U - 1 stands
-for pu; its bookTicker has no e, E or T; its snapshot has no time. COIN-M adds `ps`, `symbol` and `pair`, which
-are skipped; its sizes are contracts.
+for pu; its bookTicker has no e, E or T; its snapshot has no time. COIN-M adds `ps` and `pair`, which are skipped,
+and the `symbol` of a snapshot; its sizes are contracts.
 
 The records are written to `rows` from `base` on; the caller stamps what all of a frame share. Trades with a
 price or size of zero, or of another kind than MARKET, are decoded like any other: validation refuses them.
 
 Invariants: nothing but `rows` and the scratch of the state is written; prices need not be on tick. Cost: 15 ns a
-level, 170 ns a trade, 190 ns a ticker. Known limits: klines and other streams are UNKNOWN_STREAM.
+level, 170 ns a trade, 190 ns a ticker. Known limits: klines and other streams are UNKNOWN_STREAM; the partial depth
+of futures (`@depth20`) looks like a diff and must not be subscribed.
 Source: Binance spot, USD-M and COIN-M futures, "Websocket Market Streams" and "Order Book".
 """
 
@@ -55,6 +56,8 @@ from engine.ingest.event_scan import (
     NS_PER_MS,
     SELL,
     SLOT_BASE,
+    UNKNOWN_SYMBOL,
+    find_symbol,
     next_key,
     next_member,
     number_at,
@@ -105,6 +108,7 @@ AGGREGATE_EVENT = pack_name("aggTrade")
 DATA_KEY, RESULT_KEY = pack_name("data"), pack_name("result")
 BUY_NAME, SELL_NAME = pack_name("BUY"), pack_name("SELL")
 UPDATE_ID_KEY, BIDS_KEY, ASKS_KEY = pack_name("lastUpdateId"), pack_name("bids"), pack_name("asks")
+SYMBOL_KEY = pack_name("symbol")
 
 
 class Decoded(NamedTuple):
@@ -329,7 +333,8 @@ def decode_frame(state: StateRow, text: Text, rows: np.ndarray, base: int) -> De
 def decode_snapshot(state: StateRow, text: Text, rows: np.ndarray, base: int, instrument: int) -> Decoded:
     """Decode one REST depth body of an instrument; its levels, flagged SNAPSHOT, are written to rows[base:].
 
-    A body without any level is BAD_JSON: nothing could say that the book is empty, and no book is that bare.
+    A body without any level is BAD_JSON: nothing could say that the book is empty, and no book is that bare. One that
+    names another symbol is UNKNOWN_SYMBOL.
     """
     size = text.size
     value_at = state.value_at
@@ -339,7 +344,7 @@ def decode_snapshot(state: StateRow, text: Text, rows: np.ndarray, base: int, in
     if start >= size or byte_at(text, start) != OPEN_OBJECT:
         return _nothing(BAD_JSON)
     position = skip_space(text, start + 1)
-    update_at, bids_at, asks_at = 0, 0, 0
+    update_at, bids_at, asks_at, symbol_at = 0, 0, 0, 0
     more = True
     while more:
         key_end, value = next_key(text, position)
@@ -353,6 +358,8 @@ def decode_snapshot(state: StateRow, text: Text, rows: np.ndarray, base: int, in
             seen, bids_at = bids_at, value
         elif same_name(key, ASKS_KEY):
             seen, asks_at = asks_at, value
+        elif same_name(key, SYMBOL_KEY):
+            seen, symbol_at = symbol_at, value
         elif key_end - position == 2:
             slot = byte_at(text, position + 1) - SLOT_BASE
             if slot > 0 and slot < VALUE_SLOTS:
@@ -367,6 +374,8 @@ def decode_snapshot(state: StateRow, text: Text, rows: np.ndarray, base: int, in
         return _nothing(BAD_JSON)
     if update_at == 0 or bids_at == 0 or asks_at == 0:
         return _nothing(BAD_JSON)
+    if symbol_at != 0 and find_symbol(state, text, symbol_at) != instrument:
+        return _nothing(UNKNOWN_SYMBOL)
     price_exp, size_exp = state.price_exp[instrument], state.size_exp[instrument]
     bids, end = parse_levels(text, bids_at, price_exp, size_exp, BUY, rows, base, NONE_YET)
     if end < 0:
