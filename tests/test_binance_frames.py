@@ -21,7 +21,7 @@ from engine.records import Flag, Kind, Side
 from tests.ingest_fuzz import mutated
 from tests.ingest_oracle import Oracle, Session, btcusdt
 from tests.recordings import open_capture, require_capture
-from tests.test_ingest_frames import T0, TICKER, TRADE, dumps, only
+from tests.test_ingest_frames import LIQUIDATION, MARK, T0, TICKER, TRADE, dumps, only
 from tests.test_ingest_fuzz import NO_ANSWER
 
 SPOT, USDM, COINM = Dialect.BINANCE_SPOT, Dialect.BINANCE_USDM, Dialect.BINANCE_COINM
@@ -263,6 +263,19 @@ def test_every_truncation_of_a_recorded_frame_is_refused(dialect: Dialect) -> No
         for cut in range(len(frame)):
             assert session.frame(frame[:cut], T0, 2) == -Reason.BAD_JSON
     assert not session.written
+
+
+@pytest.mark.parametrize("dialect", [USDM, COINM])
+def test_liquidations_and_mark_prices_of_futures_equal_the_oracle(dialect: Dialect) -> None:
+    symbol = CAPTURES[dialect][1].symbol
+    pair = {"ps": "BTCUSD"} if dialect == COINM else {}
+    order = {**LIQUIDATION["o"], "s": symbol, "q": "7", "p": "61804.8", **pair}  # type: ignore[dict-item]
+    session, oracle = ready(dialect)
+    for number, event in enumerate(({**LIQUIDATION, "o": order}, {**MARK, "s": symbol, "ps": symbol}), 2):
+        assert session.frame(dumps(event), T0 + number, number) == number - 1
+        oracle.frame(dumps(event), T0 + number, number)
+    np.testing.assert_array_equal(session.records(), oracle.records())
+    assert (session.row["liquidations"], session.row["mark_prices"], session.row["funding"]) == (1, 1, 1)
 
 
 def test_a_snapshot_that_names_another_symbol_is_refused() -> None:
