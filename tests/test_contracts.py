@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.config import Settings
 from engine.contracts import base_size, inverse_base_size, inverse_contracts, linear_base_size
+from engine.execution.state import make_execution_state
 from engine.instruments import Dialect, Instrument
 from engine.units import INT64_MAX
 
@@ -64,6 +66,15 @@ def test_linear_sizes_equal_fractions(size: int, size_exp: int) -> None:
     assert linear_base_size(size, size_exp) == truncated(exact)
     linear = Instrument(0, "BTCUSDT", "BTC", "USDT", 2, size_exp, 1, 1, 0)
     assert base_size(linear, 12_345, size) == truncated(exact), "whatever the price"
+
+
+def test_an_inverse_contract_is_never_traded() -> None:
+    """Execution values everything as price * size, which says nothing of a contract whose worth is fixed."""
+    items = [contract(100 * USD), Instrument(1, "BTCUSDT", "BTC", "USDT", 2, 3, 1, 1, 0)]
+    settings = Settings()
+    state = make_execution_state(settings.execution, settings.gate, settings.maker, items)
+    views = state["views"][0]
+    assert views["trading"][:3].tolist() == [0, 1, 0] and views["known"][:3].tolist() == [1, 1, 0]
 
 
 def test_what_cannot_be_is_refused() -> None:
