@@ -48,8 +48,6 @@ from engine.ingest.event_scan import (
     NS_PER_MS,
     SELL,
     SLOT_BASE,
-    next_key,
-    next_member,
     number_at,
     parse_levels,
     scan_event,
@@ -72,6 +70,7 @@ from engine.ingest.json_scan import (
     skip_space,
     skip_value,
 )
+from engine.ingest.members import next_key, next_member
 from engine.ingest.rows import FIRST, LAST, mark_group, write_row
 from engine.ingest.state import VALUE_SLOTS, StateRow
 from engine.kernel import kernel
