@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.ingest.kraken_kernel import kraken_frame, kraken_lost, kraken_start, kraken_timer, make_kraken_outbox
-from engine.ingest.kraken_state import Dialect, FrameKind, make_kraken_state
+from engine.ingest.kraken_state import FrameKind, KrakenDialect, make_kraken_state
 from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.records import Kind, Side
@@ -60,7 +60,7 @@ def instrument(symbol: str, price_exp: int = 1, size_exp: int = 8, index: int = 
 class Session:
     """The kernels under test, with an outbox."""
 
-    def __init__(self, instruments: Sequence[Instrument], dialect: Dialect) -> None:
+    def __init__(self, instruments: Sequence[Instrument], dialect: KrakenDialect) -> None:
         self.instruments = tuple(instruments)
         self.dialect = dialect
         self.state = make_kraken_state(instruments)
@@ -247,7 +247,7 @@ def decode_futures(frame: bytes, instruments: dict[str, Instrument]) -> list[Row
     return rows
 
 
-ORACLES = {Dialect.SPOT_V1: decode_v1, Dialect.SPOT_V2: decode_v2, Dialect.FUTURES_V1: decode_futures}
+ORACLES = {KrakenDialect.SPOT_V1: decode_v1, KrakenDialect.SPOT_V2: decode_v2, KrakenDialect.FUTURES_V1: decode_futures}
 
 
 @dataclass

@@ -18,7 +18,8 @@ A book that wants a snapshot gets one by subscribing anew. A frame counts as pro
 it had none, else as dropped for the last reason met. Spot has no sequence: what was lost there shows in the checksum,
 which is verified where the book is (engine/integrity).
 
-Cost: 100 ns a call beside the decoders. Known limits: one dialect a socket, which the caller names.
+Cost: 0.6 us for a heartbeat, 1.0 us for an update of one level, called from Python. Known limits: one dialect a socket,
+which the caller names.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from engine.ingest.kraken_state import (
     KRAKEN_OUTBOX_RECORDS,
     KRAKEN_STATE,
     Decoded,
-    Dialect,
     FrameKind,
+    KrakenDialect,
     make_kraken_state,
 )
-from engine.ingest.rows import FIRST, LAST, stamp, write_row
+from engine.ingest.rows import FIRST, LAST, MarketRow, stamp, write_row
 from engine.ingest.state import StateRow
 from engine.instruments import MAX_INSTRUMENTS
 from engine.integrity.wire_checksum import unpack_checksum
@@ -62,8 +63,8 @@ __all__ = [
 
 FRAME = types.Bytes(types.uint8, 1, "C")
 ALL_INSTRUMENTS = -1
-SPOT_V1, SPOT_V2 = int(Dialect.SPOT_V1), int(Dialect.SPOT_V2)
-FUTURES_V1 = int(Dialect.FUTURES_V1)
+SPOT_V1, SPOT_V2 = int(KrakenDialect.SPOT_V1), int(KrakenDialect.SPOT_V2)
+FUTURES_V1 = int(KrakenDialect.FUTURES_V1)
 PAST_TRADES = int(FrameKind.PAST_TRADES)
 LEVEL_KIND, TRADE_KIND, GAP_KIND = int(Kind.LEVEL), int(Kind.TRADE), int(Kind.GAP)
 SNAPSHOT_FLAG = int(Flag.SNAPSHOT)
@@ -155,7 +156,7 @@ def _gap(
 
 
 @kernel()
-def _judge_trade(state: StateRow, row: np.void) -> int:
+def _judge_trade(state: StateRow, row: MarketRow) -> int:
     """Whether a trade is kept; an id of 0 says that there is none."""
     instrument = np.int64(row.instrument)
     trade_id = row.aux
@@ -230,7 +231,7 @@ def kraken_start(state: np.ndarray, recv_ts_ns: int, outbox: np.ndarray) -> int:
 def kraken_frame(
     state: np.ndarray, dialect: int, frame: bytes, recv_ts_ns: int, ingest_id: int, outbox: np.ndarray
 ) -> int:
-    """Take one frame of a socket that speaks `dialect` (Dialect). The number of records, or -Reason when refused."""
+    """Take one frame of a socket that speaks `dialect`. The number of records, or -Reason when it is refused."""
     row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
     row.frames += 1
     row.records_in += 1

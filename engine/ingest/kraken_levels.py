@@ -4,7 +4,7 @@ Layout: records are written to rows[base + count:] with all that a decoder knows
 time and sequence, the flags of their group. The caller adds what it knows: receive time, ingest id, venue index.
 
 Invariants: nothing but `rows` is written; a helper that answers with -Reason may leave records behind `base` that
-nobody reads. Cost: 20 ns a level in a list, 30 ns in an object.
+nobody reads. Cost: about 1 ns a byte, 40 to 60 ns a level.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PRICE_KEY, SIZE_KEY = pack_name("price"), pack_name("qty")
 class Levels(NamedTuple):
     """What a list of levels held: records in all, the position after it or -Reason, and what was seen."""
 
-    count: int
+    written: int
     position: int
     price_decimals: int  # the most that a price was printed with, -1: no price
     size_decimals: int  # likewise of sizes above 0

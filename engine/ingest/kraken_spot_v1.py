@@ -15,7 +15,8 @@ venue prints: those of this frame for a snapshot, those of the snapshot for an u
 its levels. Trades have no id here.
 
 Invariants: nothing but `rows` and the scratch of the state is written. Cost: two passes over a frame, about 2 ns a
-byte, and 20 ns a level. Known limits: ohlc is UNKNOWN_STREAM; a snapshot without any level is EMPTY_SNAPSHOT.
+byte: 110 ns a level of a snapshot, 0.4 us an update of one level. Known limits: ohlc is UNKNOWN_STREAM; a snapshot
+without any level is EMPTY_SNAPSHOT.
 Source: Kraken, "WebSockets API v1".
 """
 
@@ -138,7 +139,7 @@ def _decode_book(state: StateRow, text: Text, payloads: int, instrument: int, ro
                 flags = SNAPSHOT_FLAG if member >= 2 else 0
                 side = SELL if member & 1 == 0 else BUY
                 levels = parse_list_levels(text, value, price_exp, size_exp, instrument, side, flags, rows, base, count)
-                count, position = levels.count, levels.position
+                count, position = levels.written, levels.position
                 price_decimals = max(price_decimals, levels.price_decimals)
                 size_decimals = max(size_decimals, levels.size_decimals)
                 latest = max(latest, levels.time_ns)

@@ -5,7 +5,7 @@ then scratch that means nothing between calls.
 
 Invariants: `records_in = processed + sum(quarantined) + sum(dropped)`, in frames. `snapshot_wanted[i]` is 1 exactly
 while the book of instrument i stands on no snapshot. Nothing waits: Kraken sends the snapshot over the same socket,
-before the updates that follow on it. Cost: 3 KiB.
+before the updates that follow on it. Cost: 5 KiB.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engine.instruments import MAX_INSTRUMENTS, Instrument
 from engine.stage import STATE_HEAD
 
 
-class Dialect(IntEnum):
+class KrakenDialect(IntEnum):
     """Which of Kraken's wire formats a socket speaks."""
 
     SPOT_V1 = 1
