@@ -66,6 +66,7 @@ class Session:
         self.state = make_kraken_state(instruments)
         self.outbox = make_kraken_outbox()
         self.number = 0
+        self.passed_on = 0  # records of market data
 
     @property
     def row(self) -> np.void:
@@ -77,7 +78,10 @@ class Session:
     def frame(self, frame: bytes, recv_ts_ns: int = 1) -> int:
         self.number += 1
         state, outbox = as_bytes(self.state), as_bytes(self.outbox)
-        return int(kraken_frame(state, self.dialect, frame, recv_ts_ns, self.number, outbox))
+        n = int(kraken_frame(state, self.dialect, frame, recv_ts_ns, self.number, outbox))
+        kinds = self.outbox["kind"][: max(n, 0)]
+        self.passed_on += int(((kinds != Kind.CLOCK) & (kinds != Kind.GAP)).sum())
+        return n
 
     def records(self, frame: bytes, recv_ts_ns: int = 1) -> np.ndarray:
         """The records of a frame that is taken, without a CLOCK."""
@@ -102,10 +106,11 @@ class Session:
         return {Reason(int(code)): int(self.row[name][code]) for code in np.flatnonzero(self.row[name])}
 
     def balances(self) -> bool:
-        """True when every frame given is processed, refused or dropped."""
+        """True when every frame given is processed, refused or dropped, and every record passed on or dropped."""
         row = self.row
         done = int(row["processed"]) + int(row["quarantined"].sum()) + int(row["dropped"].sum())
-        return int(row["records_in"]) == done == int(row["frames"])
+        records = int(row["decoded"].sum()) - int(row["records_dropped"].sum())
+        return int(row["records_in"]) == done == int(row["frames"]) and records == self.passed_on
 
 
 class Row(NamedTuple):
@@ -168,7 +173,10 @@ def decode_v1(frame: bytes, instruments: dict[str, Instrument]) -> list[Row]:
         return []
     item, channel = instruments[message[-1]], message[-2]
     if channel.startswith("book-"):
-        sides = [(key, levels) for part in message[1:-2] for key, levels in part.items() if key != "c"]
+        known = ("a", "b", "as", "bs")
+        sides = [(key, levels) for part in message[1:-2] for key, levels in part.items() if key in known]
+        if len({len(key) for key, _ in sides}) != 1 or (len(sides[0][0]) == 2 and len(sides) != 2):
+            raise ValueError("neither a snapshot of two sides nor an update")
         times = [units(level[2], 9) for _, levels in sides for level in levels]
         return [
             _level(item, Side.SELL if key[0] == "a" else Side.BUY, level[0], level[1], max(times))

@@ -111,6 +111,7 @@ def test_trades_seen_before_are_dropped() -> None:
     records = spot.records(TRADES)
     assert records["aux"].tolist() == [4665907]
     assert records["flags"].tolist() == [Flag.FIRST | Flag.LAST]
+    assert int(spot.row["records_dropped"][Reason.DUPLICATE]) == 1
     assert spot.frame(TRADES) == 0
     assert spot.reasons("dropped") == {Reason.DUPLICATE: 1}
     assert spot.balances()

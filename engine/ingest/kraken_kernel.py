@@ -189,6 +189,7 @@ def _settle(
                 judged = _judge_trade(state, rows[at])
             if judged != KEEP:
                 reason = judged
+                state.records_dropped[judged] += 1
                 continue
             if put != at:
                 rows[put] = rows[at]

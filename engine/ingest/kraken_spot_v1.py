@@ -153,8 +153,8 @@ def _decode_book(state: StateRow, text: Text, payloads: int, instrument: int, ro
             more, position = next_member(text, position)
         if position < 0:
             return refused(BAD_JSON)
-    is_snapshot, is_update = seen & 12 != 0, seen & 3 != 0
-    if is_snapshot == is_update:
+    is_snapshot = seen & 12 == 12
+    if is_snapshot == (seen & 3 != 0) or (not is_snapshot and seen & 12 != 0):
         return refused(BAD_JSON)
     if is_snapshot:
         if count == 0:

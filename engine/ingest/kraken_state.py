@@ -3,9 +3,10 @@
 Layout: STATE_HEAD (counters in frames), what was decoded, INSTRUMENT_FIELDS, the sequence state of each book and tape,
 then scratch that means nothing between calls.
 
-Invariants: `records_in = processed + sum(quarantined) + sum(dropped)`, in frames. `snapshot_wanted[i]` is 1 exactly
-while the book of instrument i stands on no snapshot. Nothing waits: Kraken sends the snapshot over the same socket,
-before the updates that follow on it. Cost: 5 KiB.
+Invariants: `records_in = processed + sum(quarantined) + sum(dropped)`, in frames; `sum(decoded) - sum(records_dropped)`
+is what was passed on beside CLOCK, GAP and INSTRUMENT records. `snapshot_wanted[i]` is 1 exactly while the book of
+instrument i stands on no snapshot. Nothing waits: Kraken sends the snapshot over the same socket, before the updates
+that follow on it. Cost: 5 KiB.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from engine.ingest.state import INSTRUMENT_FIELDS, MAX_LEVELS_PER_FRAME, write_instruments
 from engine.instruments import MAX_INSTRUMENTS, Instrument
+from engine.reasons import REASON_COUNT
 from engine.stage import STATE_HEAD
 
 
@@ -68,6 +70,7 @@ KRAKEN_STATE = np.dtype(
         ("decoded", "<i8", (DECODED_KINDS,)),  # records by Kind, applied or not
         ("snapshot_levels", "<i8"),  # of the levels in `decoded`, those of snapshots
         ("past_trades", "<i8"),
+        ("records_dropped", "<i8", (REASON_COUNT,)),  # of those in `decoded`, what was not passed on
         ("gaps", "<i8"),  # GAP records
         ("resyncs", "<i8"),  # snapshots applied after the first of an instrument
         *INSTRUMENT_FIELDS,
