@@ -56,6 +56,9 @@ class Reason(IntEnum):
     RATE_LIMITED = 48
     VENUE_UNREACHABLE = 49
     VENUE_ERROR = 50  # 5xx or an answer that cannot be understood
+    # books of venues that send a checksum
+    CHECKSUM_MISMATCH = 56  # the venue's checksum is not that of our book
+    EMPTY_SNAPSHOT = 57  # a snapshot without any level: no record could say that the book is empty
 
 
 REASON_COUNT = 64

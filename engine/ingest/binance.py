@@ -56,10 +56,6 @@ from engine.ingest.event_scan import (
     NS_PER_MS,
     SELL,
     SLOT_BASE,
-    UNKNOWN_SYMBOL,
-    find_symbol,
-    next_key,
-    next_member,
     number_at,
     parse_levels,
     scan_event,
@@ -83,6 +79,7 @@ from engine.ingest.json_scan import (
     skip_space,
     skip_value,
 )
+from engine.ingest.members import UNKNOWN_SYMBOL, find_symbol, next_key, next_member
 from engine.ingest.rows import FIRST, LAST, mark_group, write_row
 from engine.ingest.state import VALUE_SLOTS, StateRow
 from engine.instruments import Dialect

@@ -20,10 +20,8 @@ from engine.ingest.json_scan import (
     BAD_NUMBER,
     CLOSE_LIST,
     CLOSE_OBJECT,
-    COLON,
     COMMA,
     OPEN_LIST,
-    QUOTE,
     Text,
     byte_at,
     pack_name,
@@ -32,16 +30,14 @@ from engine.ingest.json_scan import (
     same_name,
     skip_space,
     skip_value,
-    string_end,
 )
+from engine.ingest.members import find_symbol, next_key, next_member
 from engine.ingest.rows import write_row
 from engine.ingest.state import MAX_LEVELS_PER_FRAME, VALUE_SLOTS, StateRow
-from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
 from engine.reasons import Reason
 from engine.records import Kind, Side
 
-UNKNOWN_SYMBOL = -int(Reason.UNKNOWN_SYMBOL)
 FRAME_TOO_LARGE = -int(Reason.FRAME_TOO_LARGE)
 
 LEVEL_KIND = int(Kind.LEVEL)
@@ -69,24 +65,6 @@ AT_BID, AT_BID_SIZE, AT_ASK, AT_ASK_SIZE = map(_slot, "bBaA")
 AT_PRICE, AT_SIZE, AT_MAKER, AT_INDEX, AT_RATE = map(_slot, "pqmir")
 AT_ORDER, AT_SIDE = map(_slot, "oS")
 AT_FIRST_TRADE, AT_LAST_TRADE = map(_slot, "fl")
-
-
-@kernel()
-def find_symbol(state: StateRow, text: Text, position: int) -> int:
-    """The index of the instrument whose symbol is the string at `position`, or UNKNOWN_SYMBOL, or BAD_JSON."""
-    size = text.size
-    if position >= size or byte_at(text, position) != QUOTE:
-        return BAD_JSON
-    for index in range(MAX_INSTRUMENTS):
-        length = state.symbol_length[index]
-        if length == 0 or position + length + 1 >= size or byte_at(text, position + length + 1) != QUOTE:
-            continue
-        place = 0
-        while place < length and byte_at(text, position + 1 + place) == state.symbol[index, place]:
-            place += 1
-        if place == length:
-            return index
-    return UNKNOWN_SYMBOL
 
 
 @kernel()
@@ -136,33 +114,6 @@ def parse_levels(
         if byte_at(text, position) != COMMA:
             return 0, BAD_JSON
         position = skip_space(text, position + 1)
-
-
-@kernel(inline=True)
-def next_key(text: Text, position: int) -> tuple[int, int]:
-    """(position of the closing quote of the key at `position`, position of its value), or (BAD_JSON, BAD_JSON)."""
-    size = text.size
-    if position >= size or byte_at(text, position) != QUOTE:
-        return BAD_JSON, BAD_JSON
-    key_end = string_end(text, position)
-    if key_end < 0:
-        return BAD_JSON, BAD_JSON
-    value = skip_space(text, key_end + 1)
-    if value >= size or byte_at(text, value) != COLON:
-        return BAD_JSON, BAD_JSON
-    value = skip_space(text, value + 1)
-    return (key_end, value) if value < size else (BAD_JSON, BAD_JSON)
-
-
-@kernel(inline=True)
-def next_member(text: Text, position: int) -> tuple[bool, int]:
-    """After a value: (True, position of the next key) or (False, position after the object), or (False, BAD_JSON)."""
-    position = skip_space(text, position)
-    if position >= text.size:
-        return False, BAD_JSON
-    if byte_at(text, position) == COMMA:
-        return True, skip_space(text, position + 1)
-    return False, (position + 1 if byte_at(text, position) == CLOSE_OBJECT else BAD_JSON)
 
 
 @kernel()

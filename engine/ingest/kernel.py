@@ -39,8 +39,9 @@ from engine.ingest.binance import (
     decode_frame,
     decode_snapshot,
 )
+from engine.ingest.entry import CLOCK_GRID_NS, advance, announce, clock, open_outbox, remember
 from engine.ingest.json_scan import text_of
-from engine.ingest.rows import FIRST, LAST, stamp, write_row
+from engine.ingest.rows import stamp
 from engine.ingest.sequence import (
     DUPLICATE,
     SEQUENCE_GAP,
@@ -54,7 +55,7 @@ from engine.ingest.state import INGEST_OUTBOX_RECORDS, INGEST_STATE, MAX_RECORDS
 from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
 from engine.reasons import Reason
-from engine.records import MARKET, Kind
+from engine.records import MARKET
 from engine.stage import BYTES
 
 __all__ = [
@@ -73,12 +74,9 @@ __all__ = [
     "make_outbox",
 ]
 
-CLOCK_GRID_NS = 10_000_000
 FRAME = types.Bytes(types.uint8, 1, "C")
 
-CLOCK_KIND, INSTRUMENT_KIND = int(Kind.CLOCK), int(Kind.INSTRUMENT)
 SNAPSHOT_TOO_OLD, UNKNOWN_SYMBOL = int(Reason.SNAPSHOT_TOO_OLD), int(Reason.UNKNOWN_SYMBOL)
-OUTBOX_BYTES = INGEST_OUTBOX_RECORDS * MARKET.itemsize
 ALL_INSTRUMENTS = -1
 
 
@@ -91,42 +89,6 @@ def is_snapshot_body(frame: bytes) -> bool:
     """True for a REST depth body, as captures hold them between the frames: it names no symbol and goes to
     `ingest_snapshot` with the instrument that the capture is of."""
     return frame.lstrip().startswith(b'{"lastUpdateId"')
-
-
-@kernel(makes_arrays=True)
-def _open_outbox(outbox: np.ndarray) -> np.ndarray:
-    """The outbox as records. Raises ValueError for one that is too small: writing past it would corrupt memory."""
-    if len(outbox) < OUTBOX_BYTES:
-        raise ValueError("ingestion: the outbox holds fewer than INGEST_OUTBOX_RECORDS records")
-    return outbox.view(MARKET)
-
-
-@kernel()
-def _remember(state: StateRow) -> None:
-    """Keep what a caller needs who finds no room for the records of this call; a refusal makes none."""
-    state.processed_before = state.processed
-    state.out_before = state.out
-    for instrument in range(MAX_INSTRUMENTS):
-        state.snapshot_wanted_before[instrument] = state.snapshot_wanted[instrument]
-
-
-@kernel()
-def _clock(state: StateRow, rows: np.ndarray, recv_ts_ns: int, ingest_id: int) -> int:
-    """Write the CLOCK record that is due before recv_ts_ns, if any; the state does not change. Returns 0 or 1."""
-    if state.now_ns == 0 or recv_ts_ns // CLOCK_GRID_NS <= state.now_ns // CLOCK_GRID_NS:
-        return 0
-    write_row(rows[0], CLOCK_KIND, 0, FIRST | LAST, 0, 0, 0)
-    rows[0].recv_ts_ns = recv_ts_ns // CLOCK_GRID_NS * CLOCK_GRID_NS
-    rows[0].ingest_id = max(ingest_id, state.last_ingest_id)
-    return 1
-
-
-@kernel()
-def _advance(state: StateRow, recv_ts_ns: int, ingest_id: int) -> int:
-    """Move time and the last ingest id, neither of them backwards. Returns the last ingest id."""
-    state.now_ns = max(state.now_ns, recv_ts_ns)
-    state.last_ingest_id = max(state.last_ingest_id, ingest_id)
-    return state.last_ingest_id
 
 
 @kernel()
@@ -155,16 +117,11 @@ def _count_decoded(state: StateRow, decoded: Decoded) -> None:
 @kernel(types.int64(BYTES, types.int64, BYTES))
 def ingest_start(state: np.ndarray, recv_ts_ns: int, outbox: np.ndarray) -> int:
     """Announce every instrument: INSTRUMENT records, by index. Starts the clock."""
-    row, rows = state.view(INGEST_STATE)[0], _open_outbox(outbox)
-    _remember(row)
-    at = _clock(row, rows, recv_ts_ns, 0)
-    ingest_id = _advance(row, recv_ts_ns, 0)
-    for instrument in range(MAX_INSTRUMENTS):
-        if row.symbol_length[instrument] > 0:
-            tick_size, lot_size = row.tick_size[instrument], row.lot_size[instrument]
-            write_row(rows[at], INSTRUMENT_KIND, 0, FIRST | LAST, tick_size, lot_size, row.min_notional[instrument])
-            stamp(row, rows, at, 1, instrument, 0, row.epoch[instrument], recv_ts_ns, ingest_id)
-            at += 1
+    row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
+    remember(row)
+    at = clock(row, rows, recv_ts_ns, 0)
+    ingest_id = advance(row, recv_ts_ns, 0)
+    at = announce(row, rows, at, recv_ts_ns, ingest_id)
     row.out += at
     return at
 
@@ -172,17 +129,17 @@ def ingest_start(state: np.ndarray, recv_ts_ns: int, outbox: np.ndarray) -> int:
 @kernel(types.int64(BYTES, FRAME, types.int64, types.int64, BYTES))
 def ingest_frame(state: np.ndarray, frame: bytes, recv_ts_ns: int, ingest_id: int, outbox: np.ndarray) -> int:
     """Take one stream frame. Returns the number of records, or -Reason when it is refused."""
-    row, rows = state.view(INGEST_STATE)[0], _open_outbox(outbox)
+    row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
     row.frames += 1
     row.records_in += 1
-    base = _clock(row, rows, recv_ts_ns, ingest_id)
+    base = clock(row, rows, recv_ts_ns, ingest_id)
     decoded = decode_frame(row, text_of(frame), rows, base)
     if decoded.code < 0:
         row.quarantined[-decoded.code] += 1
         return decoded.code
-    _remember(row)
+    remember(row)
     _count_decoded(row, decoded)
-    cause = _advance(row, recv_ts_ns, ingest_id)
+    cause = advance(row, recv_ts_ns, ingest_id)
     instrument = decoded.instrument
     if decoded.code == DEPTH:
         end = apply_diff(row, rows, base, decoded, recv_ts_ns, cause)
@@ -208,20 +165,20 @@ def ingest_snapshot(
     A snapshot that is older than the book or than the first waiting diff allows is dropped (SNAPSHOT_TOO_OLD) and
     snapshot_wanted stays. Returns the number of records, or -Reason when the body is refused.
     """
-    row, rows = state.view(INGEST_STATE)[0], _open_outbox(outbox)
+    row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
     row.frames += 1
     row.records_in += 1
     if instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
         row.quarantined[UNKNOWN_SYMBOL] += 1
         return -UNKNOWN_SYMBOL
-    base = _clock(row, rows, recv_ts_ns, ingest_id)
+    base = clock(row, rows, recv_ts_ns, ingest_id)
     decoded = decode_snapshot(row, text_of(body), rows, base, instrument)
     if decoded.code < 0:
         row.quarantined[-decoded.code] += 1
         return decoded.code
-    _remember(row)
+    remember(row)
     _count_decoded(row, decoded)
-    cause = _advance(row, recv_ts_ns, ingest_id)
+    cause = advance(row, recv_ts_ns, ingest_id)
     if snapshot_is_too_old(row, instrument, decoded.sequence):
         row.dropped[SNAPSHOT_TOO_OLD] += 1
         row.out += base
@@ -242,10 +199,10 @@ def ingest_snapshot(
 @kernel(types.int64(BYTES, types.int64, BYTES))
 def ingest_timer(state: np.ndarray, now_ns: int, outbox: np.ndarray) -> int:
     """Tell that time has come to now_ns without a frame. Returns 1 when that makes a CLOCK record, else 0."""
-    row, rows = state.view(INGEST_STATE)[0], _open_outbox(outbox)
-    _remember(row)
-    end = _clock(row, rows, now_ns, 0)
-    _advance(row, now_ns, 0)
+    row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
+    remember(row)
+    end = clock(row, rows, now_ns, 0)
+    advance(row, now_ns, 0)
     row.out += end
     return end
 
@@ -260,15 +217,15 @@ def ingest_lost(state: np.ndarray, instrument: int, first_lost: int, recv_ts_ns:
     snapshot is taken whatever its id.
     Returns the number of records, or -Reason for an instrument that does not exist.
     """
-    row, rows = state.view(INGEST_STATE)[0], _open_outbox(outbox)
+    row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
     first, end_instrument = instrument, instrument + 1
     if instrument == ALL_INSTRUMENTS:
         first, end_instrument = 0, MAX_INSTRUMENTS
     elif instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
         return -UNKNOWN_SYMBOL
-    _remember(row)
-    at = _clock(row, rows, recv_ts_ns, first_lost)
-    cause = _advance(row, recv_ts_ns, first_lost)
+    remember(row)
+    at = clock(row, rows, recv_ts_ns, first_lost)
+    cause = advance(row, recv_ts_ns, first_lost)
     for index in range(first, end_instrument):
         if row.symbol_length[index] > 0:
             if row.snapshot_wanted[index] == 0:

@@ -30,6 +30,19 @@ VALUE_SLOTS = 64  # one a key of one letter, "@" is 0
 MAX_RECORDS_PER_FRAME = 1 + MAX_LEVELS_PER_FRAME + PENDING_LEVELS + 1
 INGEST_OUTBOX_RECORDS = MAX_RECORDS_PER_FRAME + MAX_INSTRUMENTS
 
+# Names and units by index: every ingestion state has these fields.
+INSTRUMENT_FIELDS: list[tuple] = [
+    ("symbol", "u1", (MAX_INSTRUMENTS, SYMBOL_BYTES)),
+    ("symbol_length", "<i8", (MAX_INSTRUMENTS,)),  # 0: no instrument has this index
+    ("price_exp", "<i8", (MAX_INSTRUMENTS,)),
+    ("size_exp", "<i8", (MAX_INSTRUMENTS,)),
+    ("tick_size", "<i8", (MAX_INSTRUMENTS,)),
+    ("lot_size", "<i8", (MAX_INSTRUMENTS,)),
+    ("min_notional", "<i8", (MAX_INSTRUMENTS,)),
+    ("epoch", "<i8", (MAX_INSTRUMENTS,)),
+    ("venue", "u1", (MAX_INSTRUMENTS,)),
+]
+
 INGEST_STATE = np.dtype(
     [
         *STATE_HEAD,
@@ -47,16 +60,7 @@ INGEST_STATE = np.dtype(
         ("resyncs", "<i8"),  # snapshots applied after the first of an instrument
         ("acks", "<i8"),  # answers to subscriptions
         ("dialect", "<i8"),  # Dialect of all instruments: one connection speaks one
-        # Instruments, by index.
-        ("symbol", "u1", (MAX_INSTRUMENTS, SYMBOL_BYTES)),
-        ("symbol_length", "<i8", (MAX_INSTRUMENTS,)),  # 0: no instrument has this index
-        ("price_exp", "<i8", (MAX_INSTRUMENTS,)),
-        ("size_exp", "<i8", (MAX_INSTRUMENTS,)),
-        ("tick_size", "<i8", (MAX_INSTRUMENTS,)),
-        ("lot_size", "<i8", (MAX_INSTRUMENTS,)),
-        ("min_notional", "<i8", (MAX_INSTRUMENTS,)),
-        ("epoch", "<i8", (MAX_INSTRUMENTS,)),
-        ("venue", "u1", (MAX_INSTRUMENTS,)),
+        *INSTRUMENT_FIELDS,
         # Sequence of each book and tape.
         ("snapshot_wanted", "<i8", (MAX_INSTRUMENTS,)),  # 1: fetch a snapshot, then call ingest_snapshot
         ("bridged", "<i8", (MAX_INSTRUMENTS,)),  # 1: a diff was applied since the snapshot
@@ -89,20 +93,14 @@ INGEST_STATE = np.dtype(
 StateRow = Any  # one record of INGEST_STATE inside a kernel: numba knows its fields, a type checker does not
 
 
-def make_ingest_state(instruments: Sequence[Instrument]) -> np.ndarray:
-    """A fresh state (INGEST_STATE, shape (1,)) that knows these instruments and wants a snapshot of each.
+def write_instruments(row: StateRow, instruments: Sequence[Instrument]) -> tuple[int, ...]:
+    """Fill the INSTRUMENT_FIELDS of a fresh state; the indices that are in use, in the order given.
 
-    Raises ValueError for a repeated or impossible index, a repeated symbol, a symbol that does not fit, a dialect that
-    is none, or instruments of several dialects.
+    Raises ValueError for a repeated or impossible index, a repeated symbol, or a symbol that does not fit.
     """
-    state = np.zeros(1, INGEST_STATE)
-    row = state[0]
-    dialects = {Dialect(item.dialect) for item in instruments}
-    if len(dialects) > 1:
-        raise ValueError(f"instruments of several dialects: {', '.join(sorted(item.name for item in dialects))}")
-    row["dialect"] = max(dialects, default=Dialect.BINANCE_USDM)
     seen: set[str] = set()
-    for index, item in instruments_by_index(instruments).items():
+    table = instruments_by_index(instruments)
+    for index, item in table.items():
         symbol = item.symbol.encode()
         if item.symbol in seen or not 0 < len(symbol) <= SYMBOL_BYTES:
             raise ValueError(f"instrument {index}: symbol {item.symbol!r} is taken or not of 1 to {SYMBOL_BYTES} bytes")
@@ -111,6 +109,20 @@ def make_ingest_state(instruments: Sequence[Instrument]) -> np.ndarray:
         row["symbol_length"][index] = len(symbol)
         for field in ("price_exp", "size_exp", "tick_size", "lot_size", "min_notional", "epoch", "venue"):
             row[field][index] = getattr(item, field)
-        row["snapshot_wanted"][index] = 1
-        row["last_trade_id"][index] = -1  # ids may start at 0
+    return tuple(table)
+
+
+def make_ingest_state(instruments: Sequence[Instrument]) -> np.ndarray:
+    """A fresh state (INGEST_STATE, shape (1,)) that knows these instruments and wants a snapshot of each.
+
+    Raises ValueError as `write_instruments` does, and for a dialect that is none or instruments of several dialects.
+    """
+    dialects = {Dialect(item.dialect) for item in instruments}
+    if len(dialects) > 1:
+        raise ValueError(f"instruments of several dialects: {', '.join(sorted(item.name for item in dialects))}")
+    state = np.zeros(1, INGEST_STATE)
+    state["dialect"] = max(dialects, default=Dialect.BINANCE_USDM)
+    for index in write_instruments(state[0], instruments):
+        state[0]["snapshot_wanted"][index] = 1
+        state[0]["last_trade_id"][index] = -1  # ids may start at 0
     return state

@@ -1,0 +1,71 @@
+"""What the entry points of every ingestion share: the outbox, the clock grid, the announcement of instruments.
+
+Layout: works on any state that has STATE_HEAD, INSTRUMENT_FIELDS, `snapshot_wanted` and the `..._before` fields.
+Invariants: time and the last ingest id never go back; a CLOCK record stands at the start of the grid cell that a call
+has entered. Cost: some ns a call.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.ingest.rows import FIRST, LAST, stamp, write_row
+from engine.ingest.state import StateRow
+from engine.instruments import MAX_INSTRUMENTS
+from engine.kernel import kernel
+from engine.records import MARKET, Kind
+
+CLOCK_GRID_NS = 10_000_000
+CLOCK_KIND, INSTRUMENT_KIND = int(Kind.CLOCK), int(Kind.INSTRUMENT)
+RECORD_BYTES = MARKET.itemsize
+
+
+@kernel(makes_arrays=True)
+def open_outbox(outbox: np.ndarray, records: int) -> np.ndarray:
+    """The outbox (uint8[::1]) as MARKET records.
+
+    Raises ValueError for one with room for fewer than `records`: writing past it would corrupt memory.
+    """
+    if len(outbox) < records * RECORD_BYTES:
+        raise ValueError("ingestion: the outbox holds fewer records than one call may write")
+    return outbox.view(MARKET)
+
+
+@kernel()
+def remember(state: StateRow) -> None:
+    """Keep what a caller needs who finds no room for the records of this call; a refusal makes none."""
+    state.processed_before = state.processed
+    state.out_before = state.out
+    for instrument in range(MAX_INSTRUMENTS):
+        state.snapshot_wanted_before[instrument] = state.snapshot_wanted[instrument]
+
+
+@kernel()
+def clock(state: StateRow, rows: np.ndarray, recv_ts_ns: int, ingest_id: int) -> int:
+    """Write the CLOCK record that is due before recv_ts_ns, if any; the state does not change. Returns 0 or 1."""
+    if state.now_ns == 0 or recv_ts_ns // CLOCK_GRID_NS <= state.now_ns // CLOCK_GRID_NS:
+        return 0
+    write_row(rows[0], CLOCK_KIND, 0, FIRST | LAST, 0, 0, 0)
+    rows[0].recv_ts_ns = recv_ts_ns // CLOCK_GRID_NS * CLOCK_GRID_NS
+    rows[0].ingest_id = max(ingest_id, state.last_ingest_id)
+    return 1
+
+
+@kernel()
+def advance(state: StateRow, recv_ts_ns: int, ingest_id: int) -> int:
+    """Move time and the last ingest id, neither of them backwards. Returns the last ingest id."""
+    state.now_ns = max(state.now_ns, recv_ts_ns)
+    state.last_ingest_id = max(state.last_ingest_id, ingest_id)
+    return state.last_ingest_id
+
+
+@kernel()
+def announce(state: StateRow, rows: np.ndarray, at: int, recv_ts_ns: int, ingest_id: int) -> int:
+    """Write an INSTRUMENT record for every instrument, by index, from rows[at] on. Returns the place after them."""
+    for instrument in range(MAX_INSTRUMENTS):
+        if state.symbol_length[instrument] > 0:
+            tick_size, lot_size = state.tick_size[instrument], state.lot_size[instrument]
+            write_row(rows[at], INSTRUMENT_KIND, 0, FIRST | LAST, tick_size, lot_size, state.min_notional[instrument])
+            stamp(state, rows, at, 1, instrument, 0, state.epoch[instrument], recv_ts_ns, ingest_id)
+            at += 1
+    return at

@@ -1,0 +1,292 @@
+"""The entry points of Kraken's ingestion, spot and futures: frames in, MARKET records out, pure.
+
+Layout: every entry point takes the state (KRAKEN_STATE as bytes) and an outbox of KRAKEN_OUTBOX_RECORDS MARKET records
+as bytes, writes n records to the front of it and returns n >= 0. Time, cause, refusal and groups are as in kernel.py.
+
+What happens to each group of a frame:
+
+    a snapshot of a book        kept; the book is in sequence, its printed decimals are learnt
+    an update of a book         NO_SNAPSHOT while it stands on none; else kept, on futures if its seq allows:
+        seq <= the snapshot's   STALE_DIFF, or DUPLICATE once an update was applied
+        seq = the last + 1      kept
+        seq beyond that         one GAP record; the book wants a snapshot
+    trades with an id           DUPLICATE where it is not above the last one of the instrument
+    past trades                 no records; the last trade id is learnt
+    anything else               kept
+
+A book that wants a snapshot gets one by subscribing anew. A frame counts as processed when a group of it was kept or
+it had none, else as dropped for the last reason met. Spot has no sequence: what was lost there shows in the checksum,
+which is verified where the book is (engine/integrity).
+
+Cost: 0.6 us for a heartbeat, 1.0 us for an update of one level, called from Python. Known limits: one dialect a socket,
+which the caller names.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+
+from engine.ingest.entry import advance, announce, clock, open_outbox, remember
+from engine.ingest.json_scan import text_of
+from engine.ingest.kraken_futures import decode_futures
+from engine.ingest.kraken_spot_v1 import decode_spot_v1
+from engine.ingest.kraken_spot_v2 import decode_spot_v2
+from engine.ingest.kraken_state import (
+    KRAKEN_OUTBOX_RECORDS,
+    KRAKEN_STATE,
+    Decoded,
+    FrameKind,
+    KrakenDialect,
+    make_kraken_state,
+)
+from engine.ingest.rows import FIRST, LAST, MarketRow, stamp, write_row
+from engine.ingest.state import StateRow
+from engine.instruments import MAX_INSTRUMENTS
+from engine.integrity.wire_checksum import unpack_checksum
+from engine.kernel import kernel
+from engine.reasons import Reason
+from engine.records import MARKET, Flag, Kind
+from engine.stage import BYTES
+
+__all__ = [
+    "ALL_INSTRUMENTS",
+    "KRAKEN_OUTBOX_RECORDS",
+    "KRAKEN_STATE",
+    "kraken_frame",
+    "kraken_lost",
+    "kraken_start",
+    "kraken_timer",
+    "make_kraken_outbox",
+    "make_kraken_state",
+]
+
+FRAME = types.Bytes(types.uint8, 1, "C")
+ALL_INSTRUMENTS = -1
+SPOT_V1, SPOT_V2 = int(KrakenDialect.SPOT_V1), int(KrakenDialect.SPOT_V2)
+FUTURES_V1 = int(KrakenDialect.FUTURES_V1)
+PAST_TRADES = int(FrameKind.PAST_TRADES)
+LEVEL_KIND, TRADE_KIND, GAP_KIND = int(Kind.LEVEL), int(Kind.TRADE), int(Kind.GAP)
+SNAPSHOT_FLAG = int(Flag.SNAPSHOT)
+KEEP, UNKNOWN_STREAM, UNKNOWN_SYMBOL = int(Reason.NONE), int(Reason.UNKNOWN_STREAM), int(Reason.UNKNOWN_SYMBOL)
+NO_SNAPSHOT, STALE_DIFF = int(Reason.NO_SNAPSHOT), int(Reason.STALE_DIFF)
+DUPLICATE, SEQUENCE_GAP = int(Reason.DUPLICATE), int(Reason.SEQUENCE_GAP)
+
+
+def make_kraken_outbox() -> np.ndarray:
+    """An outbox (MARKET, KRAKEN_OUTBOX_RECORDS records) that any entry point can fill; pass it `as_bytes`."""
+    return np.zeros(KRAKEN_OUTBOX_RECORDS, MARKET)
+
+
+@kernel()
+def sequence_verdict(bridged: int, book_sequence: int, sequence: int) -> int:
+    """What to do with an update of a futures book: KEEP, STALE_DIFF, DUPLICATE or SEQUENCE_GAP.
+
+    bridged: 1 when an update was applied since the snapshot; book_sequence: seq of the snapshot or the last update.
+    """
+    if sequence <= book_sequence:
+        return DUPLICATE if bridged != 0 else STALE_DIFF
+    return KEEP if sequence == book_sequence + 1 else SEQUENCE_GAP
+
+
+@kernel()
+def _decode(state: StateRow, dialect: int, frame: bytes, rows: np.ndarray, base: int) -> Decoded:
+    if dialect == SPOT_V1:
+        return decode_spot_v1(state, text_of(frame), rows, base)
+    if dialect == SPOT_V2:
+        return decode_spot_v2(state, text_of(frame), rows, base)
+    if dialect == FUTURES_V1:
+        return decode_futures(state, text_of(frame), rows, base)
+    return Decoded(-UNKNOWN_STREAM, 0)
+
+
+@kernel()
+def _count_decoded(state: StateRow, decoded: Decoded, rows: np.ndarray, base: int) -> None:
+    """Count what a frame held, whatever becomes of it."""
+    state.frames_of[decoded.code] += 1
+    for at in range(base, base + decoded.records):
+        if decoded.code == PAST_TRADES:
+            state.past_trades += 1 if rows[at].kind == TRADE_KIND else 0
+        else:
+            state.decoded[rows[at].kind] += 1
+            if rows[at].kind == LEVEL_KIND and rows[at].flags & SNAPSHOT_FLAG != 0:
+                state.snapshot_levels += 1
+
+
+@kernel()
+def _judge_levels(state: StateRow, dialect: int, rows: np.ndarray, first: int, last: int) -> int:
+    """Whether the group of levels rows[first:last + 1] is kept; the sequence state follows."""
+    instrument = np.int64(rows[first].instrument)
+    sequence = rows[first].sequence
+    if rows[first].flags & SNAPSHOT_FLAG != 0:
+        if state.snapshots_applied[instrument] > 0:
+            state.resyncs += 1
+        state.snapshots_applied[instrument] += 1
+        state.snapshot_wanted[instrument] = 0
+        state.bridged[instrument] = 0
+        state.last_sequence[instrument] = sequence
+        told = unpack_checksum(rows[last].aux)
+        if told.known:
+            state.price_decimals[instrument] = told.price_decimals
+            state.size_decimals[instrument] = told.size_decimals
+        return KEEP
+    if state.snapshot_wanted[instrument] != 0:
+        return NO_SNAPSHOT
+    if dialect == FUTURES_V1:
+        judged = sequence_verdict(state.bridged[instrument], state.last_sequence[instrument], sequence)
+        if judged != KEEP:
+            return judged
+        state.bridged[instrument] = 1
+        state.last_sequence[instrument] = sequence
+    return KEEP
+
+
+@kernel()
+def _gap(
+    state: StateRow, rows: np.ndarray, at: int, instrument: int, first_lost: int, reason: int, recv_ts_ns: int,
+    ingest_id: int,
+) -> int:  # fmt: skip
+    """Write a GAP record at rows[at]; the instrument wants a snapshot. Returns the next place in rows."""
+    state.snapshot_wanted[instrument] = 1
+    state.gaps += 1
+    write_row(rows[at], GAP_KIND, 0, FIRST | LAST, 0, 0, first_lost)
+    stamp(state, rows, at, 1, instrument, 0, 0, recv_ts_ns, ingest_id)
+    rows[at].reason = reason
+    return at + 1
+
+
+@kernel()
+def _judge_trade(state: StateRow, row: MarketRow) -> int:
+    """Whether a trade is kept; an id of 0 says that there is none."""
+    instrument = np.int64(row.instrument)
+    trade_id = row.aux
+    if trade_id > 0:
+        if trade_id <= state.last_trade_id[instrument]:
+            return DUPLICATE
+        state.last_trade_id[instrument] = trade_id
+    return KEEP
+
+
+@kernel()
+def _settle(
+    state: StateRow, dialect: int, rows: np.ndarray, base: int, count: int, recv_ts_ns: int, ingest_id: int
+) -> tuple[int, int]:
+    """Judge the groups rows[base:base + count] and close up what is kept: (place after it, last reason or KEEP)."""
+    end, put, reason, kept_any = base + count, base, KEEP, False
+    first = base
+    while first < end:
+        last = first
+        while rows[last].flags & LAST == 0:
+            last += 1
+        kind = np.int64(rows[first].kind)
+        judged = KEEP
+        start = put
+        if kind == LEVEL_KIND:
+            judged = _judge_levels(state, dialect, rows, first, last)
+        for at in range(first, last + 1):
+            # a liquidation stands behind its trade and shares its fate
+            if rows[at].kind == TRADE_KIND:
+                judged = _judge_trade(state, rows[at])
+            if judged != KEEP:
+                reason = judged
+                state.records_dropped[judged] += 1
+                continue
+            if put != at:
+                rows[put] = rows[at]
+            rows[put].recv_ts_ns = recv_ts_ns
+            rows[put].ingest_id = ingest_id
+            rows[put].venue = state.venue[np.int64(rows[put].instrument)]
+            put += 1
+        if put > start:
+            kept_any = True
+            rows[start].flags |= FIRST
+            rows[put - 1].flags |= LAST
+        if judged == SEQUENCE_GAP:
+            instrument = np.int64(rows[first].instrument)
+            put = _gap(state, rows, put, instrument, 0, SEQUENCE_GAP, recv_ts_ns, ingest_id)
+        first = last + 1
+    return put, KEEP if kept_any or count == 0 else reason
+
+
+@kernel()
+def _learn_past_trades(state: StateRow, rows: np.ndarray, base: int, count: int) -> None:
+    """The live trades go on above the ids of the past ones."""
+    for at in range(base, base + count):
+        instrument = np.int64(rows[at].instrument)
+        state.last_trade_id[instrument] = max(state.last_trade_id[instrument], rows[at].aux)
+
+
+@kernel(types.int64(BYTES, types.int64, BYTES))
+def kraken_start(state: np.ndarray, recv_ts_ns: int, outbox: np.ndarray) -> int:
+    """Announce every instrument: INSTRUMENT records, by index. Starts the clock."""
+    row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
+    remember(row)
+    at = clock(row, rows, recv_ts_ns, 0)
+    ingest_id = advance(row, recv_ts_ns, 0)
+    at = announce(row, rows, at, recv_ts_ns, ingest_id)
+    row.out += at
+    return at
+
+
+@kernel(types.int64(BYTES, types.int64, FRAME, types.int64, types.int64, BYTES))
+def kraken_frame(
+    state: np.ndarray, dialect: int, frame: bytes, recv_ts_ns: int, ingest_id: int, outbox: np.ndarray
+) -> int:
+    """Take one frame of a socket that speaks `dialect`. The number of records, or -Reason when it is refused."""
+    row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
+    row.frames += 1
+    row.records_in += 1
+    base = clock(row, rows, recv_ts_ns, ingest_id)
+    decoded = _decode(row, dialect, frame, rows, base)
+    if decoded.code < 0:
+        row.quarantined[-decoded.code] += 1
+        return decoded.code
+    remember(row)
+    _count_decoded(row, decoded, rows, base)
+    cause = advance(row, recv_ts_ns, ingest_id)
+    if decoded.code == PAST_TRADES:
+        _learn_past_trades(row, rows, base, decoded.records)
+        end, reason = base, KEEP
+    else:
+        end, reason = _settle(row, dialect, rows, base, decoded.records, recv_ts_ns, cause)
+    if reason == KEEP:
+        row.processed += 1
+    else:
+        row.dropped[reason] += 1
+    row.out += end
+    return end
+
+
+@kernel(types.int64(BYTES, types.int64, BYTES))
+def kraken_timer(state: np.ndarray, now_ns: int, outbox: np.ndarray) -> int:
+    """Tell that time has come to now_ns without a frame. Returns 1 when that makes a CLOCK record, else 0."""
+    row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
+    remember(row)
+    end = clock(row, rows, now_ns, 0)
+    advance(row, now_ns, 0)
+    row.out += end
+    return end
+
+
+@kernel(types.int64(BYTES, types.int64, types.int64, types.int64, BYTES))
+def kraken_lost(state: np.ndarray, instrument: int, first_lost: int, recv_ts_ns: int, outbox: np.ndarray) -> int:
+    """Tell that data were lost: of one instrument, or of all (ALL_INSTRUMENTS: a connection was lost).
+
+    first_lost: the first ingest id lost, 0 where unknown; it becomes aux of the GAP records. A book in sequence gives
+    a GAP and wants a snapshot; one that waits for a snapshot already has had its GAP and gives none.
+    Returns the number of records, or -Reason for an instrument that does not exist.
+    """
+    row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
+    first, end_instrument = instrument, instrument + 1
+    if instrument == ALL_INSTRUMENTS:
+        first, end_instrument = 0, MAX_INSTRUMENTS
+    elif instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
+        return -UNKNOWN_SYMBOL
+    remember(row)
+    at = clock(row, rows, recv_ts_ns, first_lost)
+    cause = advance(row, recv_ts_ns, first_lost)
+    for index in range(first, end_instrument):
+        if row.symbol_length[index] > 0 and row.snapshot_wanted[index] == 0:
+            at = _gap(row, rows, at, index, first_lost, 0, recv_ts_ns, cause)
+    row.out += at
+    return at

@@ -1,0 +1,78 @@
+"""Mutated frames against Kraken's kernels, in a loop with a seed: tests/test_kraken_fuzz.py runs it.
+
+`python -m tests.kraken_fuzz SEED COUNT` prints one JSON object: for each dialect, answers by reason (0: accepted). In
+the checked build (NUMBA_BOUNDSCHECK=1) a read outside the frame or an array raises, and the run fails.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+from engine.ingest.kraken_state import KRAKEN_RECORDS_PER_FRAME, KrakenDialect
+from engine.kernel import checked_mode
+from tests import test_kraken_futures, test_kraken_spot, test_kraken_spot_v2
+from tests.ingest_fuzz import PIECES
+from tests.kraken_oracle import Session
+
+CORPORA = {
+    KrakenDialect.SPOT_V1: test_kraken_spot.CORPUS,
+    KrakenDialect.SPOT_V2: test_kraken_spot_v2.CORPUS,
+    KrakenDialect.FUTURES_V1: test_kraken_futures.CORPUS,
+}
+INSTRUMENTS = {
+    KrakenDialect.SPOT_V1: test_kraken_spot.BITCOIN,
+    KrakenDialect.SPOT_V2: test_kraken_spot_v2.BITCOIN,
+    KrakenDialect.FUTURES_V1: test_kraken_futures.BITCOIN,
+}
+
+
+def mutated(frame: bytes, corpus: Sequence[bytes], source: random.Random) -> bytes:
+    """The frame after one to three small accidents."""
+    data = bytearray(frame)
+    for _ in range(source.randint(1, 3)):
+        at = source.randrange(len(data) + 1)
+        end = min(len(data), at + source.choice((1, 1, 2, 5, 30)))
+        match source.randrange(7):
+            case 0:
+                del data[at:]
+            case 1:
+                del data[at:end]
+            case 2:
+                data[at:end] = data[at:end] * 2
+            case 3:
+                data[at:at] = source.choice(PIECES)
+            case 4:
+                data[at:end] = source.choice(PIECES)
+            case 5:
+                other = source.choice(corpus)
+                data[at:] = other[source.randrange(len(other)) :]
+            case _:
+                digits = [place for place, byte in enumerate(data) if 48 <= byte <= 57]
+                if digits:
+                    data[source.choice(digits)] = source.randrange(48, 58)
+    return bytes(data)
+
+
+def run(dialect: KrakenDialect, seed: int, count: int) -> Counter[int]:
+    """Feed mutated frames to one session. Raises what the kernels raise."""
+    source, corpus = random.Random(seed), CORPORA[dialect]
+    session = Session(list(INSTRUMENTS[dialect].values()), dialect)
+    answers: Counter[int] = Counter()
+    for number in range(1, count + 1):
+        frame = mutated(source.choice(corpus), corpus, source)
+        n = session.frame(frame, number)
+        if n > KRAKEN_RECORDS_PER_FRAME or not session.balances():
+            raise AssertionError(f"{n} records for {frame!r}")
+        answers[min(n, 0)] += 1
+        if number % 500 == 0:
+            session.lost(-1, 0, number)
+    return answers
+
+
+if __name__ == "__main__":
+    found = {dialect.name: run(dialect, int(sys.argv[1]), int(sys.argv[2])) for dialect in KrakenDialect}
+    print(json.dumps({"checked": checked_mode(), "answers": found}))
