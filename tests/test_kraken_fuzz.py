@@ -126,6 +126,7 @@ def test_the_fuzz_loop_reaches_answers_of_every_kind(dialect: KrakenDialect) -> 
         assert answers[-reason] > 20, reason
 
 
+@pytest.mark.timeout(1200)  # the checked build is compiled first: two minutes, more on a busy machine
 def test_the_checked_build_reads_nothing_outside() -> None:
     """The same loop with bounds checks: a read outside the frame or an array raises in the child."""
     done = subprocess.run(
