@@ -237,8 +237,14 @@ def wait_all(children: list[Child], timeout_s: float) -> bool:
     return True
 
 
+def strike(child: Child) -> None:
+    """SIGKILL; one that has ended meanwhile, and was reaped by its parent, is as dead as was wanted."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+
+
 def kill(child: Child) -> None:
     """End a child for good and reap it."""
     if child.alive:
-        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        strike(child)
         reap(child, wait=True)

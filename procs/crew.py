@@ -12,7 +12,6 @@ A stuck process (procs/stall.py) is killed before it is replaced: nothing is tak
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterable
 
 import orjson
@@ -26,6 +25,7 @@ from procs.children import (
     kill,
     reap,
     spawn_child,
+    strike,
     wait_all,
     wait_for_death,
 )
@@ -164,7 +164,7 @@ class Crew:
             if not stuck:
                 continue
             self._say(f"{child.role.label} has not moved for {silent / 1e9:.1f} s: killing it")
-            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+            strike(child)
             if not wait_all([child], _KILL_TIMEOUT_S):
                 # Stuck in the kernel, it may wake up yet: nobody takes its place.
                 if child.role in VITAL:

@@ -50,7 +50,7 @@ def is_stuck(states: set[str], busy: float, silent_ns: int, limit_ns: int) -> bo
 
     states: of its threads; busy: processor time that it used in its silence, as a share of it.
     """
-    if silent_ns <= limit_ns:
+    if silent_ns <= limit_ns or not states:  # one that is gone is found by whoever waits for deaths
         return False
     if _RUNNABLE in states:
         return busy > _SPINNING_SHARE or silent_ns > _STARVED_PATIENCE * limit_ns

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from procs.children import Child, kill, strike
 from procs.deaths import DEATH_WORDS, TIMES, WINDOW_NS, Deaths
 from procs.stall import StallWatch, is_stuck, thread_states
 from procs.table import Role
@@ -27,7 +28,7 @@ LIMIT = 1_000
         ({"S"}, 0.0, 1_001, True),  # sleeps, and nothing will wake it
         ({"T"}, 0.0, 1_001, True),  # stopped
         ({"Z"}, 0.0, 1_001, True),
-        (set(), 0.0, 1_001, True),
+        (set(), 0.0, 1_001, False),  # gone
         ({"R"}, 1.0, 1_001, True),  # spins
         ({"R"}, 0.3, 1_001, False),  # gets too little time
         ({"S", "R"}, 0.3, 1_001, False),  # waits for a thread that gets too little
@@ -72,6 +73,20 @@ def test_real_processes() -> None:
         os.kill(spinning.pid, signal.SIGSTOP)
         wait_until(lambda: thread_states(spinning.pid)[0] == {"T"}, 10, "stop")
         assert _is_stuck_in_the_end(spinning.pid)
+
+
+def test_one_that_has_ended_meanwhile_is_neither_stuck_nor_killed_again() -> None:
+    """It was somebody else's child, so nothing is left of it but its descriptor."""
+    with _python("print('up', flush=True); import time; time.sleep(60)") as other:
+        child = Child(Role.FEATURES, other.pid, os.pidfd_open(other.pid), exit_code=lambda pid: -9)
+        other.kill()
+        other.wait()
+    assert not StallWatch().stuck(child.pid, 1, 5_000, LIMIT)
+    with pytest.raises(ProcessLookupError):
+        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+    strike(child)
+    kill(child)
+    assert child.status == -9 and child.died_in_words() == "was ended by SIGKILL"
 
 
 def test_a_heartbeat_begins_a_new_silence() -> None:
