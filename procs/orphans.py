@@ -12,12 +12,20 @@ from procs.attach import launcher_of, lock_path, plan_path
 from procs.control_plane import control_folder, keep_what_was_tripped
 from procs.control_socket import socket_path
 from procs.instance import Plan
+from procs.table import Role
 from procs.trusted import NotOurs
+from shm.clock import python_session_ns
 from shm.control import ROLES, ControlBlock
 from shm.lease import Lease, LeaseHeld
 from shm.segment import SegmentError, unlink_all
 
 _END_TIMEOUT_MS = 10_000
+_AT_WORK_NS = 10_000_000_000  # a sign of life is no older than this
+
+
+def _maps_memory(name: str, pid: int) -> bool:
+    """Whether a process maps an instance's memory. Raises OSError for one that is gone or somebody else's."""
+    return f"/bot4.{name}." in Path(f"/proc/{pid}/maps").read_text()
 
 
 def end_process(name: str, pid: int, timeout_ms: int = _END_TIMEOUT_MS) -> bool:
@@ -31,7 +39,7 @@ def end_process(name: str, pid: int, timeout_ms: int = _END_TIMEOUT_MS) -> bool:
     except OSError:
         return False
     try:
-        if f"/bot4.{name}." not in Path(f"/proc/{pid}/maps").read_text():
+        if not _maps_memory(name, pid):
             return False
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         poller = select.poll()
@@ -82,12 +90,29 @@ def end_instance(name: str) -> None:
         lock_path(name).unlink(missing_ok=True)
 
 
+def _last_one_at_work(name: str) -> bool:
+    """Whether kill switch or gateway of an instance live on: they cancel, close positions, then free it themselves."""
+    with contextlib.suppress(SegmentError):  # there is none, or none that we can read
+        control = ControlBlock.attach(instance=name, kernel_digest=None, read_only=True)
+        try:
+            now = python_session_ns(control.session_offset_ns)
+            for role in (Role.KILLSWITCH, Role.GATEWAY):
+                with contextlib.suppress(OSError):
+                    is_there = control.pid(role) and _maps_memory(name, control.pid(role))
+                    if is_there and now - control.heartbeat(role) < _AT_WORK_NS:
+                        return True
+        finally:
+            control.close()
+    return False
+
+
 def sweep() -> list[str]:
-    """Free every instance of this user that has no live lease holder and no live launcher; their names."""
+    """Free every instance of this user that has no live lease holder, no live launcher and nobody who ends it; their
+    names."""
     freed: list[str] = []
     for lock in Path("/dev/shm").glob("bot4-*.lock"):
         name = lock.name.removeprefix("bot4-").removesuffix(".lock")
-        if launcher_of(name):
+        if launcher_of(name) or _last_one_at_work(name):
             continue  # looked at before the lease is taken: the next supervisor must find that free
         with contextlib.suppress(LeaseHeld, OSError), Lease.acquire(lock_path(name)):
             free_instance(name)

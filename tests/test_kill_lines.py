@@ -45,7 +45,7 @@ KILL_PATH: dict[str, tuple[str, ...]] = {
     "procs/venues/binance_usdm/signed.py": (),
     "procs/venues/binance_usdm/rate_limits.py": ("BudgetSpent", "Paid", "pay", "hear", "is_new_order", "cost_of"),
     "procs/venues/binance_usdm/reports.py": ("ClientIds",),
-    "procs/orphans.py": ("end_process",),
+    "procs/orphans.py": ("_maps_memory", "end_process"),
     "procs/spawned.py": ("run_kill_switch",),
 }
 Line = tuple[str, int]

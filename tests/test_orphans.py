@@ -13,7 +13,9 @@ import orjson
 import pytest
 
 from procs.attach import launcher_of, lock_path, plan_path, started_ticks
-from procs.orphans import end_instance, free_instance, sweep
+from procs.orphans import _last_one_at_work, end_instance, free_instance, sweep
+from procs.table import Role
+from shm.clock import python_session_ns
 from shm.control import ControlBlock
 from shm.lease import Lease
 from shm.segment import list_segments, unlink_all
@@ -98,6 +100,28 @@ def test_the_sweep_leaves_an_instance_whose_launcher_starts_another_supervisor(n
         launcher.communicate()
     assert name in sweep()
     assert list_segments(name) == []
+
+
+@pytest.mark.parametrize("role", [Role.KILLSWITCH, Role.GATEWAY])
+def test_the_sweep_leaves_whoever_still_cancels_for_a_dead_engine(name: str, role: Role) -> None:
+    """Another engine's start ended the kill switch of one that had just died, before its positions were closed."""
+    control = ControlBlock.create(instance=name, kernel_digest=_DIGEST)
+    Lease.acquire(lock_path(name)).release()
+    last = _process(name)
+    try:
+        control.set_pid(role, last.pid)
+        control.beat(role, python_session_ns(control.session_offset_ns))
+        assert name not in sweep() and last.poll() is None and list_segments(name) != []
+        control.set_pid(role, os.getppid())  # somebody who has nothing to do with it
+        assert not _last_one_at_work(name)
+        control.set_pid(role, last.pid)
+        control.beat(role, python_session_ns(control.session_offset_ns) - 11 * 10**9)
+        assert name in sweep(), "it hangs"
+        assert last.wait(timeout=10) == -9 and list_segments(name) == []
+    finally:
+        control.close()
+        last.kill()
+        last.communicate()
 
 
 def test_a_lease_on_a_file_that_was_removed_meanwhile_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
