@@ -31,7 +31,7 @@ from engine.records import ORDER, Flag, OrderAction, OrderType, ReportKind, Side
 from engine.units import MONEY_EXP, parse_units
 from procs.budget import Budget
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, VenueUnreachable
-from procs.venues.binance_usdm.paying import PayingAdapter
+from procs.venues.binance_usdm.order_check import OrderCheck
 from procs.venues.binance_usdm.reports import (
     ClientIds,
     from_order,
@@ -41,7 +41,7 @@ from procs.venues.binance_usdm.reports import (
 )
 from procs.venues.binance_usdm.rest import fetch_depth, fetch_listing, listen_key
 from procs.venues.binance_usdm.signed import SignedSession
-from procs.venues.binance_usdm.trading import GateShut, TradingClient, make_exchange
+from procs.venues.binance_usdm.trading import GateShut, LastGate, TradingClient, make_exchange
 from shm.clock import python_monotonic_ns
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.instance_memory import listed_instruments, own_budget, venue_limits
@@ -400,6 +400,7 @@ def test_a_clock_that_is_wrong_keeps_out_new_orders_and_nothing_else(desk: Desk,
         order = desk.resting()
         number = int(order["order_id"])
         assert desk.perform(order) == [(ReportKind.REJECTED, number, Reason.VENUE_REJECTED)]
+        assert b"-1021" in desk.client.last_answer, "the journal keeps the answer to the order"
         assert desk.perform(desk.order(OrderAction.QUERY, number))[0][0] == ReportKind.NOT_FOUND
     assert desk.client.catch_up()[-1]["kind"][0] == ReportKind.ACCEPTED and desk.client.payments() == []
     assert desk.perform(_reconcile(desk, opening=False))[-1][0] == ReportKind.RECONCILE_END
@@ -802,9 +803,9 @@ def test_an_order_whose_connection_has_to_be_opened_meets_the_gate_again() -> No
 def test_the_same_over_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
     monkeypatch.setattr(HTTPSConnection, "connect", lambda connection: opened.append(connection))
-    adapter = PayingAdapter(own_budget())
-    monkeypatch.setattr(adapter, "after_connecting", lambda: opened.append("asked"))
-    connection = adapter.poolmanager.connection_from_url("https://venue")._new_conn()
+    gate = LastGate(own_budget(), lambda: opened.append("asked"), OrderCheck({}, IDS))
+    gate._is_order = True
+    connection = gate.poolmanager.connection_from_url("https://venue")._new_conn()
     connection.connect()
     assert opened == [connection, "asked"]
 

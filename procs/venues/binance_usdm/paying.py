@@ -6,8 +6,6 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from procs.budget import Budget, Level
 from procs.venues.binance_usdm.rate_limits import hear, pay
@@ -20,8 +18,7 @@ class NotSent(Exception):
 class PayingAdapter(HTTPAdapter):
     """Pays for every request before a byte of it leaves, and takes note of what the answer says.
 
-    urgent: what is asked is of Level.URGENT, else of Level.ORDINARY; set by the thread that asks. The library opens a
-    connection anew where it finds it closed; that takes time, so `after_connecting` is called then.
+    urgent: what is asked is of Level.URGENT, else of Level.ORDINARY; set by the thread that asks.
     """
 
     def __init__(self, budget: Budget, urgent: bool = False) -> None:
@@ -31,29 +28,6 @@ class PayingAdapter(HTTPAdapter):
 
     def before_sending(self, request: requests.PreparedRequest) -> None:
         """Called when the request is paid for. Raises NotSent to keep it."""
-
-    def after_connecting(self) -> None:
-        """Called when a connection was opened for a request of which no byte has left. Raises NotSent to keep it."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Called by the base class: make the connections."""
-        super().init_poolmanager(*args, **kwargs)
-        adapter = self
-
-        class Plain(HTTPConnection):
-            def connect(self) -> None:
-                super().connect()
-                adapter.after_connecting()
-
-        class Secure(HTTPSConnection):
-            def connect(self) -> None:
-                super().connect()
-                adapter.after_connecting()
-
-        self.poolmanager.pool_classes_by_scheme = {
-            "http": type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": Plain}),
-            "https": type("SecurePool", (HTTPSConnectionPool,), {"ConnectionCls": Secure}),
-        }
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send. Raises BudgetSpent and NotSent; nothing was sent then."""

@@ -23,6 +23,8 @@ import numpy as np
 import orjson
 import requests
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from engine.execution.reconcile import RECONCILE_DEEPLY, RECONCILE_OPENING
 from engine.instruments import Instrument
@@ -134,13 +136,35 @@ class LastGate(PayingAdapter):
             log(f"not sent, it is not what was decided: {difference}")
             raise GateShut(Reason.DENIED_INTENT) from None
         self._is_order = is_new_order(request.method or "", request.path_url)
-        self.after_connecting()
+        self._look()
         self._left_ns = self._budget.now_ns()
 
-    def after_connecting(self) -> None:
-        """The gate, which may have been shut while the connection was opened. Raises GateShut."""
+    def _look(self) -> None:
         if self._is_order:
             self._before_order()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Called by the base class: connections that look at the gate when they are opened.
+
+        The library opens one anew where it finds it closed; that takes time, in which the gate may have been shut.
+        """
+        super().init_poolmanager(*args, **kwargs)
+        gate = self
+
+        class Plain(HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                gate._look()
+
+        class Secure(HTTPSConnection):
+            def connect(self) -> None:
+                super().connect()
+                gate._look()
+
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": Plain}),
+            "https": type("SecurePool", (HTTPSConnectionPool,), {"ConnectionCls": Secure}),
+        }
 
 
 def make_exchange(
@@ -262,6 +286,7 @@ class TradingClient:
         if not self._gate.is_untimely:
             return True
         self._gate.urgent = True  # a cancel may wait for it
+        answer = self._exchange.last_http_response  # what the journal keeps is the answer to the order
         try:
             with _understanding():
                 ahead_ms = int(self._exchange.load_time_difference())
@@ -269,6 +294,7 @@ class TradingClient:
             return False
         finally:
             self._gate.urgent = False
+            self._exchange.last_http_response = answer
         self._gate.is_untimely = False
         if abs(ahead_ms - self._clock_ahead_ms) >= _TOLD_AGAIN_MS:
             log(f"the venue refused a time stamp: our clock is {ahead_ms} ms ahead of its")
