@@ -71,7 +71,7 @@ class RingLines:
 
     def write(self, entries: list[JournalEntry]) -> None:
         """Write the lines of these entries; those that an earlier recorder has written are passed over."""
-        self._file.append(list(self._lines(entries)))
+        self._file.append(self._lines(entries))
 
     def _lines(self, entries: list[JournalEntry]) -> Iterator[dict[str, Any]]:
         for entry in entries:

@@ -210,14 +210,18 @@ def test_whoever_is_told_to_stop_ends_what_it_has_begun(tmp_path: Path, name: st
     assert not (tmp_path / "tally.json").exists()
 
 
-@pytest.mark.parametrize(("grows_for", "found"), [(0, 0), (350, 0), (700, 1)])
-def test_memory_that_goes_on_growing_is_found(tmp_path: Path, grows_for: int, found: int) -> None:
-    """Four MB in 24 minutes, or in the first half of them, or never."""
+@pytest.mark.parametrize(
+    ("grows_for", "step_at", "found"),
+    [(0, 700, 0), (350, 700, 0), (700, 700, 1), (0, 300, 0), (0, 430, 1), (0, 525, 1), (0, 610, 1)],
+)
+def test_memory_that_goes_on_growing_is_found(tmp_path: Path, grows_for: int, step_at: int, found: int) -> None:
+    """Four MB in 24 minutes, or in the first half of them, or never; and one page of the allocator's, early or late."""
     noise = itertools.cycle([0.0, 0.05, -0.05])
     samples = Samples()
     for number in range(700):
         samples.seconds.append(number * 2.0)
-        samples.private_mb.append(80.0 + 4.0 * min(number, grows_for) / 700 + next(noise))
+        grown = 4.0 * min(number, grows_for) / 700 + (number >= step_at)
+        samples.private_mb.append(80.0 + grown + next(noise))
         samples.resident_mb.append(170.0)
         samples.descriptors.append(16)
     piece = Piece(0, 1800.0, tmp_path)

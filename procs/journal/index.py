@@ -142,7 +142,7 @@ class StreamIndexer:
         return self._tail.ordinal
 
     def read(self) -> list[JournalEntry]:
-        """The next entries, some 100 KB of them; none when there is nothing new. Raises JournalError."""
+        """The next entries, some 32 KB of them; none when there is nothing new. Raises JournalError."""
         found = self._tail.read()
         if not found:
             return []

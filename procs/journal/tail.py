@@ -1,8 +1,8 @@
 """Following a journal while its writer is at it: whole entries as they come, over the end of each segment.
 
-Reads the files, never the writer's memory; an entry that is not whole yet is not there yet. Keeps a few 100 KB at the
-most, however large a segment is. A position is (segment number, offset behind the last entry taken, its ordinal), so
-that another process can go on from there.
+Reads the files, never the writer's memory; an entry that is not whole yet is not there yet. Keeps some 32 KB, or one
+larger entry, however far it is behind: what a reader makes of them decides what its memory rises to. A position is
+(segment number, offset behind the last entry taken, its ordinal), so that another process can go on from there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from procs.journal.layout import ENTRY_HEADER, FILE_HEADER, padded
 from procs.journal.reader import JournalEntry, JournalError, begun, segment_path, whole_entries
 
-CHUNK_BYTES = 256 << 10
+CHUNK_BYTES = 32 << 10
 
 
 class JournalTail:
@@ -36,7 +36,7 @@ class JournalTail:
         return segment_path(self.folder, self.stream, self.number)
 
     def read(self) -> list[tuple[int, JournalEntry]]:
-        """The next entries with the offset behind each, some 100 KB of them, all from segment `number`; none when
+        """The next entries with the offset behind each, some 32 KB of them, all from segment `number`; none when
         there is nothing new. Raises JournalError when entries are missing between two segments."""
         while True:
             # Asked first: a writer closes a segment before it begins the next one.

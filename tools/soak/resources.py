@@ -1,11 +1,11 @@
 """Whether a session that goes on and on needs more and more: memory and descriptors of every process.
 
 One piece is one undisturbed session of up to half an hour under load. Memory is sampled every two seconds after a
-warm-up; a heap rises to its high-water mark for minutes, so the later half is judged. Its slope is fitted by least
-squares to means of blocks, so that what is uncertain about it is not understated by samples that resemble their
-neighbours. What a process holds privately (RssAnon) must not grow; the resident size with shared pages is printed
-beside it, as it grows until every ring has been walked through once. The number of descriptors must
-not stay above what it was at first. A piece too short for a slope is shown, not judged.
+warm-up; a heap rises to its high-water mark for minutes, so the later half is judged: what a process holds privately
+(RssAnon) must not be more at its end than at its beginning, by medians of eighths of the samples, which neither a
+moment's peak nor the scatter of a fit can move. One step of the allocator's, a megabyte, is too much. The slope is
+printed, and the resident size with shared pages beside it, as that grows until every ring has been walked through
+once. The number of descriptors must not stay above what it was at first. A piece too short is shown, not judged.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import psutil
 
@@ -29,7 +30,7 @@ _JUDGED_FROM_S = 1200.0  # buffers and caches fill for minutes
 _SAMPLE_S = 2.0
 _WARM_UP_SHARE = 0.15
 _BLOCKS = 12
-_MOST_MB_PER_HOUR = 1.0  # of private memory, beyond twice the uncertainty
+_MOST_RISE_MB = 0.25  # of private memory, over the later half
 _MB = 1 << 20
 # Small rings, so that all their pages are touched during the warm-up.
 _BUDGET_MIB = 48
@@ -61,6 +62,17 @@ def slope(times: Sequence[float], values: Sequence[float]) -> tuple[float, float
     line = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread
     rest = sum((y - mean_y - line * (x - mean_x)) ** 2 for x, y in zip(xs, ys, strict=True))
     return line, math.sqrt(rest / (_BLOCKS - 2) / spread)
+
+
+def rise(values: Sequence[float]) -> float:
+    """By how much the median of the last eighth of these is above that of the fifth, where the later half begins.
+
+    Raises ValueError with fewer than eight values.
+    """
+    eighth = len(values) // 8
+    if eighth == 0:
+        raise ValueError(f"{len(values)} samples; at least 8 are needed")
+    return median(values[-eighth:]) - median(values[-4 * eighth : -3 * eighth])
 
 
 def private_mb(pid: int) -> tuple[float, float]:
@@ -161,10 +173,9 @@ def _judge(piece: Piece, seen: dict[str, Samples], long_enough: bool) -> None:
         )
         if not long_enough:
             continue
+        risen = rise(samples.private_mb)
         piece.measure(f"MB/h {name}", private)
-        piece.hold(
-            private - 2 * error <= _MOST_MB_PER_HOUR,
-            f"{name}: private memory grows by {private:.2f} ± {error:.2f} MB/h",
-        )
+        piece.measure(f"MB risen {name}", risen)
+        piece.hold(risen <= _MOST_RISE_MB, f"{name}: {risen:.2f} MB more at the end than half-way")
         words = f"{name}: at most {first} descriptors in the first quarter, at least {last} in the last"
         piece.hold(last <= first, words)

@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
-KEPT = 8192
+KEPT = 1024  # reached within minutes, so that memory is flat from then on
 
 
 class KnownOrders:

@@ -20,7 +20,7 @@ from engine.units import parse_units
 from procs.venues.binance_usdm.rate_limits import ORDER_PATH
 from procs.venues.binance_usdm.reports import ClientIds
 
-KEPT = 4096
+KEPT = 1024
 # Fields that say how to talk, not what to trade.
 _ENVELOPE = {"recvWindow", "timestamp", "signature"}
 
