@@ -121,11 +121,12 @@ class Inspector:
     def _segments_now(self) -> set[str]:
         return {path.name for path in Path("/dev/shm").glob(f"bot4.{self._made.name}.*")}
 
-    def check(self, blow: Strike, killed_ns: int, ready_ns: int) -> None:
-        """After a blow. killed_ns, ready_ns: wall time of the death of a vital process and of full service again."""
+    def check(self, blow: Strike, killed_ns: int, unready_ns: int) -> None:
+        """After a blow. killed_ns: wall time of the death of a vital process. unready_ns: of the last look that found it
+        missing; when exactly its successor was there is not seen from here."""
         broken = [
             *self._agreement(), *self._exposure(), *self._audit(), *self._remains(), *self._secrets(),
-            *self._dead_peer(killed_ns, ready_ns),
+            *self._dead_peer(killed_ns, unready_ns),
         ]
         if self._watch.mapping.control.tripped:
             broken.append(f"I3: the emergency word is {self._watch.mapping.control.word}")
@@ -215,12 +216,12 @@ class Inspector:
             if path.is_file() and self._secret in path.read_bytes()
         ]
 
-    def _dead_peer(self, killed_ns: int, ready_ns: int) -> list[str]:
+    def _dead_peer(self, killed_ns: int, unready_ns: int) -> list[str]:
         if not killed_ns:
             return []
         late = [
             event["client_id"] for event in self._place.log()
-            if event["event"] == "accepted" and killed_ns + _DEAD_PEER_NS < event["at_ns"] < ready_ns
+            if event["event"] == "accepted" and killed_ns + _DEAD_PEER_NS < event["at_ns"] < unready_ns
         ]
         return [f"I10: {late} were entered without a vital process"] if late else []
 
@@ -276,7 +277,7 @@ def _strike(
         watch.wait_in_service(python_monotonic_ns(), lambda: watch.pid(blow.also) not in (0, second))
     alone = not second and burst is None
     vital = alone and blow.name == "SIGKILL" and blow.victim in _VITAL
-    inspector.check(blow, began_ns if vital else 0, began_ns + int(ready * 1e9))
+    inspector.check(blow, began_ns if vital else 0, watch.unready_ns)
     piece.count("strikes")
     piece.count(f"{blow.victim} {blow.name}")
     piece.count("two at once", bool(second))

@@ -22,7 +22,7 @@ from procs.attach import attach
 from procs.embedded.mix import Draws
 from procs.instance import Mapping
 from procs.table import PROCESSES, Role
-from shm.clock import python_monotonic_ns, sleep
+from shm.clock import python_monotonic_ns, sleep, wall_ns
 from shm.control import Readiness, tripped_sources
 from tools.soak.session import (
     BUSY_MARKET,
@@ -60,6 +60,7 @@ class Watch:
     def __init__(self, made: Engine) -> None:
         self._made = made
         self._mapping = attach(made.name)
+        self.unready_ns = 0  # wall time just before the last look that found the engine out of service
 
     @property
     def mapping(self) -> Mapping:
@@ -109,7 +110,14 @@ class Watch:
                 sleep(0.01)
             return seconds()
 
-        ready = wait(lambda: replaced() and self.ready(), "ready again")
+        def is_ready() -> bool:
+            looked_ns = wall_ns()
+            if replaced() and self.ready():
+                return True
+            self.unready_ns = looked_ns
+            return False
+
+        ready = wait(is_ready, "ready again")
         before = self.acked()
         return ready, wait(lambda: self.acked() != before, f"trading again, ready after {ready:.1f} s,")
 
