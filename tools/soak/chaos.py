@@ -122,8 +122,8 @@ class Inspector:
         return {path.name for path in Path("/dev/shm").glob(f"bot4.{self._made.name}.*")}
 
     def check(self, blow: Strike, killed_ns: int, unready_ns: int) -> None:
-        """After a blow. killed_ns: wall time of the death of a vital process; unready_ns: of the last look that found it
-        missing; when exactly its successor was there is not seen from here."""
+        """After a blow. killed_ns: wall time of the death of a vital process; unready_ns: of the last look that found
+        it missing. When exactly its successor was there is not seen from here."""
         broken = [
             *self._agreement(), *self._exposure(), *self._audit(), *self._remains(), *self._secrets(),
             *self._dead_peer(killed_ns, unready_ns),
