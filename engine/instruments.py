@@ -20,6 +20,9 @@ class Dialect(IntEnum):
     BINANCE_USDM = 0
     BINANCE_SPOT = 1
     BINANCE_COINM = 2
+    KRAKEN_SPOT_V1 = 3
+    KRAKEN_SPOT_V2 = 4
+    KRAKEN_FUTURES = 5
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from engine.ingest.kernel import (
-    INGEST_OUTBOX_RECORDS,
-    INGEST_STATE,
-    ingest_frame,
-    ingest_lost,
-    ingest_snapshot,
-    ingest_start,
-    ingest_timer,
-)
+from engine.ingest.dialects import entry_points, state_dtype
 from engine.instruments import MAX_INSTRUMENTS, Instrument
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
@@ -33,38 +25,42 @@ class Decoder:
     """Turns inputs into records in `outbox`; every method returns how many. Counts ingest ids."""
 
     def __init__(self, state: np.ndarray, instruments: Sequence[Instrument]) -> None:
-        """state: shape (1,) of INGEST_STATE, possibly shared memory."""
-        if state.dtype != INGEST_STATE:
-            raise TypeError(f"a decoder needs a state of INGEST_STATE, not {state.dtype}")
+        """state: shape (1,) of the dtype that the dialect of these instruments has, possibly shared memory."""
+        if state.dtype != state_dtype(instruments):
+            raise TypeError(f"a decoder of these instruments needs another state than {state.dtype}")
+        self._kernels = entry_points(int(state["dialect"][0]))
         self.state = state
         self.instruments = tuple(instruments)
         self.ingest_id = 0
         # Whatever an input gives, and behind the GAP records of all instruments once more, for `dropped`.
-        self.records = np.zeros(INGEST_OUTBOX_RECORDS + MAX_INSTRUMENTS, MARKET)
+        self.records = np.zeros(self._kernels.outbox_records + MAX_INSTRUMENTS, MARKET)
         self.outbox = as_bytes(self.records)
         self._state = as_bytes(state)
 
     def start(self, ts_ns: int) -> int:
         """Announce the instruments."""
-        return int(ingest_start(self._state, ts_ns, self.outbox))
+        return int(self._kernels.start(self._state, ts_ns, self.outbox))
 
     def frame(self, data: bytes, ts_ns: int) -> int:
         """A WebSocket frame; a refused one is counted by reason in the state and gives no records."""
         self.ingest_id += 1
-        return max(0, int(ingest_frame(self._state, data, ts_ns, self.ingest_id, self.outbox)))
+        return max(0, int(self._kernels.frame(self._state, data, ts_ns, self.ingest_id, self.outbox)))
 
     def snapshot(self, instrument: int, body: bytes, ts_ns: int) -> int:
-        """A REST depth body."""
+        """A REST depth body. Raises ValueError for a dialect that has none."""
+        take = self._kernels.snapshot
+        if take is None:
+            raise ValueError("a REST snapshot of a venue that sends its books over the socket")
         self.ingest_id += 1
-        return max(0, int(ingest_snapshot(self._state, instrument, body, ts_ns, self.ingest_id, self.outbox)))
+        return max(0, int(take(self._state, instrument, body, ts_ns, self.ingest_id, self.outbox)))
 
     def timer(self, now_ns: int) -> int:
         """The idle timer fired."""
-        return int(ingest_timer(self._state, now_ns, self.outbox))
+        return int(self._kernels.timer(self._state, now_ns, self.outbox))
 
     def lost(self, instrument: int, ts_ns: int) -> int:
         """Data of an instrument (or ALL_INSTRUMENTS) were lost."""
-        return int(ingest_lost(self._state, instrument, self.ingest_id, ts_ns, self.outbox))
+        return int(self._kernels.lost(self._state, instrument, self.ingest_id, ts_ns, self.outbox))
 
     def dropped(self, ts_ns: int) -> int:
         """The records of the last input found no room downstream: they are gone, and the books concerned with them.
@@ -82,7 +78,7 @@ class Decoder:
         count = 0
         for index in np.unique(gone["instrument"][gone["kind"] != Kind.CLOCK]).tolist():
             room = self.outbox[count * MARKET.itemsize :]
-            count += int(ingest_lost(self._state, index, self.ingest_id, ts_ns, room))
+            count += int(self._kernels.lost(self._state, index, self.ingest_id, ts_ns, room))
         return count
 
     def apply(self, entry: JournalEntry) -> int:

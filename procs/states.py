@@ -9,7 +9,7 @@ import numpy as np
 from engine.config import Settings
 from engine.execution.state import EXECUTION_STATE, make_execution_state
 from engine.features.state import features_dtype, make_features_state
-from engine.ingest.kernel import INGEST_STATE, make_ingest_state
+from engine.ingest import dialects
 from engine.instruments import Instrument
 from engine.stage import STATE_HEAD
 from engine.validation.state import VALIDATION_STATE, make_validation_state
@@ -46,7 +46,7 @@ def initial_states(
         settings.execution, settings.gate, settings.maker, instruments, open_loop, settings.safety.reduce_over_s
     )
     return {
-        Role.INGESTION: make_ingest_state(instruments),
+        Role.INGESTION: dialects.make_state(instruments),
         Role.VALIDATION: make_validation_state(settings.validation),
         Role.FEATURES: make_features_state(settings.features, instruments),
         Role.ML: np.zeros(1, INFERENCE_STATE),
@@ -60,7 +60,7 @@ def state_dtype(role: Role, instruments: Sequence[Instrument]) -> np.dtype:
     if role == Role.FEATURES:
         return features_dtype(max(item.index for item in instruments) + 1)
     return {
-        Role.INGESTION: INGEST_STATE,
+        Role.INGESTION: dialects.state_dtype(instruments),
         Role.VALIDATION: VALIDATION_STATE,
         Role.ML: INFERENCE_STATE,
         Role.EXECUTION: EXECUTION_STATE,

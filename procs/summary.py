@@ -16,6 +16,7 @@ import numpy as np
 
 from engine.config import Settings, config_hash
 from engine.execution.summary import execution_summary, reason_counts
+from engine.ingest.dialects import market_counts, waiting_frames
 from engine.instruments import Instrument
 from engine.kernel import kernel_digest
 from engine.validation.state import book_valid_ratio
@@ -66,7 +67,7 @@ def stage_accounts(
         outputs = [rings[name] for name in PROCESS_BY_ROLE[role].outputs if name in rings]
         taken, written = int(row["records_in"]), int(row["out"])
         quarantined, dropped = reason_counts(row["quarantined"]), reason_counts(row["dropped"])
-        in_flight = int(row["pending_frames"]) if role == Role.INGESTION else 0
+        in_flight = waiting_frames(row) if role == Role.INGESTION else 0
         stages[role.label] = {
             "in": taken, "processed": int(row["processed"]), "in_flight": in_flight, "quarantined": quarantined,
             "dropped": dropped, "out": sum(ring["produced"] for ring in outputs) if outputs else written,
@@ -105,13 +106,8 @@ def ring_counts(mapping: Mapping, names: tuple[str, ...]) -> dict[str, Any]:
 
 def market_summary(states: dict[Role, np.ndarray]) -> dict[str, Any]:
     """Counters of the market data from the states of ingestion, validation and features."""
-    row = states[Role.INGESTION][0]
-    keys = (
-        "frames", "events", "level_updates", "snapshot_levels", "trades", "book_tickers", "funding", "liquidations",
-        "gaps", "resyncs",
-    )
     return {
-        **{key: int(row[key]) for key in keys},
+        **market_counts(states[Role.INGESTION][0]),
         # The venue of this dialect sends no checksums: none is verified, none can fail.
         "checksums_verified": 0, "checksums_failed": 0,
         "crossed_books": int(states[Role.FEATURES]["crossed_books"][0]),

@@ -12,21 +12,22 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from engine.ingest.kraken_state import KRAKEN_RECORDS_PER_FRAME, KrakenDialect
+from engine.ingest.kraken_state import KRAKEN_DIALECTS, KRAKEN_RECORDS_PER_FRAME
+from engine.instruments import Dialect
 from engine.kernel import checked_mode
 from tests import test_kraken_futures, test_kraken_spot, test_kraken_spot_v2
 from tests.ingest_fuzz import PIECES
 from tests.kraken_oracle import Session
 
 CORPORA = {
-    KrakenDialect.SPOT_V1: test_kraken_spot.CORPUS,
-    KrakenDialect.SPOT_V2: test_kraken_spot_v2.CORPUS,
-    KrakenDialect.FUTURES_V1: test_kraken_futures.CORPUS,
+    Dialect.KRAKEN_SPOT_V1: test_kraken_spot.CORPUS,
+    Dialect.KRAKEN_SPOT_V2: test_kraken_spot_v2.CORPUS,
+    Dialect.KRAKEN_FUTURES: test_kraken_futures.CORPUS,
 }
 INSTRUMENTS = {
-    KrakenDialect.SPOT_V1: test_kraken_spot.BITCOIN,
-    KrakenDialect.SPOT_V2: test_kraken_spot_v2.BITCOIN,
-    KrakenDialect.FUTURES_V1: test_kraken_futures.BITCOIN,
+    Dialect.KRAKEN_SPOT_V1: test_kraken_spot.BITCOIN,
+    Dialect.KRAKEN_SPOT_V2: test_kraken_spot_v2.BITCOIN,
+    Dialect.KRAKEN_FUTURES: test_kraken_futures.BITCOIN,
 }
 
 
@@ -57,7 +58,7 @@ def mutated(frame: bytes, corpus: Sequence[bytes], source: random.Random) -> byt
     return bytes(data)
 
 
-def run(dialect: KrakenDialect, seed: int, count: int) -> Counter[int]:
+def run(dialect: Dialect, seed: int, count: int) -> Counter[int]:
     """Feed mutated frames to one session. Raises what the kernels raise."""
     source, corpus = random.Random(seed), CORPORA[dialect]
     session = Session(list(INSTRUMENTS[dialect].values()), dialect)
@@ -74,5 +75,5 @@ def run(dialect: KrakenDialect, seed: int, count: int) -> Counter[int]:
 
 
 if __name__ == "__main__":
-    found = {dialect.name: run(dialect, int(sys.argv[1]), int(sys.argv[2])) for dialect in KrakenDialect}
+    found = {dialect.name: run(dialect, int(sys.argv[1]), int(sys.argv[2])) for dialect in KRAKEN_DIALECTS}
     print(json.dumps({"checked": checked_mode(), "answers": found}))

@@ -9,7 +9,7 @@ import calendar
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.ingest.kraken_kernel import kraken_frame, kraken_lost, kraken_start, kraken_timer, make_kraken_outbox
-from engine.ingest.kraken_state import FrameKind, KrakenDialect, make_kraken_state
-from engine.instruments import Instrument
+from engine.ingest.kraken_state import FrameKind, make_kraken_state
+from engine.instruments import Dialect, Instrument
 from engine.reasons import Reason
 from engine.records import Kind, Side
 from engine.stage import as_bytes
@@ -60,10 +60,9 @@ def instrument(symbol: str, price_exp: int = 1, size_exp: int = 8, index: int = 
 class Session:
     """The kernels under test, with an outbox."""
 
-    def __init__(self, instruments: Sequence[Instrument], dialect: KrakenDialect) -> None:
-        self.instruments = tuple(instruments)
-        self.dialect = dialect
-        self.state = make_kraken_state(instruments)
+    def __init__(self, instruments: Sequence[Instrument], dialect: Dialect) -> None:
+        self.instruments = tuple(replace(item, dialect=dialect) for item in instruments)
+        self.state = make_kraken_state(self.instruments)
         self.outbox = make_kraken_outbox()
         self.number = 0
         self.passed_on = 0  # records of market data
@@ -78,7 +77,7 @@ class Session:
     def frame(self, frame: bytes, recv_ts_ns: int = 1) -> int:
         self.number += 1
         state, outbox = as_bytes(self.state), as_bytes(self.outbox)
-        n = int(kraken_frame(state, self.dialect, frame, recv_ts_ns, self.number, outbox))
+        n = int(kraken_frame(state, frame, recv_ts_ns, self.number, outbox))
         kinds = self.outbox["kind"][: max(n, 0)]
         self.passed_on += int(((kinds != Kind.CLOCK) & (kinds != Kind.GAP)).sum())
         return n
@@ -255,7 +254,7 @@ def decode_futures(frame: bytes, instruments: dict[str, Instrument]) -> list[Row
     return rows
 
 
-ORACLES = {KrakenDialect.SPOT_V1: decode_v1, KrakenDialect.SPOT_V2: decode_v2, KrakenDialect.FUTURES_V1: decode_futures}
+ORACLES = {Dialect.KRAKEN_SPOT_V1: decode_v1, Dialect.KRAKEN_SPOT_V2: decode_v2, Dialect.KRAKEN_FUTURES: decode_futures}
 
 
 @dataclass

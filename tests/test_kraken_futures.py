@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from engine.book.book import book_top
 from engine.ingest.kraken_kernel import sequence_verdict
-from engine.ingest.kraken_state import FrameKind, KrakenDialect
+from engine.ingest.kraken_state import FrameKind
+from engine.instruments import Dialect
 from engine.integrity.checked_book import check_records, make_checked_books
 from engine.reasons import Reason
 from engine.records import Flag, Kind, Side
@@ -80,7 +81,7 @@ CORPUS = (SNAPSHOT, update(326072250), TRADE, PAST_TRADES, TICKER, LITE, *OTHERS
 
 
 def session() -> Session:
-    return Session(list(BITCOIN.values()), KrakenDialect.FUTURES_V1)
+    return Session(list(BITCOIN.values()), Dialect.KRAKEN_FUTURES)
 
 
 @pytest.mark.parametrize("frame", [SNAPSHOT, TRADE, TICKER, LITE], ids=["snapshot", "trade", "ticker", "lite"])
@@ -223,7 +224,7 @@ def test_refusals_change_nothing_but_counters(frame: bytes, reason: Reason) -> N
 def test_every_recorded_frame_is_what_the_oracle_says_and_no_sequence_has_a_hole() -> None:
     items = instruments_from_rest(rest_body(FUTURES_LISTING), PRODUCTS)
     by_symbol = {item.symbol: item for item in items}
-    futures = Session(items, KrakenDialect.FUTURES_V1)
+    futures = Session(items, Dialect.KRAKEN_FUTURES)
     checks, books = make_checked_books(items)
     frames: Counter[FrameKind] = Counter()
     kinds: Counter[Kind] = Counter()
@@ -268,7 +269,7 @@ def test_every_recorded_frame_is_what_the_oracle_says_and_no_sequence_has_a_hole
 
 def test_one_lost_frame_of_the_recording_gives_one_gap() -> None:
     items = instruments_from_rest(rest_body(FUTURES_LISTING), PRODUCTS)
-    futures = Session(items, KrakenDialect.FUTURES_V1)
+    futures = Session(items, Dialect.KRAKEN_FUTURES)
     lost = 0
     for number, (recv_ts_ns, frame) in enumerate(received(FUTURES_CAPTURE)):
         if number > 1000 and not lost and b'"feed":"book"' in frame and b"PI_ETHUSD" in frame:
@@ -304,7 +305,7 @@ def test_a_stored_dialogue() -> None:
     texts = json.loads(gzip.decompress(require_capture("fixtures/kraken_v2_jkorf.json.gz").read_bytes()))
     frame = texts["Futures/Ticker.txt"].partition("\n= ")[2].strip().encode()
     by_symbol = {"PF_ETHUSD": instrument("PF_ETHUSD", price_exp=1, size_exp=3)}
-    records = Session(list(by_symbol.values()), KrakenDialect.FUTURES_V1).records(frame)
+    records = Session(list(by_symbol.values()), Dialect.KRAKEN_FUTURES).records(frame)
     assert rows_of(records) == decode_futures(frame, by_symbol)
     assert records["aux"][-1] == 18671188, "0.0000186711875 in 1e-12, rounded"
 
@@ -314,7 +315,7 @@ def test_messages_that_a_crawler_captured() -> None:
     lines = gzip.decompress(require_capture("fixtures/venue_messages_crypto_msg_parser.jsonl.gz").read_bytes())
     frames = [entry["raw"].encode() for entry in map(json.loads, lines.splitlines()) if entry["venue"] == "kraken"]
     quarter = instrument("FI_XBTUSD_220624", price_exp=1, size_exp=0, index=1, tick_size=5)
-    futures = Session([*BITCOIN.values(), quarter], KrakenDialect.FUTURES_V1)
+    futures = Session([*BITCOIN.values(), quarter], Dialect.KRAKEN_FUTURES)
     by_symbol = {item.symbol: item for item in futures.instruments}
     feeds = [frame for frame in frames if frame.startswith(b"{") and b'"feed"' in frame]
     for frame in feeds:

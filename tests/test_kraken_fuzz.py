@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.ingest.kraken_state import KrakenDialect
+from engine.ingest.kraken_state import KRAKEN_DIALECTS
+from engine.instruments import Dialect
 from engine.reasons import Reason
 from procs.venues.kraken_futures.instruments import instruments_from_rest
 from procs.venues.kraken_spot.instruments import instruments_from_asset_pairs
@@ -36,7 +37,7 @@ from tests.recordings import PROJECT_ROOT
 
 COUNTERS = {"frames", "records_in", "quarantined", "value_at", "inner_at"}
 NO_ANSWER = (KeyError, TypeError, ValueError, InvalidOperation, OverflowError, AttributeError, IndexError)
-DIALECTS = st.sampled_from(list(KrakenDialect))
+DIALECTS = st.sampled_from(KRAKEN_DIALECTS)
 
 
 def check(session: Session, frame: bytes) -> int:
@@ -53,7 +54,7 @@ def check(session: Session, frame: bytes) -> int:
     elif session.row["records_dropped"].sum() == before[0]["records_dropped"].sum():
         by_symbol = {item.symbol: item for item in session.instruments}
         try:
-            expected = ORACLES[session.dialect](frame, by_symbol)
+            expected = ORACLES[session.instruments[0].dialect](frame, by_symbol)
         except NO_ANSWER:
             expected = None
         if expected is not None:
@@ -63,7 +64,7 @@ def check(session: Session, frame: bytes) -> int:
     return n
 
 
-def standing(dialect: KrakenDialect) -> Session:
+def standing(dialect: Dialect) -> Session:
     """A session whose book stands on the snapshot of the corpus."""
     session = Session(list(INSTRUMENTS[dialect].values()), dialect)
     session.frame(CORPORA[dialect][0])
@@ -78,29 +79,29 @@ def standing(dialect: KrakenDialect) -> Session:
         st.binary(max_size=80), st.text('{}[]":,\\abcdefuprstm0123456789.-+ ', max_size=80).map(str.encode)
     ),
 )
-def test_any_bytes_get_an_answer(dialect: KrakenDialect, frame: bytes) -> None:
+def test_any_bytes_get_an_answer(dialect: Dialect, frame: bytes) -> None:
     assert check(standing(dialect), frame) <= 0
 
 
 @settings(max_examples=800, deadline=None)
 @given(dialect=DIALECTS, which=st.integers(0, 10), seed=st.integers(0, 2**32))
-def test_mutated_frames_are_refused_or_right(dialect: KrakenDialect, which: int, seed: int) -> None:
+def test_mutated_frames_are_refused_or_right(dialect: Dialect, which: int, seed: int) -> None:
     corpus = CORPORA[dialect]
     check(standing(dialect), mutated(corpus[which % len(corpus)], corpus, random.Random(seed)))
 
 
-@pytest.mark.parametrize("dialect", list(KrakenDialect))
-def test_every_truncation_is_refused(dialect: KrakenDialect) -> None:
+@pytest.mark.parametrize("dialect", KRAKEN_DIALECTS)
+def test_every_truncation_is_refused(dialect: Dialect) -> None:
     session = standing(dialect)
     for frame in CORPORA[dialect]:
         for cut in range(len(frame)):
             assert session.frame(frame[:cut]) in (-Reason.BAD_JSON, -Reason.UNKNOWN_STREAM)
 
 
-@pytest.mark.parametrize("dialect", [KrakenDialect.SPOT_V1, KrakenDialect.FUTURES_V1])
-def test_truncated_and_mutated_recorded_frames(dialect: KrakenDialect) -> None:
+@pytest.mark.parametrize("dialect", [Dialect.KRAKEN_SPOT_V1, Dialect.KRAKEN_FUTURES])
+def test_truncated_and_mutated_recorded_frames(dialect: Dialect) -> None:
     """Every kind of recorded frame, mutated: refused, or what the oracle says of the mutated text."""
-    if dialect == KrakenDialect.SPOT_V1:
+    if dialect == Dialect.KRAKEN_SPOT_V1:
         items = instruments_from_asset_pairs(rest_body(V1_LISTING), V1_PAIRS)
         frames = [frame for capture in V1_CAPTURES for _, frame in received(capture)]
     else:
@@ -118,8 +119,8 @@ def test_truncated_and_mutated_recorded_frames(dialect: KrakenDialect) -> None:
     assert 100 < sum(answer >= 0 for answer in answers) < 2900
 
 
-@pytest.mark.parametrize("dialect", list(KrakenDialect))
-def test_the_fuzz_loop_reaches_answers_of_every_kind(dialect: KrakenDialect) -> None:
+@pytest.mark.parametrize("dialect", KRAKEN_DIALECTS)
+def test_the_fuzz_loop_reaches_answers_of_every_kind(dialect: Dialect) -> None:
     answers = run(dialect, 3, 6_000)
     assert answers[0] > 100
     for reason in (Reason.BAD_JSON, Reason.BAD_NUMBER, Reason.UNKNOWN_STREAM, Reason.UNKNOWN_SYMBOL):
@@ -136,11 +137,11 @@ def test_the_checked_build_reads_nothing_outside() -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["checked"] is True
-    for dialect in KrakenDialect:
+    for dialect in KRAKEN_DIALECTS:
         assert {int(code): n for code, n in report["answers"][dialect.name].items()} == dict(run(dialect, 3, 6_000))
 
 
 def test_the_oracle_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ORACLES, KrakenDialect.SPOT_V1, lambda frame, instruments: [])
+    monkeypatch.setitem(ORACLES, Dialect.KRAKEN_SPOT_V1, lambda frame, instruments: [])
     with pytest.raises(AssertionError):
-        check(standing(KrakenDialect.SPOT_V1), CORPORA[KrakenDialect.SPOT_V1][1])
+        check(standing(Dialect.KRAKEN_SPOT_V1), CORPORA[Dialect.KRAKEN_SPOT_V1][1])

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 
 from engine.book.book import book_top
 from engine.ingest.kraken_kernel import KRAKEN_OUTBOX_RECORDS
-from engine.ingest.kraken_state import FrameKind, KrakenDialect, make_kraken_state
+from engine.ingest.kraken_state import FrameKind, make_kraken_state
+from engine.instruments import Dialect
 from engine.integrity.checked_book import check_records, make_checked_books
 from engine.integrity.wire_checksum import unpack_checksum
 from engine.reasons import Reason
@@ -75,7 +77,7 @@ BITCOIN = {"XBT/USD": instrument("XBT/USD")}
 
 
 def session() -> Session:
-    return Session(list(BITCOIN.values()), KrakenDialect.SPOT_V1)
+    return Session(list(BITCOIN.values()), Dialect.KRAKEN_SPOT_V1)
 
 
 def test_a_book_snapshot() -> None:
@@ -192,14 +194,19 @@ def test_clock_start_and_timer() -> None:
 
 
 def test_states_refuse_impossible_instruments() -> None:
+    v1 = [replace(instrument("XBT/USD", index=index), dialect=Dialect.KRAKEN_SPOT_V1) for index in range(2)]
     with pytest.raises(ValueError, match="taken"):
-        make_kraken_state([instrument("XBT/USD"), instrument("XBT/USD", index=1)])
+        make_kraken_state(v1)
+    with pytest.raises(ValueError, match="KRAKEN_SPOT_V1, KRAKEN_SPOT_V2"):
+        make_kraken_state([v1[0], replace(instrument("ETH/USD", index=1), dialect=Dialect.KRAKEN_SPOT_V2)])
+    with pytest.raises(ValueError, match="BINANCE_USDM is another venue's"):
+        make_kraken_state([instrument("XBT/USD")])
 
 
 def test_every_recorded_frame_is_what_the_oracle_says() -> None:
     items = instruments_from_asset_pairs(rest_body(V1_LISTING), V1_PAIRS)
     by_symbol = {item.symbol: item for item in items}
-    spot = Session(items, KrakenDialect.SPOT_V1)
+    spot = Session(items, Dialect.KRAKEN_SPOT_V1)
     frames: Counter[FrameKind] = Counter()
     kinds: Counter[Kind] = Counter()
     snapshot_levels = 0
@@ -231,7 +238,7 @@ def test_every_recorded_checksum_agrees_and_every_book_is_that_of_the_text() -> 
     """The kernel's checksum from integers, the rule on the text of the wire, and the venue's own: all three equal."""
     items = instruments_from_asset_pairs(rest_body(V1_LISTING), V1_PAIRS)
     by_symbol = {item.symbol: item for item in items}
-    spot = Session(items, KrakenDialect.SPOT_V1)
+    spot = Session(items, Dialect.KRAKEN_SPOT_V1)
     checks, books = make_checked_books(items, dict.fromkeys(range(len(items)), 1000))
     text_books = {item.symbol: TextBook(1000) for item in items}
     compared = 0
@@ -277,7 +284,7 @@ def test_a_book_that_lost_a_frame_is_never_valid_with_other_best_levels() -> Non
     The rest lie behind the best ten, which stay those of the whole session for as long as the book counts as valid.
     """
     items = instruments_from_asset_pairs(rest_body(V1_LISTING), V1_PAIRS)
-    session = Session(items, KrakenDialect.SPOT_V1)
+    session = Session(items, Dialect.KRAKEN_SPOT_V1)
     frames = [frame for _, frame in received(V1_CAPTURES[2])]
     groups: dict[int, list[np.ndarray]] = {item.index: [] for item in items}
     for records in filter(len, map(session.records, frames)):
@@ -314,7 +321,7 @@ def test_messages_that_a_crawler_captured() -> None:
     """Text as it came, 2021 to 2023: books, a trade, a ticker, a spread, and a book without any level."""
     lines = gzip.decompress(require_capture("fixtures/venue_messages_crypto_msg_parser.jsonl.gz").read_bytes())
     frames = [entry["raw"].encode() for entry in map(json.loads, lines.splitlines()) if entry["venue"] == "kraken"]
-    spot = Session([instrument("XBT/USD"), instrument("PERP/EUR", price_exp=4, index=1)], KrakenDialect.SPOT_V1)
+    spot = Session([instrument("XBT/USD"), instrument("PERP/EUR", price_exp=4, index=1)], Dialect.KRAKEN_SPOT_V1)
     by_symbol = {item.symbol: item for item in spot.instruments}
     lists = [frame for frame in frames if frame.startswith(b"[")]
     for frame in lists:

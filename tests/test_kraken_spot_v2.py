@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from engine.ingest.kraken_state import FrameKind, KrakenDialect
+from engine.ingest.kraken_state import FrameKind
+from engine.instruments import Dialect
 from engine.integrity.checked_book import check_records, make_checked_books
 from engine.integrity.wire_checksum import unpack_checksum
 from engine.reasons import Reason
@@ -74,7 +75,7 @@ BITCOIN = {"BTC/USD": instrument("BTC/USD")}
 
 
 def session() -> Session:
-    return Session(list(BITCOIN.values()), KrakenDialect.SPOT_V2)
+    return Session(list(BITCOIN.values()), Dialect.KRAKEN_SPOT_V2)
 
 
 def test_a_snapshot_and_an_update() -> None:
@@ -121,7 +122,7 @@ def test_a_frame_of_several_books_is_several_groups() -> None:
     items = [instrument("BTC/USD"), instrument("ETH/USD", index=3)]
     both = json.loads(SNAPSHOT)["data"][0]
     frame = SNAPSHOT.replace(b"}]}", b"},%s]}" % json.dumps({**both, "symbol": "ETH/USD"}).encode())
-    spot = Session(items, KrakenDialect.SPOT_V2)
+    spot = Session(items, Dialect.KRAKEN_SPOT_V2)
     records = spot.records(frame)
     assert rows_of(records) == decode_v2(frame, {item.symbol: item for item in items})
     assert records["instrument"].tolist() == [0] * 4 + [3] * 4
@@ -200,8 +201,8 @@ def re_expressed(books: dict[str, TextBook]) -> Iterator[tuple[int, bytes, bytes
 
 def test_a_recorded_session_gives_the_same_books_in_both_forms() -> None:
     listing = rest_body(V1_LISTING)
-    first = Session(instruments_from_asset_pairs(listing, V1_PAIRS), KrakenDialect.SPOT_V1)
-    second = Session(instruments_from_asset_pairs(listing, V1_PAIRS, v2=True), KrakenDialect.SPOT_V2)
+    first = Session(instruments_from_asset_pairs(listing, V1_PAIRS), Dialect.KRAKEN_SPOT_V1)
+    second = Session(instruments_from_asset_pairs(listing, V1_PAIRS, v2=True), Dialect.KRAKEN_SPOT_V2)
     assert second.instruments[8].symbol == "BTC/CHF"
     by_symbol = {item.symbol: item for item in second.instruments}
     checks, books = make_checked_books(second.instruments, dict.fromkeys(range(10), 1000))
@@ -223,7 +224,7 @@ def test_books_of_smaller_depths_stay_right_by_being_cut(depth: int) -> None:
     """The recorded session as a venue of a smaller depth would send it, levels that come into depth included."""
     listing = rest_body(V1_LISTING)
     items = instruments_from_asset_pairs(listing, V1_PAIRS)
-    session = Session(items, KrakenDialect.SPOT_V1)
+    session = Session(items, Dialect.KRAKEN_SPOT_V1)
     checks, books = make_checked_books(items, dict.fromkeys(range(10), depth))
     full = {symbol: TextBook(1000) for symbol in V1_PAIRS}
     seen: dict[str, tuple[dict, dict]] = {}
@@ -268,7 +269,7 @@ def test_stored_messages_of_one_test_suite() -> None:
     """Shapes after the documentation; their checksums were invented, so none is verified."""
     texts = json.loads(gzip.decompress(require_capture("fixtures/kraken_nautilus.json.gz").read_bytes()))
     by_symbol = {"BTC/USD": instrument("BTC/USD", price_exp=2)}
-    spot = Session(list(by_symbol.values()), KrakenDialect.SPOT_V2)
+    spot = Session(list(by_symbol.values()), Dialect.KRAKEN_SPOT_V2)
     for name, kind in FIXTURES.items():
         frame = texts[name].encode()
         before = spot.frames_of().get(kind, 0)
@@ -283,7 +284,7 @@ def test_stored_dialogues_of_another() -> None:
     """Lines that open with `=` come before data, `<` marks an answer; values between bars are placeholders."""
     texts = json.loads(gzip.decompress(require_capture("fixtures/kraken_v2_jkorf.json.gz").read_bytes()))
     by_symbol = {"ETH/USDT": instrument("ETH/USDT", price_exp=4)}
-    spot = Session(list(by_symbol.values()), KrakenDialect.SPOT_V2)
+    spot = Session(list(by_symbol.values()), Dialect.KRAKEN_SPOT_V2)
     answers = 0
     for name in (name for name in texts if name.startswith("Spot/")):
         for line in re.findall(r"^<\d* (\{.*\}) *$", texts[name], re.MULTILINE):

@@ -8,7 +8,8 @@ import json
 import orjson
 import pytest
 
-from engine.ingest.kraken_state import FrameKind, KrakenDialect
+from engine.ingest.kraken_state import FrameKind
+from engine.instruments import Dialect
 from procs.session_logs import Direction, session_lines
 from procs.venues.kraken_futures import instruments as futures_instruments
 from procs.venues.kraken_futures import subscriptions as futures_subscriptions
@@ -94,7 +95,7 @@ def test_pairs_of_the_instrument_channel_have_exponents() -> None:
     (item,) = spot_instruments.instruments_from_channel(frame, ["SHIB/USD"])
     assert (item.price_exp, item.tick_size, item.size_exp, item.lot_size) == (9, 1, 5, 1)
     assert (item.base, item.quote, item.min_notional) == ("SHIB", "USD", 50_000_000)
-    spot = Session([instrument("SHIB/USD")], KrakenDialect.SPOT_V2)
+    spot = Session([instrument("SHIB/USD")], Dialect.KRAKEN_SPOT_V2)
     assert spot.frame(frame) == 0 and spot.frames_of() == {FrameKind.METADATA: 1}
     for bad, message in (
         (frame.replace(b"1e-09", b"1e-10"), "SHIB/USD: '1e-10' is not a whole number"),

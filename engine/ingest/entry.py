@@ -1,6 +1,6 @@
-"""What the entry points of every ingestion share: the outbox, the clock grid, the announcement of instruments.
+"""What the entry points of every ingestion share: the outbox, the clock grid, gaps, instruments.
 
-Layout: works on any state that has STATE_HEAD, INSTRUMENT_FIELDS, `snapshot_wanted` and the `..._before` fields.
+Layout: works on any state that has STATE_HEAD, INSTRUMENT_FIELDS, `gaps`, `snapshot_wanted`, the `..._before` fields.
 Invariants: time and the last ingest id never go back; a CLOCK record stands at the start of the grid cell that a call
 has entered. Cost: some ns a call.
 """
@@ -16,7 +16,7 @@ from engine.kernel import kernel
 from engine.records import MARKET, Kind
 
 CLOCK_GRID_NS = 10_000_000
-CLOCK_KIND, INSTRUMENT_KIND = int(Kind.CLOCK), int(Kind.INSTRUMENT)
+CLOCK_KIND, INSTRUMENT_KIND, GAP_KIND = int(Kind.CLOCK), int(Kind.INSTRUMENT), int(Kind.GAP)
 RECORD_BYTES = MARKET.itemsize
 
 
@@ -69,3 +69,17 @@ def announce(state: StateRow, rows: np.ndarray, at: int, recv_ts_ns: int, ingest
             stamp(state, rows, at, 1, instrument, 0, state.epoch[instrument], recv_ts_ns, ingest_id)
             at += 1
     return at
+
+
+@kernel()
+def declare_gap(
+    state: StateRow, rows: np.ndarray, at: int, instrument: int, first_lost: int, reason: int, recv_ts_ns: int,
+    ingest_id: int,
+) -> int:  # fmt: skip
+    """Write a GAP record at rows[at] and ask for a snapshot of the instrument. Returns the next place in rows."""
+    state.snapshot_wanted[instrument] = 1
+    state.gaps += 1
+    write_row(rows[at], GAP_KIND, 0, FIRST | LAST, 0, 0, first_lost)
+    stamp(state, rows, at, 1, instrument, 0, 0, recv_ts_ns, ingest_id)
+    rows[at].reason = reason
+    return at + 1

@@ -39,14 +39,13 @@ from engine.ingest.binance import (
     decode_frame,
     decode_snapshot,
 )
-from engine.ingest.entry import CLOCK_GRID_NS, advance, announce, clock, open_outbox, remember
+from engine.ingest.entry import CLOCK_GRID_NS, advance, announce, clock, declare_gap, open_outbox, remember
 from engine.ingest.json_scan import text_of
 from engine.ingest.rows import stamp
 from engine.ingest.sequence import (
     DUPLICATE,
     SEQUENCE_GAP,
     apply_diff,
-    declare_gap,
     discard,
     release,
     snapshot_is_too_old,

@@ -18,8 +18,7 @@ A book that wants a snapshot gets one by subscribing anew. A frame counts as pro
 it had none, else as dropped for the last reason met. Spot has no sequence: what was lost there shows in the checksum,
 which is verified where the book is (engine/integrity).
 
-Cost: 0.6 us for a heartbeat, 1.0 us for an update of one level, called from Python. Known limits: one dialect a socket,
-which the caller names.
+Cost: 0.6 us for a heartbeat, 1.0 us for an update of one level, called from Python. Known limits: one dialect.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from engine.ingest.entry import advance, announce, clock, open_outbox, remember
+from engine.ingest.entry import advance, announce, clock, declare_gap, open_outbox, remember
 from engine.ingest.json_scan import text_of
 from engine.ingest.kraken_futures import decode_futures
 from engine.ingest.kraken_spot_v1 import decode_spot_v1
@@ -37,12 +36,11 @@ from engine.ingest.kraken_state import (
     KRAKEN_STATE,
     Decoded,
     FrameKind,
-    KrakenDialect,
     make_kraken_state,
 )
-from engine.ingest.rows import FIRST, LAST, MarketRow, stamp, write_row
+from engine.ingest.rows import FIRST, LAST, MarketRow
 from engine.ingest.state import StateRow
-from engine.instruments import MAX_INSTRUMENTS
+from engine.instruments import MAX_INSTRUMENTS, Dialect
 from engine.integrity.wire_checksum import unpack_checksum
 from engine.kernel import kernel
 from engine.reasons import Reason
@@ -63,10 +61,10 @@ __all__ = [
 
 FRAME = types.Bytes(types.uint8, 1, "C")
 ALL_INSTRUMENTS = -1
-SPOT_V1, SPOT_V2 = int(KrakenDialect.SPOT_V1), int(KrakenDialect.SPOT_V2)
-FUTURES_V1 = int(KrakenDialect.FUTURES_V1)
+SPOT_V1, SPOT_V2 = int(Dialect.KRAKEN_SPOT_V1), int(Dialect.KRAKEN_SPOT_V2)
+FUTURES = int(Dialect.KRAKEN_FUTURES)
 PAST_TRADES = int(FrameKind.PAST_TRADES)
-LEVEL_KIND, TRADE_KIND, GAP_KIND = int(Kind.LEVEL), int(Kind.TRADE), int(Kind.GAP)
+LEVEL_KIND, TRADE_KIND = int(Kind.LEVEL), int(Kind.TRADE)
 SNAPSHOT_FLAG = int(Flag.SNAPSHOT)
 KEEP, UNKNOWN_STREAM, UNKNOWN_SYMBOL = int(Reason.NONE), int(Reason.UNKNOWN_STREAM), int(Reason.UNKNOWN_SYMBOL)
 NO_SNAPSHOT, STALE_DIFF = int(Reason.NO_SNAPSHOT), int(Reason.STALE_DIFF)
@@ -90,12 +88,13 @@ def sequence_verdict(bridged: int, book_sequence: int, sequence: int) -> int:
 
 
 @kernel()
-def _decode(state: StateRow, dialect: int, frame: bytes, rows: np.ndarray, base: int) -> Decoded:
+def _decode(state: StateRow, frame: bytes, rows: np.ndarray, base: int) -> Decoded:
+    dialect = state.dialect
     if dialect == SPOT_V1:
         return decode_spot_v1(state, text_of(frame), rows, base)
     if dialect == SPOT_V2:
         return decode_spot_v2(state, text_of(frame), rows, base)
-    if dialect == FUTURES_V1:
+    if dialect == FUTURES:
         return decode_futures(state, text_of(frame), rows, base)
     return Decoded(-UNKNOWN_STREAM, 0)
 
@@ -114,7 +113,7 @@ def _count_decoded(state: StateRow, decoded: Decoded, rows: np.ndarray, base: in
 
 
 @kernel()
-def _judge_levels(state: StateRow, dialect: int, rows: np.ndarray, first: int, last: int) -> int:
+def _judge_levels(state: StateRow, rows: np.ndarray, first: int, last: int) -> int:
     """Whether the group of levels rows[first:last + 1] is kept; the sequence state follows."""
     instrument = np.int64(rows[first].instrument)
     sequence = rows[first].sequence
@@ -132,27 +131,13 @@ def _judge_levels(state: StateRow, dialect: int, rows: np.ndarray, first: int, l
         return KEEP
     if state.snapshot_wanted[instrument] != 0:
         return NO_SNAPSHOT
-    if dialect == FUTURES_V1:
+    if state.dialect == FUTURES:
         judged = sequence_verdict(state.bridged[instrument], state.last_sequence[instrument], sequence)
         if judged != KEEP:
             return judged
         state.bridged[instrument] = 1
         state.last_sequence[instrument] = sequence
     return KEEP
-
-
-@kernel()
-def _gap(
-    state: StateRow, rows: np.ndarray, at: int, instrument: int, first_lost: int, reason: int, recv_ts_ns: int,
-    ingest_id: int,
-) -> int:  # fmt: skip
-    """Write a GAP record at rows[at]; the instrument wants a snapshot. Returns the next place in rows."""
-    state.snapshot_wanted[instrument] = 1
-    state.gaps += 1
-    write_row(rows[at], GAP_KIND, 0, FIRST | LAST, 0, 0, first_lost)
-    stamp(state, rows, at, 1, instrument, 0, 0, recv_ts_ns, ingest_id)
-    rows[at].reason = reason
-    return at + 1
 
 
 @kernel()
@@ -169,7 +154,7 @@ def _judge_trade(state: StateRow, row: MarketRow) -> int:
 
 @kernel()
 def _settle(
-    state: StateRow, dialect: int, rows: np.ndarray, base: int, count: int, recv_ts_ns: int, ingest_id: int
+    state: StateRow, rows: np.ndarray, base: int, count: int, recv_ts_ns: int, ingest_id: int
 ) -> tuple[int, int]:
     """Judge the groups rows[base:base + count] and close up what is kept: (place after it, last reason or KEEP)."""
     end, put, reason, kept_any = base + count, base, KEEP, False
@@ -182,7 +167,7 @@ def _settle(
         judged = KEEP
         start = put
         if kind == LEVEL_KIND:
-            judged = _judge_levels(state, dialect, rows, first, last)
+            judged = _judge_levels(state, rows, first, last)
         for at in range(first, last + 1):
             # a liquidation stands behind its trade and shares its fate
             if rows[at].kind == TRADE_KIND:
@@ -203,7 +188,7 @@ def _settle(
             rows[put - 1].flags |= LAST
         if judged == SEQUENCE_GAP:
             instrument = np.int64(rows[first].instrument)
-            put = _gap(state, rows, put, instrument, 0, SEQUENCE_GAP, recv_ts_ns, ingest_id)
+            put = declare_gap(state, rows, put, instrument, 0, SEQUENCE_GAP, recv_ts_ns, ingest_id)
         first = last + 1
     return put, KEEP if kept_any or count == 0 else reason
 
@@ -228,16 +213,14 @@ def kraken_start(state: np.ndarray, recv_ts_ns: int, outbox: np.ndarray) -> int:
     return at
 
 
-@kernel(types.int64(BYTES, types.int64, FRAME, types.int64, types.int64, BYTES))
-def kraken_frame(
-    state: np.ndarray, dialect: int, frame: bytes, recv_ts_ns: int, ingest_id: int, outbox: np.ndarray
-) -> int:
-    """Take one frame of a socket that speaks `dialect`. The number of records, or -Reason when it is refused."""
+@kernel(types.int64(BYTES, FRAME, types.int64, types.int64, BYTES))
+def kraken_frame(state: np.ndarray, frame: bytes, recv_ts_ns: int, ingest_id: int, outbox: np.ndarray) -> int:
+    """Take one frame of the dialect. The number of records, or -Reason when it is refused."""
     row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
     row.frames += 1
     row.records_in += 1
     base = clock(row, rows, recv_ts_ns, ingest_id)
-    decoded = _decode(row, dialect, frame, rows, base)
+    decoded = _decode(row, frame, rows, base)
     if decoded.code < 0:
         row.quarantined[-decoded.code] += 1
         return decoded.code
@@ -248,7 +231,7 @@ def kraken_frame(
         _learn_past_trades(row, rows, base, decoded.records)
         end, reason = base, KEEP
     else:
-        end, reason = _settle(row, dialect, rows, base, decoded.records, recv_ts_ns, cause)
+        end, reason = _settle(row, rows, base, decoded.records, recv_ts_ns, cause)
     if reason == KEEP:
         row.processed += 1
     else:
@@ -287,6 +270,6 @@ def kraken_lost(state: np.ndarray, instrument: int, first_lost: int, recv_ts_ns:
     cause = advance(row, recv_ts_ns, first_lost)
     for index in range(first, end_instrument):
         if row.symbol_length[index] > 0 and row.snapshot_wanted[index] == 0:
-            at = _gap(row, rows, at, index, first_lost, 0, recv_ts_ns, cause)
+            at = declare_gap(row, rows, at, index, first_lost, 0, recv_ts_ns, cause)
     row.out += at
     return at

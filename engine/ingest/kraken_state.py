@@ -17,18 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.ingest.state import INSTRUMENT_FIELDS, MAX_LEVELS_PER_FRAME, write_instruments
-from engine.instruments import MAX_INSTRUMENTS, Instrument
+from engine.ingest.state import INSTRUMENT_FIELDS, MAX_LEVELS_PER_FRAME, dialect_of, write_instruments
+from engine.instruments import MAX_INSTRUMENTS, Dialect, Instrument
 from engine.reasons import REASON_COUNT
 from engine.stage import STATE_HEAD
-
-
-class KrakenDialect(IntEnum):
-    """Which of Kraken's wire formats a socket speaks."""
-
-    SPOT_V1 = 1
-    SPOT_V2 = 2
-    FUTURES_V1 = 3
 
 
 class FrameKind(IntEnum):
@@ -48,6 +40,7 @@ class FrameKind(IntEnum):
 
 
 FRAME_KINDS = 12
+KRAKEN_DIALECTS = (Dialect.KRAKEN_SPOT_V1, Dialect.KRAKEN_SPOT_V2, Dialect.KRAKEN_FUTURES)
 DECODED_KINDS = 64  # above every market kind of records.Kind
 VALUE_SLOTS = 32
 
@@ -73,6 +66,7 @@ KRAKEN_STATE = np.dtype(
         ("records_dropped", "<i8", (REASON_COUNT,)),  # of those in `decoded`, what was not passed on
         ("gaps", "<i8"),  # GAP records
         ("resyncs", "<i8"),  # snapshots applied after the first of an instrument
+        ("dialect", "<i8"),  # Dialect of all instruments: one connection speaks one
         *INSTRUMENT_FIELDS,
         ("snapshot_wanted", "<i8", (MAX_INSTRUMENTS,)),
         ("snapshots_applied", "<i8", (MAX_INSTRUMENTS,)),
@@ -97,9 +91,10 @@ def make_kraken_state(instruments: Sequence[Instrument]) -> np.ndarray:
     """A fresh state (KRAKEN_STATE, shape (1,)) that knows these instruments and wants a snapshot of each.
 
     Symbols are those of the wire: XBT/USD (v1), BTC/USD (v2), PI_XBTUSD (futures). Raises ValueError as
-    `write_instruments` does.
+    `write_instruments` does, and for instruments of several dialects or of one that is not Kraken's.
     """
     state = np.zeros(1, KRAKEN_STATE)
+    state["dialect"] = dialect_of(instruments, KRAKEN_DIALECTS)
     for index in write_instruments(state[0], instruments):
         state[0]["snapshot_wanted"][index] = 1
         state[0]["last_trade_id"][index] = -1

@@ -24,17 +24,16 @@ from __future__ import annotations
 import numpy as np
 
 from engine.ingest.binance import SPOT, Decoded
+from engine.ingest.entry import declare_gap
 from engine.ingest.event_scan import BUY, LEVEL_KIND, SELL
-from engine.ingest.rows import FIRST, LAST, mark_group, stamp, write_row
+from engine.ingest.rows import mark_group, stamp, write_row
 from engine.ingest.state import PENDING_FRAMES, PENDING_LEVELS, StateRow
 from engine.kernel import kernel
 from engine.reasons import Reason
-from engine.records import Kind
 
 STALE_DIFF, DUPLICATE = int(Reason.STALE_DIFF), int(Reason.DUPLICATE)
 SEQUENCE_GAP, PENDING_OVERFLOW = int(Reason.SEQUENCE_GAP), int(Reason.PENDING_OVERFLOW)
 APPLY = int(Reason.NONE)
-GAP_KIND = int(Kind.GAP)
 
 
 @kernel()
@@ -50,20 +49,6 @@ def verdict(dialect: int, bridged: int, book_id: int, first_id: int, last_id: in
     if last_id <= book_id:
         return DUPLICATE
     return APPLY if previous_id == book_id else SEQUENCE_GAP
-
-
-@kernel()
-def declare_gap(
-    state: StateRow, rows: np.ndarray, at: int, instrument: int, first_lost: int, reason: int, recv_ts_ns: int,
-    ingest_id: int,
-) -> int:  # fmt: skip
-    """Write a GAP record at rows[at] and ask for a snapshot of the instrument. Returns the next place in rows."""
-    state.snapshot_wanted[instrument] = 1
-    state.gaps += 1
-    write_row(rows[at], GAP_KIND, 0, FIRST | LAST, 0, 0, first_lost)
-    stamp(state, rows, at, 1, instrument, 0, 0, recv_ts_ns, ingest_id)
-    rows[at].reason = reason
-    return at + 1
 
 
 @kernel()

@@ -29,6 +29,7 @@ VALUE_SLOTS = 64  # one a key of one letter, "@" is 0
 # CLOCK, a whole snapshot, every pending level, and a GAP.
 MAX_RECORDS_PER_FRAME = 1 + MAX_LEVELS_PER_FRAME + PENDING_LEVELS + 1
 INGEST_OUTBOX_RECORDS = MAX_RECORDS_PER_FRAME + MAX_INSTRUMENTS
+BINANCE_DIALECTS = (Dialect.BINANCE_USDM, Dialect.BINANCE_SPOT, Dialect.BINANCE_COINM)
 
 # Names and units by index: every ingestion state has these fields.
 INSTRUMENT_FIELDS: list[tuple] = [
@@ -112,16 +113,26 @@ def write_instruments(row: StateRow, instruments: Sequence[Instrument]) -> tuple
     return tuple(table)
 
 
+def dialect_of(instruments: Sequence[Instrument], allowed: Sequence[Dialect]) -> Dialect:
+    """The dialect of all these instruments; the first of `allowed` where there are none.
+
+    Raises ValueError for several dialects, one that does not exist, and one that is not allowed.
+    """
+    dialects = sorted({Dialect(item.dialect) for item in instruments})
+    if len(dialects) > 1:
+        raise ValueError(f"instruments of several dialects: {', '.join(item.name for item in dialects)}")
+    if dialects and dialects[0] not in allowed:
+        raise ValueError(f"{dialects[0].name} is another venue's dialect")
+    return dialects[0] if dialects else allowed[0]
+
+
 def make_ingest_state(instruments: Sequence[Instrument]) -> np.ndarray:
     """A fresh state (INGEST_STATE, shape (1,)) that knows these instruments and wants a snapshot of each.
 
-    Raises ValueError as `write_instruments` does, and for a dialect that is none or instruments of several dialects.
+    Raises ValueError as `write_instruments` and `dialect_of` do.
     """
-    dialects = {Dialect(item.dialect) for item in instruments}
-    if len(dialects) > 1:
-        raise ValueError(f"instruments of several dialects: {', '.join(sorted(item.name for item in dialects))}")
     state = np.zeros(1, INGEST_STATE)
-    state["dialect"] = max(dialects, default=Dialect.BINANCE_USDM)
+    state["dialect"] = dialect_of(instruments, BINANCE_DIALECTS)
     for index in write_instruments(state[0], instruments):
         state[0]["snapshot_wanted"][index] = 1
         state[0]["last_trade_id"][index] = -1  # ids may start at 0

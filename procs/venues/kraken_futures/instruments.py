@@ -12,8 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.instruments import Instrument
-from engine.units import parse_units
+from engine.instruments import Dialect, Instrument
+from engine.units import MONEY_EXP, parse_units
 
 PRODUCT_TYPES = ("futures_inverse", "flexible_futures", "futures_vanilla")
 
@@ -61,6 +61,8 @@ def instrument_from_entry(entry: Mapping[str, Any], index: int, venue: int = 0) 
             lot_size=10 ** max(0, -precision),
             min_notional=0,
             venue=venue,
+            dialect=Dialect.KRAKEN_FUTURES,
+            contract_value=parse_units(str(entry.get("contractSize", "1")), MONEY_EXP) if is_inverse(entry) else 0,
         )
     except KeyError as error:
         raise ValueError(f"instruments, {symbol}: {error.args[0]} is missing") from None

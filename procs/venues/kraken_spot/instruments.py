@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from engine.instruments import Instrument
+from engine.instruments import Dialect, Instrument
 from engine.units import MONEY_EXP, format_units, parse_units
 
 _V2_ASSETS = {"XBT": "BTC", "XDG": "DOGE"}
@@ -68,6 +68,7 @@ def instrument_from_pair(entry: Mapping[str, Any], index: int, venue: int = 0, v
             lot_size=int(entry.get("lot_multiplier", 1)),
             min_notional=parse_units(str(entry.get("costmin", "0")), MONEY_EXP),
             venue=venue,
+            dialect=Dialect.KRAKEN_SPOT_V2 if v2 else Dialect.KRAKEN_SPOT_V1,
         )
     except KeyError as error:
         raise ValueError(f"AssetPairs, {symbol}: {error.args[0]} is missing") from None
@@ -121,6 +122,7 @@ def _from_channel_entry(entry: Mapping[str, Any], index: int, venue: int) -> Ins
             lot_size=parse_units(str(entry["qty_increment"]), size_exp),
             min_notional=parse_units(str(entry.get("cost_min", "0")), MONEY_EXP),
             venue=venue,
+            dialect=Dialect.KRAKEN_SPOT_V2,
         )
     except KeyError as error:
         raise ValueError(f"instrument channel, {symbol}: {error.args[0]} is missing") from None
