@@ -94,9 +94,14 @@ def _step(texts: set[str], exp: int) -> int:
 
 def scan_instruments(path: Path) -> tuple[Instrument, ...]:
     """The instruments of a capture, in the order of their first frame. Raises CaptureError."""
+    return instruments_of(path, ((number, frame) for number, _, frame in capture_lines(path)))
+
+
+def instruments_of(path: Path, frames: Iterator[tuple[int, bytes]]) -> tuple[Instrument, ...]:
+    """The instruments of Binance's frames, each with the number of its line. Raises CaptureError naming `path`."""
     seen: dict[str, _Seen] = {}
     unreadable = 0
-    for number, _, frame in capture_lines(path):
+    for number, frame in frames:
         try:
             message = orjson.loads(frame)
         except orjson.JSONDecodeError:

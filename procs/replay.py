@@ -25,12 +25,12 @@ from engine.instruments import Instrument, instruments_by_index
 from engine.records import OUTPUT_COUNT, PREDICTION, SOURCE_MAIN
 from engine.settings import SettingsError, build
 from engine.stage import as_bytes
-from procs.captures import capture_inputs, scan_instruments
 from procs.decoding import replay_inputs
 from procs.fused import BATCH, FusedPath
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry, read_stream
 from procs.memory_use import pss_bytes
+from procs.recordings import read_inputs, read_instruments
 from procs.summary import report
 from procs.table import Role
 from shm.clock import python_monotonic_ns, sleep
@@ -54,7 +54,7 @@ class Source:
         """The inputs of ingestion, from the beginning."""
         if self.is_session:
             return read_stream(self.path, Role.INGESTION.label)
-        return capture_inputs(self.path, self.instruments)
+        return read_inputs(self.path, self.instruments)
 
     def merges(self) -> Iterator[JournalEntry]:
         """The batches of execution in the order in which they were taken; only of a session."""
@@ -62,14 +62,14 @@ class Source:
 
 
 def open_source(path: Path, settings: Settings) -> Source:
-    """A session folder (with the settings and instruments of its own) or a capture file (with these settings).
+    """A session folder (with the settings and instruments of its own) or a recording (with these settings).
 
     Raises ReplayError, CaptureError or SettingsError.
     """
     if not path.exists():
         raise ReplayError(f"{path}: there is no such file or folder")
     if not path.is_dir():
-        return Source(path, settings, scan_instruments(path), is_session=False)
+        return Source(path, settings, read_instruments(path), is_session=False)
     try:
         session = orjson.loads((path / "session.json").read_bytes())
         own = build(Settings, session["settings"])

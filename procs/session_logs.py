@@ -49,6 +49,17 @@ class SessionLine(NamedTuple):
     data: bytes  # as it was on the wire
 
 
+def is_session_log(path: Path) -> bool:
+    """Whether the first line of a file that is not blank is one of a session log. Raises CaptureError."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            first = next((line for raw in file if (line := raw.rstrip(b"\r\n"))), b"")
+    except (OSError, EOFError, zlib.error) as error:
+        raise CaptureError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    return first.startswith(_CONFIGURATION) or _LINE.fullmatch(first) is not None
+
+
 def session_lines(path: Path) -> Iterator[SessionLine]:
     """Every line of a session log that is not blank, in file order. Raises CaptureError naming file and line."""
     opener = gzip.open if path.suffix == ".gz" else open

@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--placement", choices=("auto", "pinned"), help="which process sits on which core")
 
     replay = commands.add_parser("replay", parents=[shared], help="feed a capture or a journal through the engine")
-    replay.add_argument("source", type=Path, help="a session folder, or a capture file (.raw, .raw.gz)")
+    replay.add_argument("source", type=Path, help="a session folder, a capture, or a file of a recorded session log")
     replay.add_argument("--placement", choices=("fused", "auto"), default="fused")
     replay.add_argument("--fills", choices=("none", "sim"), help="who fills orders when a capture is replayed")
     replay.add_argument("--speed", default="max", help="max, or a factor such as 1x or 10x")
