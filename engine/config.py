@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.execution.settings import ExecutionSettings
 from engine.features.settings import FeatureSettings
-from engine.instruments import MAX_INSTRUMENTS
+from engine.instruments import MAX_INSTRUMENTS, Dialect
 from engine.matching.settings import VenueSettings
 from engine.risk.settings import GateSettings
 from engine.safety.button_settings import GpioSettings, RemoteButtonSettings, check_gpio, check_remote_button
@@ -24,6 +24,12 @@ from engine.settings import SettingsError, as_plain, build, section, setting
 from engine.strategies.settings import MakerSettings
 from engine.validation.settings import ValidationSettings
 
+# Markets by name, and what their frames look like.
+MARKETS = {
+    "binance_usdm": Dialect.BINANCE_USDM, "binance_spot": Dialect.BINANCE_SPOT, "binance_coinm": Dialect.BINANCE_COINM,
+    "kraken_spot": Dialect.KRAKEN_SPOT_V2, "kraken_futures": Dialect.KRAKEN_FUTURES,
+}
+TRADED_MARKETS = ("binance_usdm",)  # that orders can be sent to
 # It becomes part of the names of shared memory and of session folders.
 _INSTANCE_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
@@ -51,6 +57,10 @@ class EngineSettings:
 class ConnectionSettings:
     """The venue that is traded."""
 
+    market: str = setting(
+        "binance_usdm", "Whose market it is; orders go to binance_usdm alone, all can be recorded.",
+        choices=tuple(MARKETS),
+    )
     embedded: bool = setting(True, "Start the embedded exchange and trade on it (paper).")
     symbols: tuple[str, ...] = setting(("BTCUSDT", "ETHUSDT"), "Instruments to trade, by the venue's names.")
     rest_url: str = setting("", "REST root of a venue that is not embedded, such as https://fapi.binance.com.")
@@ -110,6 +120,10 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
             f"venue.symbols = {list(venue.symbols)!r}: allowed are 1 to {MAX_INSTRUMENTS} different names"
         )
     if venue.embedded:
+        if venue.market not in TRADED_MARKETS:
+            raise SettingsError(
+                f"venue.market = {venue.market!r}: allowed is {' or '.join(TRADED_MARKETS)} when venue.embedded is true"
+            )
         try:
             for index, contract in enumerate(settings.embedded.listed()):
                 contract.instrument(index)
@@ -122,7 +136,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
                 f"{list(settings.embedded.symbols)!r}"
             )
     else:
-        for key in ("rest_url", "ws_url", "credentials_file"):
+        for key in ("rest_url", "ws_url"):
             if not getattr(venue, key):
                 raise SettingsError(f"venue.{key} = '': needed when venue.embedded is false")
         _check_live_safety(settings.safety)
@@ -132,6 +146,18 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     except ValueError as error:
         raise SettingsError(str(error)) from None
     return settings
+
+
+def check_trading(settings: Settings) -> None:
+    """What trading needs and looking at a market does not. Raises SettingsError."""
+    venue = settings.venue
+    if venue.market not in TRADED_MARKETS:
+        raise SettingsError(
+            f"venue.market = {venue.market!r}: orders go to {' or '.join(TRADED_MARKETS)} alone; this one can be "
+            "recorded and replayed"
+        )
+    if not venue.embedded and not venue.credentials_file:
+        raise SettingsError("venue.credentials_file = '': needed when venue.embedded is false")
 
 
 def _check_live_safety(safety: SafetySettings) -> None:

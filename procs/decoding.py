@@ -27,7 +27,7 @@ class Decoder:
     def __init__(self, state: np.ndarray, instruments: Sequence[Instrument]) -> None:
         """state: shape (1,) of the dtype that the dialect of these instruments has, possibly shared memory."""
         if state.dtype != state_dtype(instruments):
-            raise TypeError(f"a decoder of these instruments needs another state than {state.dtype}")
+            raise TypeError("a decoder needs the state of ingestion that is made for its instruments")
         self._kernels = entry_points(int(state["dialect"][0]))
         self.state = state
         self.instruments = tuple(instruments)

@@ -1,8 +1,9 @@
 """The ingestion process: sockets in, one order of frames, MARKET records out.
 
 The loop thread alone chooses the order of inputs: WebSocket frames as their callbacks come, REST snapshots when their
-fetch has returned, the timer. Each input is journaled, then decoded, then published. A full market ring drops the
-newest input, in the journal and in the counters, and the books concerned start again from a snapshot.
+fetch has returned, the timer. A venue without REST snapshots sends a book over the socket when it is subscribed anew.
+Each input is journaled, then decoded, then published. A full market ring drops the newest input, in the journal and in
+the counters, and the books concerned start again from a snapshot.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import gc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import picows
 
-from engine.ingest.kernel import CLOCK_GRID_NS
+from engine.ingest.dialects import has_rest_snapshots
+from engine.ingest.entry import CLOCK_GRID_NS
 from engine.stage import as_bytes
+from procs.back_off import back_off_s
 from procs.checkpoint import (
     EXTRA,
     HEADER_WORDS,
@@ -28,40 +30,23 @@ from procs.decoding import ALL_INSTRUMENTS, Decoder, replay_inputs
 from procs.instance import ProcessContext
 from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
+from procs.market_sockets import MarketSockets
 from procs.ports import EdgeJournal, Outlet, Turns, record_latency
 from procs.table import Role
 from procs.venue_lag import VenueLag
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
-from procs.venues.binance_usdm.market_streams import market_socket_urls
 from procs.venues.binance_usdm.paying import paying_session
-from procs.venues.binance_usdm.rest import fetch_depth
+from procs.venues.market import market_of
 from shm.clock import sleep
 from shm.control import TripSource
 
 _TIMER_S = 0.01
-BACK_OFF_S = (0.05, 0.25, 0.5, 1.0, 2.0, 5.0)
-# A market-data socket that says nothing for so long is taken for dead.
-SILENCE_NS = 5_000_000_000
+# A book that comes over the socket is asked for again when it was not there after so long.
+_ASK_AGAIN_NS = 5_000_000_000
 # Slots of the market ring that only GAP records may use.
 _GAP_RESERVE = 64
 _CHECKPOINT_EVERY_NS = 1_000_000_000
 _ROOM_RETRY_S = 0.001
-
-
-class _Listener(picows.WSListener):
-    """Hands the frames of one socket to ingestion."""
-
-    def __init__(self, ingestion: Ingestion) -> None:
-        self._ingestion = ingestion
-        self.last_frame_ns = ingestion.context.now_ns()
-
-    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        """Called by the event loop for every frame."""
-        self.last_frame_ns = self._ingestion.context.now_ns()
-        if frame.msg_type == picows.WSMsgType.TEXT:
-            self._ingestion.on_frame(frame.get_payload_as_bytes())
-        elif frame.msg_type == picows.WSMsgType.CLOSE:
-            transport.disconnect()
 
 
 class Ingestion:
@@ -80,9 +65,13 @@ class Ingestion:
         self._lag = VenueLag(context.lags(), self._decoder.records["exch_ts_ns"])
         self._hop = context.histogram(context.role, "hop")
         self._checkpoint_cost = context.histogram(context.role, "checkpoint")
-        self._urls = market_socket_urls(plan.endpoints.ws_url, self._symbols)
-        self._open_sockets = 0
-        self._losses = 0
+        self._market = market_of(plan.instruments[0].dialect)
+        self._has_rest_snapshots = has_rest_snapshots(self._market.dialect)
+        self.sockets = MarketSockets(
+            self._market, self._market.sockets(plan.endpoints.ws_url, plan.instruments), self._on_socket_frame,
+            self._on_socket_lost, context.now_ns, lambda text: print(f"ingestion: {text}", flush=True),
+        )
+        self._asked_ns = [0] * len(self._symbols)  # when a book was asked for over the socket last
         self._fetching: set[int] = set()
         self._fetch_failures = [0] * len(self._symbols)
         self._inputs = 0
@@ -111,8 +100,7 @@ class Ingestion:
             # A book gets one GAP between two snapshots, so the reserve holds them all; without it nothing is sure.
             self.context.control.trip(TripSource.INTEGRITY)
 
-    def on_frame(self, data: bytes) -> None:
-        """A frame came off a socket."""
+    def _on_socket_frame(self, _: int, data: bytes) -> None:
         now = self.context.now_ns()
         if self._journal.write(Entry.FRAME, data, now):
             count = self._decoder.frame(data, now)
@@ -126,6 +114,10 @@ class Ingestion:
         self._fetching.discard(index)
         if self._journal.write(Entry.SNAPSHOT, body, now, source=index):
             self._publish(self._decoder.snapshot(index, body, now), now)
+
+    def _on_socket_lost(self, _: int) -> None:
+        """What was missed while a socket was not open makes every book start again."""
+        self._on_lost(ALL_INSTRUMENTS)
 
     def _on_lost(self, index: int) -> None:
         now = self.context.now_ns()
@@ -151,61 +143,38 @@ class Ingestion:
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 
-    async def _listen(self, url: str) -> None:
-        """Keep one socket open; what was missed while it was not makes every book start again."""
-        failures = 0
-        while True:
-            try:
-                transport, client = await picows.ws_connect(
-                    lambda: _Listener(self), url, websocket_handshake_timeout=3.0, enable_auto_ping=True
-                )
-                failures = 0
-                self._open_sockets += 1
-                watcher = asyncio.create_task(self._watch(transport, client))
-                try:
-                    await transport.wait_disconnected()
-                finally:
-                    self._open_sockets -= 1
-                    watcher.cancel()
-            except (TimeoutError, OSError, picows.WSError):
-                failures += 1
-            self._losses += 1
-            self._on_lost(ALL_INSTRUMENTS)
-            await asyncio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
-
-    async def _watch(self, transport: picows.WSTransport, listener: picows.WSListener) -> None:
-        """Disconnect a socket that is open and says nothing."""
-        while True:
-            await asyncio.sleep(1.0)
-            if self.context.now_ns() - listener.last_frame_ns > SILENCE_NS:
-                transport.disconnect()
-                return
-
     def _fetch(self, index: int) -> bytes | None:
         """Thread: the snapshot of one book, or None."""
         try:
             with paying_session(self._budget) as session:
-                return fetch_depth(session, self.context.plan.endpoints.rest_url, self._symbols[index])
+                return self._market.fetch_book(session, self.context.plan.endpoints.rest_url, self._symbols[index])
         except VenueUnreachable:
             return None
 
     async def _snapshot(self, loop: asyncio.AbstractEventLoop, pool: ThreadPoolExecutor, index: int) -> None:
         """Fetch one wanted snapshot; a failure is retried later, further apart each time."""
-        losses = self._losses
+        losses = self.sockets.losses
         body = await loop.run_in_executor(pool, self._fetch, index)
-        if self._losses != losses:
+        if self.sockets.losses != losses:
             self._fetching.discard(index)  # of a time that the sockets do not continue
         elif body is None:
             self._fetch_failures[index] += 1
-            await asyncio.sleep(BACK_OFF_S[min(self._fetch_failures[index], len(BACK_OFF_S) - 1)])
+            await asyncio.sleep(back_off_s(self._fetch_failures[index]))
             self._fetching.discard(index)
         else:
             self._fetch_failures[index] = 0
             self._on_snapshot(index, body)
 
+    def _ask_again(self, index: int) -> None:
+        """Subscribe a wanted book anew, unless it was asked for a moment ago: then it is on its way."""
+        now = self.context.now_ns()
+        if now - max(self._asked_ns[index], self.sockets.opened_ns) >= _ASK_AGAIN_NS:
+            self._asked_ns[index] = now
+            self.sockets.send(self._market.ask_again(self.context.plan.instruments[index]))
+
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        tasks = {asyncio.create_task(self._listen(url)) for url in self._urls}
+        tasks = self.sockets.tasks()
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapshot") as pool:
             try:
                 while not self._turns.turn(self._take_inputs()):
@@ -216,11 +185,15 @@ class Ingestion:
                     self._take_checkpoint()
                     wanted = self._decoder.state["snapshot_wanted"][0]
                     # A book that begins before its diffs flow would be called valid while nobody hears of its changes.
-                    connected = self._open_sockets == len(self._urls)
-                    for index in range(len(self._symbols)):
-                        if connected and wanted[index] and index not in self._fetching:
-                            self._fetching.add(index)
-                            tasks.add(asyncio.create_task(self._snapshot(loop, pool, index)))
+                    if self.sockets.all_open and wanted[: len(self._symbols)].any():
+                        for index in range(len(self._symbols)):
+                            if not wanted[index]:
+                                continue
+                            if not self._has_rest_snapshots:
+                                self._ask_again(index)
+                            elif index not in self._fetching:
+                                self._fetching.add(index)
+                                tasks.add(asyncio.create_task(self._snapshot(loop, pool, index)))
                     if not self._synced_once and not wanted[: len(self._symbols)].any():
                         self._synced_once = True
                         self.context.ready()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from engine.config import Settings, config_hash
+from engine.config import MARKETS, Settings, config_hash
 from engine.kernel import kernel_digest
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
@@ -51,7 +51,7 @@ from procs.triggers import triggers_lack
 from procs.trusted import check_shared_memory
 from procs.venue_process import VenueDidNotStart, VenueProcess
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, load_credentials
-from procs.venues.binance_usdm.rest import fetch_listing
+from procs.venues.market import market_of
 from shm.clock import python_monotonic_ns, sleep, wall_ns
 from shm.control import Stop, TripSource, tripped_sources
 from shm.lease import Lease, LeaseHeld
@@ -116,7 +116,7 @@ class Supervisor:
         self._folder = folder = self._make_folder(name)
         self._nursery = Nursery(folder)  # it gets ready while the venue starts
         endpoints, credentials = self._venue_access(folder)
-        listing = fetch_listing(endpoints.rest_url, settings.venue.symbols)
+        listing = market_of(MARKETS[settings.venue.market]).fetch_listing(endpoints.rest_url, settings.venue.symbols)
         instruments = listing.instruments
         states = initial_states(settings, instruments)
         capacities = ring_capacities(settings.engine.memory_budget_mib << 20, memory_beside_rings(states))

@@ -279,7 +279,7 @@ def test_what_is_refused_takes_an_ingest_id_and_gives_no_record() -> None:
     assert decoder.frame(b"{", START_NS) == 0 and decoder.snapshot(0, b"[]", START_NS) == 0
     assert decoder.ingest_id == 2
     assert int(decoder.state["quarantined"].sum()) == 2
-    with pytest.raises(TypeError, match="INGEST_STATE"):
+    with pytest.raises(TypeError, match="the state of ingestion"):
         Decoder(np.zeros(1, MARKET), INSTRUMENTS)
     assert decoder.state.dtype == INGEST_STATE
 

@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3.connection import HTTPSConnection
 
-from engine.instruments import Instrument
+from engine.instruments import Dialect, Instrument
 from engine.reasons import Reason
 from engine.records import ORDER, Flag, OrderAction, OrderType, ReportKind, Side, TimeInForce
 from engine.units import MONEY_EXP, parse_units
@@ -39,9 +39,10 @@ from procs.venues.binance_usdm.reports import (
     from_user_trade,
     reason_of_code,
 )
-from procs.venues.binance_usdm.rest import fetch_depth, fetch_listing, listen_key
+from procs.venues.binance_usdm.rest import listen_key
 from procs.venues.binance_usdm.signed import SignedSession
 from procs.venues.binance_usdm.trading import GateShut, LastGate, TradingClient, make_exchange
+from procs.venues.market import market_of
 from shm.clock import python_monotonic_ns
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.instance_memory import listed_instruments, own_budget, venue_limits
@@ -49,6 +50,7 @@ from tests.instance_memory import listed_instruments, own_budget, venue_limits
 SESSION = "0badcafe"
 SECRET, KEY = "c4n4rySecret0123456789", "c4n4ryKey9876543210"
 BTC, ETH = listed_instruments()
+USDM = market_of(Dialect.BINANCE_USDM)
 BY_NAME = {"BTCUSDT": BTC, "ETHUSDT": ETH}
 IDS = ClientIds(SESSION)
 
@@ -884,17 +886,17 @@ def test_a_listen_key_that_is_none_is_an_error(body: bytes) -> None:
 
 
 def test_instruments_and_depth_of_the_embedded_venue(venue: RunningVenue) -> None:
-    listing = fetch_listing(venue.address.rest_url, ["ETHUSDT", "BTCUSDT"])
+    listing = USDM.fetch_listing(venue.address.rest_url, ["ETHUSDT", "BTCUSDT"])
     assert listing.instruments == (
         Instrument(**(ETH.as_dict() | {"index": 0})), Instrument(**(BTC.as_dict() | {"index": 1}))
     )
     assert [limit.name for limit in listing.rate_limits] == [limit.name for limit in venue_limits()]
     with pytest.raises(ValueError, match="does not list DOGEUSDT"):
-        fetch_listing(venue.address.rest_url, ["DOGEUSDT"])
+        USDM.fetch_listing(venue.address.rest_url, ["DOGEUSDT"])
     with requests.Session() as session:
-        assert orjson.loads(fetch_depth(session, venue.address.rest_url, "BTCUSDT"))["bids"]
+        assert orjson.loads(USDM.fetch_book(session, venue.address.rest_url, "BTCUSDT"))["bids"]
         with pytest.raises(VenueUnreachable, match="HTTP 400"):
-            fetch_depth(session, venue.address.rest_url, "DOGEUSDT")
+            USDM.fetch_book(session, venue.address.rest_url, "DOGEUSDT")
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"symbols": [5]}', b'{"symbols": 5}'])
@@ -903,7 +905,7 @@ def test_an_exchange_info_that_is_none(body: bytes) -> None:
         ScriptedServer(lambda method, path: (200, body)) as server,
         pytest.raises(VenueUnreachable, match="no exchangeInfo"),
     ):
-        fetch_listing(server.url, ["BTCUSDT"])
+        USDM.fetch_listing(server.url, ["BTCUSDT"])
 
 
 # --- signatures and secrets -----------------------------------------------------------------------------------------

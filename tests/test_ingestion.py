@@ -13,13 +13,13 @@ import pytest
 from engine.ingest.kernel import make_ingest_state
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
-from procs import ingestion as ingesting
 from procs.decoding import Decoder, replay_inputs
 from procs.ingestion import Ingestion
 from procs.instance import Mapping, ProcessContext
 from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
 from procs.table import Role
+from procs.venues.binance import BinanceMarket
 from procs.venues.binance_usdm.endpoints import Endpoints
 from shm.clock import sleep
 from shm.control import Readiness, Stop
@@ -117,14 +117,14 @@ def test_no_snapshot_is_fetched_while_a_socket_is_not_open(
     venue: RunningVenue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A book that begins without its diffs would be called valid while nobody hears of its changes."""
-    fetched: list[int] = []
-    fetch = ingesting.fetch_depth
+    fetched: list[bool] = []
+    fetch = BinanceMarket.fetch_book
 
     def counting(*arguments: object) -> bytes:
-        fetched.append(run.ingestion._open_sockets)
+        fetched.append(run.ingestion.sockets.all_open)
         return fetch(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ingesting, "fetch_depth", counting)
+    monkeypatch.setattr(BinanceMarket, "fetch_book", counting)
     with running(venue, tmp_path, 1 << 14) as run:
         until(lambda: run.ready, "books")
         run.take()
@@ -134,7 +134,7 @@ def test_no_snapshot_is_fetched_while_a_socket_is_not_open(
             until(lambda b=before: len(fetched) >= b + 2, "new snapshots")  # type: ignore[misc]
             until(lambda: not run.ingestion._decoder.state["snapshot_wanted"][0, :2].any(), "books again")
             run.take()
-    assert len(fetched) >= 6 and set(fetched) == {2}
+    assert len(fetched) >= 6 and set(fetched) == {True}
     assert int((run.records["kind"] == Kind.GAP).sum()) == 4, "one for each book and loss"
     assert run.replayed()[0].tobytes() == run.records.tobytes()
 
@@ -142,19 +142,19 @@ def test_no_snapshot_is_fetched_while_a_socket_is_not_open(
 def test_a_snapshot_of_before_a_loss_is_thrown_away(
     venue: RunningVenue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetch = ingesting.fetch_depth
+    fetch = BinanceMarket.fetch_book
     slow: list[str] = []
 
     def waiting(*arguments: object) -> bytes:
         body = fetch(*arguments)  # type: ignore[arg-type]
         if not slow:
             slow.append(str(arguments[-1]))
-            losses = run.ingestion._losses
+            losses = run.ingestion.sockets.losses
             venue.fault(fault="disconnect", streams="public")
-            until(lambda: run.ingestion._losses > losses, "loss")
+            until(lambda: run.ingestion.sockets.losses > losses, "loss")
         return body
 
-    monkeypatch.setattr(ingesting, "fetch_depth", waiting)
+    monkeypatch.setattr(BinanceMarket, "fetch_book", waiting)
     with running(venue, tmp_path, 1 << 14) as run:
         until(lambda: run.ready, "books")
         run.take()

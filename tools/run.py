@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from engine.config import Settings
+from engine.config import Settings, check_trading
 from engine.settings import SettingsError
 from models.inference import ModelError
 from procs.config_file import DEFAULT_FILE, read_settings
@@ -45,6 +45,7 @@ class _StatusLines:
 
 def _settings(options: argparse.Namespace) -> Settings:
     settings = read_settings(options.config)
+    check_trading(settings)
     try:
         check_config(options.config or Path(DEFAULT_FILE))
     except NotOurs as error:

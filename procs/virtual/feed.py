@@ -14,13 +14,14 @@ import numpy as np
 from engine.config import Settings
 from engine.ingest.kernel import CLOCK_GRID_NS
 from engine.instruments import Instrument
+from procs.back_off import LADDER_S
 from procs.decoding import ALL_INSTRUMENTS
 from procs.embedded.venue import Reply
 from procs.fused import BATCH, FusedPath
-from procs.ingestion import BACK_OFF_S, SILENCE_NS
+from procs.market_sockets import SILENCE_NS
 from procs.table import Role
-from procs.venues.binance_usdm.market_streams import market_socket_urls
-from procs.venues.binance_usdm.rest import SNAPSHOT_LEVELS
+from procs.venues.binance import SNAPSHOT_LEVELS
+from procs.venues.market import market_of
 from procs.virtual.sockets import Socket, connect
 from procs.virtual.wire import MS, Wire
 
@@ -31,7 +32,7 @@ _REQUEST_NS = 5_000 * MS
 
 
 def _back_off_ns(failures: int) -> int:
-    return int(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)] * 1e9)
+    return int(LADDER_S[min(failures, len(LADDER_S) - 1)] * 1e9)
 
 
 class _MarketSocket:
@@ -89,9 +90,8 @@ class Feed:
         self.losses = 0
         self._deliver = deliver
         self._instruments = tuple(instruments)
-        self._sockets = [
-            _MarketSocket(self, url) for url in market_socket_urls("ws://venue", [item.symbol for item in instruments])
-        ]
+        sockets = market_of(instruments[0].dialect).sockets("ws://venue", instruments)
+        self._sockets = [_MarketSocket(self, socket.url) for socket in sockets]
         self._fetching: set[int] = set()
         self._failures = [0] * len(self._instruments)
         validation, features = self.path.states[Role.VALIDATION], self.path.states[Role.FEATURES]

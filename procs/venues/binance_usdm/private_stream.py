@@ -13,15 +13,11 @@ from enum import Enum
 
 import websocket
 
-from shm.clock import python_monotonic_ns, sleep
+from procs.back_off import back_off_s
+from shm.clock import sleep
 
 _PING_EVERY_S = 15.0
 _BACK_OFF_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
-
-
-def _jitter() -> float:
-    """0.5 to 1, from the clock's last digits: who was cut off at the same moment must not all come back at once."""
-    return 0.5 + python_monotonic_ns() % 1_000 / 2_000
 
 
 class StreamEvent(Enum):
@@ -57,7 +53,7 @@ class PrivateStream(threading.Thread):
                 if not self._stopping.is_set():
                     self._deliver(StreamEvent.LOST, type(error).__name__.encode())
             if not self._stopping.is_set():
-                sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)] * _jitter())
+                sleep(back_off_s(failures, _BACK_OFF_S))
                 failures += 1
 
     def _listen(self, connection: websocket.WebSocket) -> None:

@@ -1,7 +1,8 @@
-"""What calls to Binance USD-M futures cost, which limits the venue sets, and paying for a call.
+"""What calls to Binance cost, which limits the venue sets, and paying for a call. Public data of any of its markets,
+and on USD-M futures everything that trading asks for.
 
-Source: Binance USD-M futures, "General Info" (limits), "Exchange Information" (rateLimits), request weights of the
-single endpoints.
+Source: Binance spot, USD-M and COIN-M futures, "General Info" (limits), "Exchange Information" (rateLimits), request
+weights of the single endpoints.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ _KINDS = {
     "RAW_REQUESTS": (REQUESTS, ""),
 }
 ORDER_PATH = "/fapi/v1/order"
-_DEPTH = "/fapi/v1/depth"
+# By levels asked for: the weight of a depth snapshot, by market.
+_DEPTHS = {
+    "/fapi/v1/depth": ((50, 2), (100, 5), (500, 10), (1000, 20)),
+    "/dapi/v1/depth": ((50, 2), (100, 5), (500, 10), (1000, 20)),
+    "/api/v3/depth": ((100, 5), (500, 25), (1000, 50), (5000, 250)),
+}
+_ROOTS = ("/fapi/", "/dapi/", "/api/")
 _OPEN_ORDERS = "/fapi/v1/openOrders"
 _WEIGHTS = {
     "/fapi/v1/ping": 1, "/fapi/v1/time": 1, "/fapi/v1/exchangeInfo": 1, "/fapi/v1/allOpenOrders": 1,
@@ -71,13 +78,13 @@ def is_new_order(method: str, path_url: str) -> bool:
 def cost_of(method: str, path_url: str) -> tuple[int, int]:
     """(weight, orders) of a request."""
     path, _, query = path_url.partition("?")
-    path = path[max(path.find("/fapi/"), 0) :]
+    path = next((path[at:] for root in _ROOTS if (at := path.find(root)) >= 0), path)
     if path == ORDER_PATH:
         return {"POST": (0, 1), "PUT": (1, 1)}.get(method, (1, 0))
-    if path == _DEPTH:
+    if path in _DEPTHS:
         levels = dict(parse_qsl(query)).get("limit", "500")
-        limit = int(levels) if levels.isdigit() else 1000
-        return 2 if limit <= 50 else 5 if limit <= 100 else 10 if limit <= 500 else 20, 0
+        limit = int(levels) if levels.isdigit() and len(levels) <= _LONGEST_NUMBER else 5000
+        return next((weight for most, weight in _DEPTHS[path] if limit <= most), _DEPTHS[path][-1][1]), 0
     if path == _OPEN_ORDERS:
         return (1 if "symbol" in dict(parse_qsl(query)) else 40), 0
     return _WEIGHTS.get(path, _DEAREST), 0

@@ -1,69 +1,15 @@
-"""Plain REST: public data for ingestion and the supervisor, the listen key of the private stream.
-
-Source: Binance USD-M futures, "Market Data Endpoints" and "User Data Streams".
-"""
+"""The listen key of the private stream, by plain REST. Source: Binance USD-M futures, "User Data Streams"."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import orjson
 import requests
 
-from engine.binance_listing import instrument_from_binance
-from engine.instruments import Instrument
-from procs.budget import Budget, RateLimit
+from procs.budget import Budget
 from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
 from procs.venues.binance_usdm.paying import paying_session
-from procs.venues.binance_usdm.rate_limits import limits_of
 
 _TIMEOUT_S = 5.0
-SNAPSHOT_LEVELS = 1000
-
-
-def _get(session: requests.Session, url: str, params: Mapping[str, Any] | None = None) -> bytes:
-    try:
-        answer = session.get(url, params=params, timeout=_TIMEOUT_S)
-    except requests.RequestException as error:
-        raise VenueUnreachable(f"{url}: {type(error).__name__}") from None
-    if answer.status_code != 200:
-        raise VenueUnreachable(f"{url}: HTTP {answer.status_code}")
-    return answer.content
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What exchangeInfo says of what is traded, and how much may be asked."""
-
-    instruments: tuple[Instrument, ...]
-    rate_limits: tuple[RateLimit, ...]
-
-
-def fetch_listing(rest_url: str, symbols: Sequence[str]) -> Listing:
-    """The named instruments as the venue describes them now, indexed in the order of `symbols`, and its rate limits.
-
-    The one call that no budget pays for: it brings the limits. Raises VenueUnreachable, and ValueError for a symbol
-    that the venue does not list or a limit that it does not name.
-    """
-    with requests.Session() as session:
-        url = f"{rest_url}/fapi/v1/exchangeInfo"
-        try:
-            answer = orjson.loads(_get(session, url))
-            listed = {entry["symbol"]: entry for entry in answer["symbols"]}
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise VenueUnreachable(f"{url}: the answer is no exchangeInfo") from None
-    missing = [symbol for symbol in symbols if symbol not in listed]
-    if missing:
-        raise ValueError(f"the venue at {rest_url} does not list {', '.join(missing)}")
-    instruments = tuple(instrument_from_binance(listed[symbol], index) for index, symbol in enumerate(symbols))
-    return Listing(instruments, limits_of(answer))
-
-
-def fetch_depth(session: requests.Session, rest_url: str, symbol: str) -> bytes:
-    """The body of a depth snapshot, untouched. Raises VenueUnreachable."""
-    return _get(session, f"{rest_url}/fapi/v1/depth", {"symbol": symbol, "limit": SNAPSHOT_LEVELS})
 
 
 def listen_key(rest_url: str, credentials: Credentials, budget: Budget, prolong: bool = False) -> str:

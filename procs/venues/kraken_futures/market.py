@@ -1,0 +1,63 @@
+"""Market data of Kraken Futures: one socket; the book with its sequence, trades and the ticker of each contract.
+
+A book that is wrong is left and subscribed again, one contract at a time; the venue then sends a snapshot.
+Source: Kraken Futures, "WebSocket API" and "REST API". The limit of public calls is that of spot, one a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import orjson
+import requests
+
+from engine.instruments import Dialect, Instrument
+from procs.budget import ORDERS, WEIGHT, RateLimit
+from procs.venues.binance_usdm.endpoints import VenueUnreachable
+from procs.venues.kraken_futures.instruments import instrument_from_entry, parse_instruments
+from procs.venues.kraken_futures.subscriptions import answer, subscribe
+from procs.venues.market import Listing, Request, Socket, get
+from procs.venues.subscriptions import Answer
+
+_RATE_LIMITS = (RateLimit(WEIGHT, 1, 1, ""), RateLimit(ORDERS, 60, 60, ""))
+_FEEDS = ("book", "trade", "ticker")
+
+
+@dataclass(frozen=True)
+class KrakenFuturesMarket:
+    """See procs/venues/market.py. Symbols are those of the wire, in upper case: PI_XBTUSD."""
+
+    dialect: Dialect = field(default=Dialect.KRAKEN_FUTURES, init=False)
+
+    def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
+        """See Market."""
+        url = f"{rest_url}/derivatives/api/v3/instruments"
+        with requests.Session() as session:
+            body = get(session, url)
+        try:
+            listed = parse_instruments(body)
+        except ValueError as error:
+            raise VenueUnreachable(f"{url}: {error}") from None
+        if missing := [symbol for symbol in symbols if symbol not in listed]:
+            raise ValueError(f"the venue at {rest_url} does not list {', '.join(missing)}")
+        instruments = (instrument_from_entry(listed[symbol], index) for index, symbol in enumerate(symbols))
+        return Listing(tuple(instruments), _RATE_LIMITS)
+
+    def sockets(self, ws_url: str, instruments: Sequence[Instrument]) -> tuple[Socket, ...]:
+        """See Market."""
+        symbols = [item.symbol for item in instruments]
+        return (Socket(f"{ws_url}/ws/v1", tuple(Request(*subscribe(feed, symbols)) for feed in _FEEDS)),)
+
+    def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
+        """Raises VenueUnreachable: what REST says of a book has no sequence."""
+        raise VenueUnreachable(f"{rest_url}: books of {symbol} come over the socket")
+
+    def ask_again(self, instrument: Instrument) -> tuple[Request, ...]:
+        """See Market."""
+        leave = {"event": "unsubscribe", "feed": "book", "product_ids": [instrument.symbol]}
+        return Request(orjson.dumps(leave)), Request(*subscribe("book", [instrument.symbol]))
+
+    def answer(self, frame: bytes) -> Answer | None:
+        """See Market."""
+        return answer(frame)

@@ -1,0 +1,83 @@
+"""Market data of Kraken spot over WebSocket v2: one socket; the book, its checksum, trades and the touch of each pair.
+
+A book that is wrong is left and subscribed again, one pair at a time; the venue then sends a snapshot.
+Source: Kraken, "Spot WebSocket API v2"; "Spot REST API, rate limits": one public call a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import orjson
+import requests
+
+from engine.instruments import Dialect, Instrument
+from procs.budget import ORDERS, WEIGHT, RateLimit
+from procs.venues.binance_usdm.endpoints import VenueUnreachable
+from procs.venues.kraken_spot.instruments import instrument_from_pair, parse_asset_pairs, v2_symbol
+from procs.venues.kraken_spot.subscriptions import answer_v2, subscribe_v2
+from procs.venues.market import Listing, Request, Socket, get
+from procs.venues.subscriptions import Answer, Wanted
+
+BOOK_DEPTH = 100
+_RATE_LIMITS = (RateLimit(WEIGHT, 1, 1, ""), RateLimit(ORDERS, 60, 60, ""))
+_CHANNELS = {1: "book", 2: "trade", 3: "ticker"}  # by the number that the answers repeat
+
+
+@dataclass(frozen=True)
+class KrakenSpotMarket:
+    """See procs/venues/market.py. Symbols are those of v2: BTC/USD."""
+
+    dialect: Dialect = field(default=Dialect.KRAKEN_SPOT_V2, init=False)
+
+    def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
+        """See Market."""
+        url = f"{rest_url}/0/public/AssetPairs"
+        with requests.Session() as session:
+            body = get(session, url)
+        try:
+            pairs = {v2_symbol(name): entry for name, entry in parse_asset_pairs(body).items()}
+        except ValueError as error:
+            raise VenueUnreachable(f"{url}: {error}") from None
+        if missing := [symbol for symbol in symbols if symbol not in pairs]:
+            raise ValueError(f"the venue at {rest_url} does not list {', '.join(missing)}")
+        instruments = (instrument_from_pair(pairs[symbol], index, v2=True) for index, symbol in enumerate(symbols))
+        return Listing(tuple(instruments), _RATE_LIMITS)
+
+    def sockets(self, ws_url: str, instruments: Sequence[Instrument]) -> tuple[Socket, ...]:
+        """See Market."""
+        symbols = [item.symbol for item in instruments]
+        requests_ = tuple(_subscribe(number, symbols) for number in _CHANNELS)
+        return (Socket(f"{ws_url}/v2", requests_),)
+
+    def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
+        """Raises VenueUnreachable: what REST says of a book has neither checksum nor sequence."""
+        raise VenueUnreachable(f"{rest_url}: books of {symbol} come over the socket")
+
+    def ask_again(self, instrument: Instrument) -> tuple[Request, ...]:
+        """See Market."""
+        params = {"channel": "book", "symbol": [instrument.symbol], "depth": BOOK_DEPTH}
+        leave = Request(orjson.dumps({"method": "unsubscribe", "params": params}))
+        return leave, _subscribe(1, [instrument.symbol])
+
+    def answer(self, frame: bytes) -> Answer | None:
+        """See Market."""
+        found = answer_v2(frame, {})
+        if found is None or found.wanted or found.accepted:
+            return found
+        return _by_number(frame, found)
+
+
+def _subscribe(number: int, symbols: Sequence[str]) -> Request:
+    channel = _CHANNELS[number]
+    return Request(*subscribe_v2(channel, symbols, number, BOOK_DEPTH if channel == "book" else 0))
+
+
+def _by_number(frame: bytes, refusal: Answer) -> Answer:
+    """A refusal that names only the symbol: the channel is that of its number."""
+    message = orjson.loads(frame)
+    channel, symbol = _CHANNELS.get(message.get("req_id")), message.get("symbol")
+    if channel is None or not isinstance(symbol, str):
+        return refusal
+    return Answer((Wanted(channel, symbol),), False, refusal.reason)

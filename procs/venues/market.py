@@ -1,0 +1,100 @@
+"""What everybody needs of a venue's market data, whatever the venue: the contract of a room, and the table of rooms.
+
+A room says where its sockets are and what is sent over them, lists instruments with the venue's rate limits, and knows
+how a book begins: by a REST snapshot (`fetch_book`), or over the socket when it is subscribed anew (`ask_again`); which
+of the two `engine.ingest.dialects.has_rest_snapshots` says of its dialect. It keeps no state and opens no socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import requests
+
+from engine.instruments import Dialect, Instrument
+from procs.budget import RateLimit
+from procs.venues.binance_usdm.endpoints import VenueUnreachable
+from procs.venues.subscriptions import Answer, Wanted
+
+_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What the venue says of what can be traded, and how much may be asked of it."""
+
+    instruments: tuple[Instrument, ...]
+    rate_limits: tuple[RateLimit, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A frame to send, and the answers that it must get; none where the venue does not answer."""
+
+    frame: bytes
+    wanted: tuple[Wanted, ...] = ()
+
+
+@dataclass(frozen=True)
+class Socket:
+    """One connection: where to, and what is sent as soon as it is open."""
+
+    url: str
+    requests: tuple[Request, ...] = ()
+
+
+class Market(Protocol):
+    """The contract. Methods that take a URL get the root that the configuration names, without a slash at its end."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """In which format its frames come."""
+
+    def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
+        """The named instruments as the venue describes them now, indexed in the order of `symbols`, and its limits.
+
+        The one call that no budget pays for: it brings the limits. Raises VenueUnreachable, and ValueError for a symbol
+        that the venue does not list.
+        """
+
+    def sockets(self, ws_url: str, instruments: Sequence[Instrument]) -> tuple[Socket, ...]:
+        """Every connection that the market data of these instruments need; the first one carries the books."""
+
+    def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
+        """The body of a depth snapshot, untouched. Raises VenueUnreachable."""
+
+    def ask_again(self, instrument: Instrument) -> tuple[Request, ...]:
+        """What to send over the first socket to get the book of an instrument anew."""
+
+    def answer(self, frame: bytes) -> Answer | None:
+        """What a frame says of a subscription; None for any other frame."""
+
+
+def market_of(dialect: int) -> Market:
+    """The room of a dialect. Raises ValueError where there is none."""
+    if dialect in (Dialect.BINANCE_USDM, Dialect.BINANCE_SPOT, Dialect.BINANCE_COINM):
+        from procs.venues.binance import BinanceMarket
+
+        return BinanceMarket(Dialect(dialect))
+    if dialect == Dialect.KRAKEN_SPOT_V2:
+        from procs.venues.kraken_spot.market import KrakenSpotMarket
+
+        return KrakenSpotMarket()
+    if dialect == Dialect.KRAKEN_FUTURES:
+        from procs.venues.kraken_futures.market import KrakenFuturesMarket
+
+        return KrakenFuturesMarket()
+    raise ValueError(f"there is no live market of dialect {Dialect(dialect).name}")
+
+
+def get(session: requests.Session, url: str, params: Mapping[str, Any] | None = None) -> bytes:
+    """The body of an answer. Raises VenueUnreachable for no answer, and for one that is not HTTP 200."""
+    try:
+        answer = session.get(url, params=params, timeout=_TIMEOUT_S)
+    except requests.RequestException as error:
+        raise VenueUnreachable(f"{url}: {type(error).__name__}") from None
+    if answer.status_code != 200:
+        raise VenueUnreachable(f"{url}: HTTP {answer.status_code}")
+    return answer.content
