@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.ingest.kernel import make_ingest_state
+from engine.ingest.dialects import make_state
+from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
 from procs.decoding import Decoder, replay_inputs
@@ -54,16 +55,22 @@ class Run:
 
     def replayed(self) -> tuple[np.ndarray, np.ndarray]:
         """Records and state that the journal gives."""
-        again = Decoder(make_ingest_state(listed_instruments()), listed_instruments())
+        instruments = self.mapping.plan.instruments
+        again = Decoder(make_state(instruments), instruments)
         counts = replay_inputs(again, read_stream(self.folder, "ingestion"))
         return np.concatenate([again.records[:count].copy() for count in counts]), again.state
 
 
+def at(venue: RunningVenue) -> Endpoints:
+    return Endpoints(venue.address.rest_url, venue.address.ws_url)
+
+
 @contextlib.contextmanager
-def running(venue: RunningVenue, folder: Path, capacity: int) -> Iterator[Run]:
+def running(
+    endpoints: Endpoints, folder: Path, capacity: int, instruments: tuple[Instrument, ...] = ()
+) -> Iterator[Run]:
     """Ingestion from its start to its orderly end."""
-    endpoints = Endpoints(venue.address.rest_url, venue.address.ws_url)
-    with small_instance(folder, endpoints, capacity) as plan:
+    with small_instance(folder, endpoints, capacity, instruments=instruments) as plan:
         context = ProcessContext(plan, Role.INGESTION)
         run = Run(Ingestion(context), Mapping(plan), folder)
         thread = threading.Thread(target=run.ingestion.run, daemon=True)
@@ -78,7 +85,7 @@ def running(venue: RunningVenue, folder: Path, capacity: int) -> Iterator[Run]:
 
 
 def test_what_reaches_the_ring_is_what_the_journal_gives_again(venue: RunningVenue, tmp_path: Path) -> None:
-    with running(venue, tmp_path, 1 << 14) as run:
+    with running(at(venue), tmp_path, 1 << 14) as run:
         until(lambda: run.ready, "books")
         until(lambda: len(run.take()) > 3_000, "records")
     live = run.ingestion._decoder.state
@@ -92,7 +99,7 @@ def test_what_reaches_the_ring_is_what_the_journal_gives_again(venue: RunningVen
 
 
 def test_a_ring_that_nobody_empties_drops_with_gaps_and_the_journal_knows(venue: RunningVenue, tmp_path: Path) -> None:
-    with running(venue, tmp_path, 4096) as run:
+    with running(at(venue), tmp_path, 4096) as run:
         until(lambda: run.mapping.ring("market").dropped > 500, "drops")
         run.take()  # the consumer is back
         until(lambda: run.ready, "books")
@@ -125,7 +132,7 @@ def test_no_snapshot_is_fetched_while_a_socket_is_not_open(
         return fetch(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(BinanceMarket, "fetch_book", counting)
-    with running(venue, tmp_path, 1 << 14) as run:
+    with running(at(venue), tmp_path, 1 << 14) as run:
         until(lambda: run.ready, "books")
         run.take()
         for _ in range(2):
@@ -155,7 +162,7 @@ def test_a_snapshot_of_before_a_loss_is_thrown_away(
         return body
 
     monkeypatch.setattr(BinanceMarket, "fetch_book", waiting)
-    with running(venue, tmp_path, 1 << 14) as run:
+    with running(at(venue), tmp_path, 1 << 14) as run:
         until(lambda: run.ready, "books")
         run.take()
     index = [item.symbol for item in listed_instruments()].index(slow[0])

@@ -1,0 +1,245 @@
+"""The rooms of market data: where their sockets are, what they list, how a book begins again, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import requests
+
+from engine.config import MARKETS, check_trading, settings_from
+from engine.ingest.dialects import has_rest_snapshots
+from engine.instruments import Dialect, Instrument
+from engine.records import Kind
+from engine.settings import SettingsError
+from procs import ingestion as ingesting
+from procs import market_sockets
+from procs.budget import ORDERS, WEIGHT
+from procs.journal.layout import Entry
+from procs.journal.reader import read_stream
+from procs.session_logs import Direction, session_lines
+from procs.venues.binance_usdm.endpoints import Endpoints, VenueUnreachable
+from procs.venues.binance_usdm.rate_limits import cost_of
+from procs.venues.market import Market, market_of
+from procs.venues.subscriptions import Answer, Wanted
+from tests.recordings import require_capture
+from tests.socket_venue import SocketVenue
+from tests.test_gateway_reports import ScriptedServer
+from tests.test_ingestion import running
+from tests.test_kraken_futures import BITCOIN, SNAPSHOT, update
+from tests.waiting import until
+
+ROOT = "wss://venue"
+LISTINGS = {
+    Dialect.BINANCE_SPOT: ("ws/binance-spot/cf_20211011_rest_instruments.txt.gz", "/api/v3/exchangeInfo", "NKNUSDT"),
+    Dialect.BINANCE_USDM: ("ws/binance-usdm/cf_20210722_rest_instruments.txt.gz", "/fapi/v1/exchangeInfo", "CTKUSDT"),
+    Dialect.BINANCE_COINM: (
+        "ws/binance-coinm/cf_20210721_rest_instruments.txt.gz", "/dapi/v1/exchangeInfo", "BCHUSD_PERP"
+    ),
+    Dialect.KRAKEN_SPOT_V2: ("ws/kraken-spot-v1/cf_20210417_rest_instruments.txt.gz", "/0/public/AssetPairs", "ADA/BTC"),
+    Dialect.KRAKEN_FUTURES: (
+        "ws/kraken-futures/cf_20210722_rest_instruments.txt.gz", "/derivatives/api/v3/instruments", "PI_XBTUSD"
+    ),
+}
+
+
+def instruments(dialect: Dialect, *symbols: str) -> tuple[Instrument, ...]:
+    return tuple(
+        Instrument(index, symbol, symbol[:3], symbol[-3:], 1, 0, 1, 1, 0, dialect=dialect)
+        for index, symbol in enumerate(symbols)
+    )
+
+
+def test_every_market_that_can_be_configured_has_a_room() -> None:
+    assert {market_of(dialect).dialect for dialect in MARKETS.values()} == set(MARKETS.values())
+    with pytest.raises(ValueError, match="no live market of dialect KRAKEN_SPOT_V1"):
+        market_of(Dialect.KRAKEN_SPOT_V1)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "symbols", "urls"),
+    [
+        (
+            Dialect.BINANCE_USDM, ("BTCUSDT", "ETHUSDT"),
+            [
+                "wss://venue/public/stream?streams=btcusdt@depth@0ms/btcusdt@bookTicker/btcusdt@trade/"
+                "ethusdt@depth@0ms/ethusdt@bookTicker/ethusdt@trade",
+                "wss://venue/market/stream?streams=btcusdt@markPrice@1s/ethusdt@markPrice@1s",
+            ],
+        ),
+        (
+            Dialect.BINANCE_SPOT, ("BTCUSDT",),
+            ["wss://venue/stream?streams=btcusdt@depth@100ms/btcusdt@bookTicker/btcusdt@trade"],
+        ),
+        (
+            Dialect.BINANCE_COINM, ("BTCUSD_PERP",),
+            ["wss://venue/stream?streams=btcusd_perp@depth@0ms/btcusd_perp@bookTicker/btcusd_perp@trade/"
+             "btcusd_perp@markPrice@1s"],
+        ),
+        (Dialect.KRAKEN_SPOT_V2, ("BTC/USD",), ["wss://venue/v2"]),
+        (Dialect.KRAKEN_FUTURES, ("PI_XBTUSD",), ["wss://venue/ws/v1"]),
+    ],
+)  # fmt: skip
+def test_sockets(dialect: Dialect, symbols: tuple[str, ...], urls: list[str]) -> None:
+    market = market_of(dialect)
+    sockets = market.sockets(ROOT, instruments(dialect, *symbols))
+    assert [socket.url for socket in sockets] == urls
+    requests_ = [request for socket in sockets for request in socket.requests]
+    assert bool(requests_) != has_rest_snapshots(dialect)
+    assert {item.symbol for request in requests_ for item in request.wanted} == (set(symbols) if requests_ else set())
+    again = market.ask_again(instruments(dialect, *symbols)[0])
+    assert bool(again) != has_rest_snapshots(dialect)
+    if again:
+        leave, enter = again
+        assert "unsubscribe" in leave.frame.decode() and not leave.wanted
+        assert [item.channel for item in enter.wanted] == ["book"]
+
+
+@pytest.mark.recordings
+@pytest.mark.parametrize("dialect", LISTINGS)
+def test_instruments_as_the_venue_listed_them(dialect: Dialect) -> None:
+    name, path, symbol = LISTINGS[dialect]
+    lines = session_lines(require_capture(name))
+    body = next(line.data for line in lines if line.direction is Direction.REST)
+    market = market_of(dialect)
+    with ScriptedServer(lambda method, asked: (200, body) if asked == path else (404, b"")) as server:
+        listing = market.fetch_listing(server.url, [symbol])
+        (item,) = listing.instruments
+        assert (item.index, item.symbol, item.dialect) == (0, symbol, dialect)
+        assert item.tick_size > 0 and item.lot_size > 0
+        assert {limit.kind for limit in listing.rate_limits} >= {WEIGHT, ORDERS}
+        with pytest.raises(ValueError, match="does not list NONSENSE"):
+            market.fetch_listing(server.url, [symbol, "NONSENSE"])
+    assert (item.contract_value > 0) == (dialect in (Dialect.BINANCE_COINM, Dialect.KRAKEN_FUTURES))
+
+
+@pytest.mark.parametrize("dialect", LISTINGS)
+@pytest.mark.parametrize("body", [b"<html>maintenance</html>", b"{}", b"[]", b'{"error":["EService:Unavailable"]}'])
+def test_a_listing_that_is_none(dialect: Dialect, body: bytes) -> None:
+    with ScriptedServer(lambda method, path: (200, body)) as server, pytest.raises(VenueUnreachable, match=server.url):
+        market_of(dialect).fetch_listing(server.url, ["BTCUSDT"])
+    with ScriptedServer(lambda method, path: (503, body)) as server, pytest.raises(VenueUnreachable, match="HTTP 503"):
+        market_of(dialect).fetch_listing(server.url, ["BTCUSDT"])
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path", "weight"),
+    [(Dialect.BINANCE_SPOT, "/api/v3/depth", 50), (Dialect.BINANCE_USDM, "/fapi/v1/depth", 20),
+     (Dialect.BINANCE_COINM, "/dapi/v1/depth", 20)],
+)  # fmt: skip
+def test_a_snapshot_is_asked_for_where_the_market_has_it_and_costs_what_the_venue_says(
+    dialect: Dialect, path: str, weight: int
+) -> None:
+    with ScriptedServer(lambda method, asked: (200, asked.encode())) as server, requests.Session() as session:
+        assert market_of(dialect).fetch_book(session, server.url, "BTCUSDT") == path.encode()
+        assert server.requests == [("GET", path, {"symbol": "BTCUSDT", "limit": "1000"})]
+    assert cost_of("GET", f"{path}?symbol=BTCUSDT&limit=1000") == (weight, 0)
+
+
+@pytest.mark.parametrize("dialect", [Dialect.KRAKEN_SPOT_V2, Dialect.KRAKEN_FUTURES])
+def test_books_that_come_over_the_socket_are_not_fetched(dialect: Dialect) -> None:
+    with requests.Session() as session, pytest.raises(VenueUnreachable, match="over the socket"):
+        market_of(dialect).fetch_book(session, "http://127.0.0.1:1", "BTC/USD")
+
+
+def test_a_refusal_of_kraken_spot_names_what_it_refuses() -> None:
+    market = market_of(Dialect.KRAKEN_SPOT_V2)
+    refusal = b'{"method":"subscribe","error":"Currency pair not supported","success":false,"symbol":"A/B","req_id":2}'
+    assert market.answer(refusal) == Answer((Wanted("trade", "A/B"),), False, "Currency pair not supported")
+    unclear = refusal.replace(b',"req_id":2', b"")
+    assert market.answer(unclear) == Answer((), False, "Currency pair not supported")
+    assert market.answer(b'{"channel":"heartbeat"}') is None
+
+
+# --- over a socket --------------------------------------------------------------------------------------------------
+
+
+def kraken_futures(number: int, frame: bytes) -> list[bytes]:
+    """What the venue answers to a subscription: one answer a product, and a snapshot of a book."""
+    if not frame:
+        return [b'{"event":"info","version":1}']
+    asked = json.loads(frame)
+    answers = [
+        json.dumps({"event": f"{asked['event']}d", "feed": asked["feed"], "product_ids": [name]}).encode()
+        for name in asked["product_ids"]
+    ]
+    return [*answers, SNAPSHOT] if (asked["event"], asked["feed"]) == ("subscribe", "book") else answers
+
+
+
+def contract() -> tuple[Instrument, ...]:
+    item = BITCOIN["PI_XBTUSD"]
+    return (Instrument(**(item.as_dict() | {"dialect": Dialect.KRAKEN_FUTURES})),)
+
+
+def test_a_book_with_a_gap_is_subscribed_again_and_only_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingesting, "_ASK_AGAIN_NS", 200_000_000)
+    with SocketVenue(kraken_futures).running() as venue:
+        with running(Endpoints("http://127.0.0.1:1", venue.url), tmp_path, 1 << 12, contract()) as run:
+            until(lambda: run.ready, "book")
+            asked = len(venue.heard)
+            venue.tell(update(326072250), update(326072252))
+            until(lambda: len(venue.heard) == asked + 2, "new subscription")
+            until(lambda: not run.ingestion._decoder.state["snapshot_wanted"][0, 0], "book again")
+            venue.tell(update(326072250))
+            until(lambda: int((run.take()["kind"] == Kind.LEVEL).sum()) == 4 + 1 + 4 + 1, "levels")
+        assert venue.connections == 1
+    assert [json.loads(frame)["event"] for frame in venue.heard[asked:]] == ["unsubscribe", "subscribe"]
+    assert int((run.records["kind"] == Kind.GAP).sum()) == 1
+    assert run.replayed()[0].tobytes() == run.records.tobytes()
+
+
+def test_a_cut_connection_is_a_loss_and_brings_a_new_book(tmp_path: Path) -> None:
+    with (
+        SocketVenue(kraken_futures).running() as venue,
+        running(Endpoints("http://127.0.0.1:1", venue.url), tmp_path, 1 << 12, contract()) as run,
+    ):
+        until(lambda: run.ready, "book")
+        venue.cut()
+        until(lambda: venue.connections == 2, "second connection")
+        until(lambda: int((run.take()["kind"] == Kind.LEVEL).sum()) == 8, "second snapshot")
+    kinds = [Entry(entry.kind) for entry in read_stream(tmp_path, "ingestion") if entry.kind == Entry.LOST]
+    assert len(kinds) == 1 and int((run.records["kind"] == Kind.GAP).sum()) == 1
+
+
+def test_a_refused_subscription_is_said_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(market_sockets, "_WATCH_S", 0.02)
+
+    def refusing_at_first(number: int, frame: bytes) -> list[bytes]:
+        if number < 2 and frame:
+            return [b'{"event":"error","message":"Invalid feed"}', b'{"feed":"heartbeat","time":1}']
+        return kraken_futures(number, frame)
+
+    with (
+        SocketVenue(refusing_at_first).running() as venue,
+        running(Endpoints("http://127.0.0.1:1", venue.url), tmp_path, 1 << 12, contract()) as run,
+    ):
+        until(lambda: run.ready, "book")
+        assert venue.connections == 3
+    said = [line for line in capfd.readouterr().out.splitlines() if "refused" in line]
+    assert said == [f"ingestion: {venue.url}/ws/v1: refused: Invalid feed, Invalid feed, Invalid feed"] * len(said)
+    assert said
+
+
+# --- configuration --------------------------------------------------------------------------------------------------
+
+
+def test_a_market_that_takes_no_orders_can_be_configured_but_not_traded() -> None:
+    venue = {"market": "kraken_spot", "embedded": False, "rest_url": "https://a", "ws_url": "wss://a"}
+    settings = settings_from({"venue": venue})
+    with pytest.raises(SettingsError, match="orders go to binance_usdm alone"):
+        check_trading(settings)
+    with pytest.raises(SettingsError, match="venue.credentials_file = '': needed"):
+        check_trading(settings_from({"venue": venue | {"market": "binance_usdm"}}))
+    with pytest.raises(SettingsError, match="when venue.embedded is true"):
+        settings_from({"venue": {"market": "kraken_spot"}})
+
+
+def test_the_contract_is_kept_by_every_room() -> None:
+    for dialect in MARKETS.values():
+        market: Market = market_of(dialect)
+        for name in ("fetch_listing", "sockets", "fetch_book", "ask_again", "answer"):
+            assert callable(getattr(market, name)) and getattr(market, name).__doc__
