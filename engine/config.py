@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.execution.settings import ExecutionSettings
 from engine.features.settings import FeatureSettings
+from engine.ingest.settings import FeedSettings, check_kinds
 from engine.instruments import MAX_INSTRUMENTS, Dialect
 from engine.matching.settings import VenueSettings
 from engine.risk.settings import GateSettings
@@ -94,6 +95,7 @@ class Settings:
 
     engine: EngineSettings = section(EngineSettings, "The instance as a whole.")
     venue: ConnectionSettings = section(ConnectionSettings, "The venue that is traded.")
+    feed: FeedSettings = section(FeedSettings, "The market data that are subscribed.")
     embedded: VenueSettings = section(VenueSettings, "The embedded exchange.")
     validation: ValidationSettings = section(ValidationSettings, "Bounds of plausible market data.")
     features: FeatureSettings = section(FeatureSettings, "Time constants of the features.")
@@ -141,6 +143,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
                 raise SettingsError(f"venue.{key} = '': needed when venue.embedded is false")
         _check_live_safety(settings.safety)
     try:
+        check_kinds(settings.feed)
         check_gpio(settings.gpio, venue.embedded)
         check_remote_button(settings.remote_button)
     except ValueError as error:

@@ -68,8 +68,9 @@ class Ingestion:
         self._market = market_of(plan.instruments[0].dialect)
         self._has_rest_snapshots = has_rest_snapshots(self._market.dialect)
         self.sockets = MarketSockets(
-            self._market, self._market.sockets(plan.endpoints.ws_url, plan.instruments), self._on_socket_frame,
-            self._on_socket_lost, context.now_ns, lambda text: print(f"ingestion: {text}", flush=True),
+            self._market, self._market.sockets(plan.endpoints.ws_url, plan.instruments, plan.settings.feed),
+            self._on_socket_frame, self._on_socket_lost, context.now_ns,
+            lambda text: print(f"ingestion: {text}", flush=True),
         )
         self._asked_ns = [0] * len(self._symbols)  # when a book was asked for over the socket last
         self._fetching: set[int] = set()
@@ -170,7 +171,8 @@ class Ingestion:
         now = self.context.now_ns()
         if now - max(self._asked_ns[index], self.sockets.opened_ns) >= _ASK_AGAIN_NS:
             self._asked_ns[index] = now
-            self.sockets.send(self._market.ask_again(self.context.plan.instruments[index]))
+            plan = self.context.plan
+            self.sockets.send(self._market.ask_again(plan.instruments[index], plan.settings.feed))
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()

@@ -10,18 +10,20 @@ import requests
 
 from engine.config import MARKETS, check_trading, settings_from
 from engine.ingest.dialects import has_rest_snapshots
+from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
 from engine.records import Kind
 from engine.settings import SettingsError
 from procs import ingestion as ingesting
 from procs import market_sockets
 from procs.budget import ORDERS, WEIGHT
+from procs.config_file import read_settings
 from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
 from procs.session_logs import Direction, session_lines
 from procs.venues.binance_usdm.endpoints import Endpoints, VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import cost_of
-from procs.venues.market import Market, market_of
+from procs.venues.market import Market, check_feed, market_of
 from procs.venues.subscriptions import Answer, Wanted
 from tests.recordings import require_capture
 from tests.socket_venue import SocketVenue
@@ -37,7 +39,9 @@ LISTINGS = {
     Dialect.BINANCE_COINM: (
         "ws/binance-coinm/cf_20210721_rest_instruments.txt.gz", "/dapi/v1/exchangeInfo", "BCHUSD_PERP"
     ),
-    Dialect.KRAKEN_SPOT_V2: ("ws/kraken-spot-v1/cf_20210417_rest_instruments.txt.gz", "/0/public/AssetPairs", "ADA/BTC"),
+    Dialect.KRAKEN_SPOT_V2: (
+        "ws/kraken-spot-v1/cf_20210417_rest_instruments.txt.gz", "/0/public/AssetPairs", "ADA/BTC"
+    ),
     Dialect.KRAKEN_FUTURES: (
         "ws/kraken-futures/cf_20210722_rest_instruments.txt.gz", "/derivatives/api/v3/instruments", "PI_XBTUSD"
     ),
@@ -65,7 +69,8 @@ def test_every_market_that_can_be_configured_has_a_room() -> None:
             [
                 "wss://venue/public/stream?streams=btcusdt@depth@0ms/btcusdt@bookTicker/btcusdt@trade/"
                 "ethusdt@depth@0ms/ethusdt@bookTicker/ethusdt@trade",
-                "wss://venue/market/stream?streams=btcusdt@markPrice@1s/ethusdt@markPrice@1s",
+                "wss://venue/market/stream?streams=btcusdt@markPrice@1s/btcusdt@forceOrder/"
+                "ethusdt@markPrice@1s/ethusdt@forceOrder",
             ],
         ),
         (
@@ -75,7 +80,7 @@ def test_every_market_that_can_be_configured_has_a_room() -> None:
         (
             Dialect.BINANCE_COINM, ("BTCUSD_PERP",),
             ["wss://venue/stream?streams=btcusd_perp@depth@0ms/btcusd_perp@bookTicker/btcusd_perp@trade/"
-             "btcusd_perp@markPrice@1s"],
+             "btcusd_perp@markPrice@1s/btcusd_perp@forceOrder"],
         ),
         (Dialect.KRAKEN_SPOT_V2, ("BTC/USD",), ["wss://venue/v2"]),
         (Dialect.KRAKEN_FUTURES, ("PI_XBTUSD",), ["wss://venue/ws/v1"]),
@@ -83,17 +88,56 @@ def test_every_market_that_can_be_configured_has_a_room() -> None:
 )  # fmt: skip
 def test_sockets(dialect: Dialect, symbols: tuple[str, ...], urls: list[str]) -> None:
     market = market_of(dialect)
-    sockets = market.sockets(ROOT, instruments(dialect, *symbols))
+    sockets = market.sockets(ROOT, instruments(dialect, *symbols), FeedSettings())
     assert [socket.url for socket in sockets] == urls
     requests_ = [request for socket in sockets for request in socket.requests]
     assert bool(requests_) != has_rest_snapshots(dialect)
     assert {item.symbol for request in requests_ for item in request.wanted} == (set(symbols) if requests_ else set())
-    again = market.ask_again(instruments(dialect, *symbols)[0])
+    again = market.ask_again(instruments(dialect, *symbols)[0], FeedSettings())
     assert bool(again) != has_rest_snapshots(dialect)
     if again:
         leave, enter = again
         assert "unsubscribe" in leave.frame.decode() and not leave.wanted
         assert [item.channel for item in enter.wanted] == ["book"]
+
+
+def test_what_is_subscribed_is_what_the_settings_say() -> None:
+    items = instruments(Dialect.BINANCE_USDM, "BTCUSDT")
+    feed = FeedSettings(kinds=("trade", "book"), book_interval_ms=500)
+    (socket,) = market_of(Dialect.BINANCE_USDM).sockets(ROOT, items, feed)
+    assert socket.url == "wss://venue/public/stream?streams=btcusdt@depth@500ms/btcusdt@trade"
+    feed = FeedSettings(kinds=("book", "liquidation"), book_levels=25)
+    (socket,) = market_of(Dialect.KRAKEN_FUTURES).sockets(ROOT, instruments(Dialect.KRAKEN_FUTURES, "PI_XBTUSD"), feed)
+    assert [json.loads(request.frame)["feed"] for request in socket.requests] == ["book", "trade"]
+    pairs = instruments(Dialect.KRAKEN_SPOT_V2, "BTC/USD")
+    (socket,) = market_of(Dialect.KRAKEN_SPOT_V2).sockets(ROOT, pairs, feed)
+    assert [json.loads(request.frame)["params"] for request in socket.requests] == [
+        {"channel": "book", "symbol": ["BTC/USD"], "snapshot": True, "depth": 25}
+    ]
+    leave, enter = market_of(Dialect.KRAKEN_SPOT_V2).ask_again(pairs[0], feed)
+    assert [json.loads(request.frame)["params"]["depth"] for request in (leave, enter)] == [25, 25]
+
+
+@pytest.mark.parametrize(
+    ("market", "feed", "words"),
+    [
+        ("binance_spot", {"book_interval_ms": 500}, "feed.book_interval_ms = 500: this market tells its books every 100"),
+        ("kraken_spot", {"book_levels": 50}, "feed.book_levels = 50: this market has 10, 25, 100, 500, 1000"),
+        ("binance_usdm", {"kinds": ["trade"]}, "feed.kinds = \\['trade'\\]: allowed are 'book' and others of"),
+        ("binance_usdm", {"kinds": ["book", "candles"]}, "feed.kinds = "),
+        ("binance_usdm", {"kinds": ["book", "book"]}, "feed.kinds = "),
+    ],
+)  # fmt: skip
+def test_a_feed_that_the_market_does_not_have_is_refused_before_the_start(
+    tmp_path: Path, market: str, feed: dict, words: str
+) -> None:
+    path = tmp_path / "bot4.toml"
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in feed.items())
+    path.write_text(
+        f'[venue]\nmarket = "{market}"\nembedded = false\nrest_url = "https://a"\nws_url = "wss://a"\n[feed]\n{lines}\n'
+    )
+    with pytest.raises(SettingsError, match=words):
+        check_feed(read_settings(path))
 
 
 @pytest.mark.recordings
@@ -232,9 +276,9 @@ def test_a_market_that_takes_no_orders_can_be_configured_but_not_traded() -> Non
     settings = settings_from({"venue": venue})
     with pytest.raises(SettingsError, match="orders go to binance_usdm alone"):
         check_trading(settings)
-    with pytest.raises(SettingsError, match="venue.credentials_file = '': needed"):
+    with pytest.raises(SettingsError, match=r"venue\.credentials_file = '': needed"):
         check_trading(settings_from({"venue": venue | {"market": "binance_usdm"}}))
-    with pytest.raises(SettingsError, match="when venue.embedded is true"):
+    with pytest.raises(SettingsError, match=r"when venue\.embedded is true"):
         settings_from({"venue": {"market": "kraken_spot"}})
 
 

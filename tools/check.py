@@ -12,11 +12,13 @@ from engine.settings import as_plain
 from models.inference import ModelError, load_card
 from procs.config_file import read_settings
 from procs.inference import model_path
+from procs.venues.market import check_feed
 
 
 def check_command(options: argparse.Namespace) -> int:
     """Print every setting as it is in force. A configuration that is not sound exits with 2, a bad model with 1."""
     settings = read_settings(options.config)
+    check_feed(settings)
     plain = as_plain(settings)
     finding = ""
     try:

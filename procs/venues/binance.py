@@ -1,10 +1,10 @@
 """Market data of Binance's three markets: spot, USD-M and COIN-M futures. They differ in paths and stream roots.
 
-                 REST        sockets                                 depth stream    snapshot
-    spot         /api/v3     one root                                depth@100ms     1,000 levels, weight 50
-    USD-M        /fapi/v1    /public: depth, bookTicker, trade       depth@0ms       1,000 levels, weight 20
-                             /market: mark price
-    COIN-M       /dapi/v1    one root                                depth@0ms       1,000 levels, weight 20
+                 REST        sockets                                    depth every ms        snapshot
+    spot         /api/v3     one root; no mark price, no liquidations   100, 1000             1,000 levels, weight 50
+    USD-M        /fapi/v1    /public: depth, bookTicker, trade          0, 100, 250, 500      1,000 levels, weight 20
+                             /market: mark price, liquidations
+    COIN-M       /dapi/v1    one root                                   0, 100, 250, 500      1,000 levels, weight 20
 
 Streams are named in the URL, so a socket that opens is subscribed: there is nothing to send, and nothing to answer.
 Source: Binance spot, USD-M and COIN-M futures, "WebSocket Market Streams", "Market Data Endpoints"; for USD-M the
@@ -20,6 +20,7 @@ import orjson
 import requests
 
 from engine.binance_listing import instrument_from_binance
+from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import limits_of
@@ -30,12 +31,20 @@ SNAPSHOT_LEVELS = 1000
 REST_PATHS = {
     Dialect.BINANCE_SPOT: "/api/v3", Dialect.BINANCE_USDM: "/fapi/v1", Dialect.BINANCE_COINM: "/dapi/v1",
 }
-_TOUCH_AND_TRADES = ("bookTicker", "trade")
-# By dialect: the streams of each socket, under the root that it has.
-_STREAMS: dict[Dialect, dict[str, tuple[str, ...]]] = {
-    Dialect.BINANCE_SPOT: {"": ("depth@100ms", *_TOUCH_AND_TRADES)},
-    Dialect.BINANCE_USDM: {"/public": ("depth@0ms", *_TOUCH_AND_TRADES), "/market": ("markPrice@1s",)},
-    Dialect.BINANCE_COINM: {"": ("depth@0ms", *_TOUCH_AND_TRADES, "markPrice@1s")},
+_STREAMS = {
+    "ticker": "bookTicker", "trade": "trade", "mark_price": "markPrice@1s", "liquidation": "forceOrder",
+}
+_PUBLIC, _OF_FUTURES = ("book", "ticker", "trade"), ("mark_price", "liquidation")
+# By dialect: what each root of sockets carries.
+_ROOTS: dict[Dialect, dict[str, tuple[str, ...]]] = {
+    Dialect.BINANCE_SPOT: {"": _PUBLIC},
+    Dialect.BINANCE_USDM: {"/public": _PUBLIC, "/market": _OF_FUTURES},
+    Dialect.BINANCE_COINM: {"": (*_PUBLIC, *_OF_FUTURES)},
+}
+_FUTURES_INTERVALS_MS = (0, 100, 250, 500)
+_INTERVALS_MS = {
+    Dialect.BINANCE_SPOT: (100, 1000), Dialect.BINANCE_USDM: _FUTURES_INTERVALS_MS,
+    Dialect.BINANCE_COINM: _FUTURES_INTERVALS_MS,
 }
 
 
@@ -63,20 +72,31 @@ class BinanceMarket:
         )
         return Listing(tuple(instruments), limits_of(answer))
 
-    def sockets(self, ws_url: str, instruments: Sequence[Instrument]) -> tuple[Socket, ...]:
+    def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
         """See Market."""
+        allowed = _INTERVALS_MS[self.dialect]
+        interval_ms = feed.book_interval_ms or allowed[0]
+        if interval_ms not in allowed:
+            raise ValueError(
+                f"feed.book_interval_ms = {interval_ms}: this market tells its books every "
+                f"{', '.join(map(str, allowed))} ms"
+            )
+        streams = _STREAMS | {"book": f"depth@{interval_ms}ms"}
         names = [item.symbol.lower() for item in instruments]
-        return tuple(
-            Socket(f"{ws_url}{root}/stream?streams={'/'.join(f'{name}@{kind}' for name in names for kind in kinds)}")
-            for root, kinds in _STREAMS[self.dialect].items()
-        )
+        sockets = []
+        for root, carried in _ROOTS[self.dialect].items():
+            kinds = [streams[kind] for kind in carried if kind in feed.kinds]
+            if kinds:
+                listened = "/".join(f"{name}@{kind}" for name in names for kind in kinds)
+                sockets.append(Socket(f"{ws_url}{root}/stream?streams={listened}"))
+        return tuple(sockets)
 
     def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """See Market."""
         url = f"{rest_url}{REST_PATHS[self.dialect]}/depth"
         return get(session, url, {"symbol": symbol, "limit": SNAPSHOT_LEVELS})
 
-    def ask_again(self, instrument: Instrument) -> tuple[Request, ...]:
+    def ask_again(self, instrument: Instrument, feed: FeedSettings) -> tuple[Request, ...]:
         """Nothing: a book begins with a REST snapshot."""
         return ()
 

@@ -13,7 +13,10 @@ from typing import Any, Protocol
 
 import requests
 
+from engine.config import MARKETS, Settings
+from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
+from engine.settings import SettingsError
 from procs.budget import RateLimit
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.subscriptions import Answer, Wanted
@@ -59,13 +62,16 @@ class Market(Protocol):
         that the venue does not list.
         """
 
-    def sockets(self, ws_url: str, instruments: Sequence[Instrument]) -> tuple[Socket, ...]:
-        """Every connection that the market data of these instruments need; the first one carries the books."""
+    def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
+        """Every connection that the market data of these instruments need; the first one carries the books.
+
+        Raises ValueError for a book that the venue does not tell so deep, or so often.
+        """
 
     def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """The body of a depth snapshot, untouched. Raises VenueUnreachable."""
 
-    def ask_again(self, instrument: Instrument) -> tuple[Request, ...]:
+    def ask_again(self, instrument: Instrument, feed: FeedSettings) -> tuple[Request, ...]:
         """What to send over the first socket to get the book of an instrument anew."""
 
     def answer(self, frame: bytes) -> Answer | None:
@@ -87,6 +93,14 @@ def market_of(dialect: int) -> Market:
 
         return KrakenFuturesMarket()
     raise ValueError(f"there is no live market of dialect {Dialect(dialect).name}")
+
+
+def check_feed(settings: Settings) -> None:
+    """Raises SettingsError for market data that the configured market does not offer as they are asked for."""
+    try:
+        market_of(MARKETS[settings.venue.market]).sockets("", (), settings.feed)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def get(session: requests.Session, url: str, params: Mapping[str, Any] | None = None) -> bytes:

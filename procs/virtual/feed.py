@@ -90,7 +90,7 @@ class Feed:
         self.losses = 0
         self._deliver = deliver
         self._instruments = tuple(instruments)
-        sockets = market_of(instruments[0].dialect).sockets("ws://venue", instruments)
+        sockets = market_of(instruments[0].dialect).sockets("ws://venue", instruments, settings.feed)
         self._sockets = [_MarketSocket(self, socket.url) for socket in sockets]
         self._fetching: set[int] = set()
         self._failures = [0] * len(self._instruments)

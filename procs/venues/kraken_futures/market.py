@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import orjson
 import requests
 
+from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
 from procs.budget import ORDERS, WEIGHT, RateLimit
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
@@ -21,7 +22,8 @@ from procs.venues.market import Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer
 
 _RATE_LIMITS = (RateLimit(WEIGHT, 1, 1, ""), RateLimit(ORDERS, 60, 60, ""))
-_FEEDS = ("book", "trade", "ticker")
+# Feeds by the kinds that each carries: liquidations are trades of a type of their own, the ticker has the mark price.
+_FEEDS = {"book": {"book"}, "trade": {"trade", "liquidation"}, "ticker": {"ticker", "mark_price"}}
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,17 @@ class KrakenFuturesMarket:
         instruments = (instrument_from_entry(listed[symbol], index) for index, symbol in enumerate(symbols))
         return Listing(tuple(instruments), _RATE_LIMITS)
 
-    def sockets(self, ws_url: str, instruments: Sequence[Instrument]) -> tuple[Socket, ...]:
-        """See Market."""
+    def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
+        """See Market. A book is told whole and at once; its settings change nothing."""
         symbols = [item.symbol for item in instruments]
-        return (Socket(f"{ws_url}/ws/v1", tuple(Request(*subscribe(feed, symbols)) for feed in _FEEDS)),)
+        asked = (Request(*subscribe(name, symbols)) for name, kinds in _FEEDS.items() if kinds & set(feed.kinds))
+        return (Socket(f"{ws_url}/ws/v1", tuple(asked)),)
 
     def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """Raises VenueUnreachable: what REST says of a book has no sequence."""
         raise VenueUnreachable(f"{rest_url}: books of {symbol} come over the socket")
 
-    def ask_again(self, instrument: Instrument) -> tuple[Request, ...]:
+    def ask_again(self, instrument: Instrument, feed: FeedSettings) -> tuple[Request, ...]:
         """See Market."""
         leave = {"event": "unsubscribe", "feed": "book", "product_ids": [instrument.symbol]}
         return Request(orjson.dumps(leave)), Request(*subscribe("book", [instrument.symbol]))

@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 import orjson
 import requests
 
+from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
 from procs.budget import ORDERS, WEIGHT, RateLimit
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.kraken_spot.instruments import instrument_from_pair, parse_asset_pairs, v2_symbol
-from procs.venues.kraken_spot.subscriptions import answer_v2, subscribe_v2
+from procs.venues.kraken_spot.subscriptions import BOOK_DEPTHS, answer_v2, subscribe_v2
 from procs.venues.market import Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer, Wanted
 
-BOOK_DEPTH = 100
+USUAL_LEVELS = 100
 _RATE_LIMITS = (RateLimit(WEIGHT, 1, 1, ""), RateLimit(ORDERS, 60, 60, ""))
-_CHANNELS = {1: "book", 2: "trade", 3: "ticker"}  # by the number that the answers repeat
+_CHANNELS = {1: "book", 2: "trade", 3: "ticker"}  # by the number that the answers repeat; spot has no others
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,21 @@ class KrakenSpotMarket:
         instruments = (instrument_from_pair(pairs[symbol], index, v2=True) for index, symbol in enumerate(symbols))
         return Listing(tuple(instruments), _RATE_LIMITS)
 
-    def sockets(self, ws_url: str, instruments: Sequence[Instrument]) -> tuple[Socket, ...]:
+    def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
         """See Market."""
         symbols = [item.symbol for item in instruments]
-        requests_ = tuple(_subscribe(number, symbols) for number in _CHANNELS)
-        return (Socket(f"{ws_url}/v2", requests_),)
+        asked = (_subscribe(number, symbols, feed) for number, channel in _CHANNELS.items() if channel in feed.kinds)
+        return (Socket(f"{ws_url}/v2", tuple(asked)),)
 
     def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """Raises VenueUnreachable: what REST says of a book has neither checksum nor sequence."""
         raise VenueUnreachable(f"{rest_url}: books of {symbol} come over the socket")
 
-    def ask_again(self, instrument: Instrument) -> tuple[Request, ...]:
+    def ask_again(self, instrument: Instrument, feed: FeedSettings) -> tuple[Request, ...]:
         """See Market."""
-        params = {"channel": "book", "symbol": [instrument.symbol], "depth": BOOK_DEPTH}
+        params = {"channel": "book", "symbol": [instrument.symbol], "depth": feed.book_levels or USUAL_LEVELS}
         leave = Request(orjson.dumps({"method": "unsubscribe", "params": params}))
-        return leave, _subscribe(1, [instrument.symbol])
+        return leave, _subscribe(1, [instrument.symbol], feed)
 
     def answer(self, frame: bytes) -> Answer | None:
         """See Market."""
@@ -69,9 +70,12 @@ class KrakenSpotMarket:
         return _by_number(frame, found)
 
 
-def _subscribe(number: int, symbols: Sequence[str]) -> Request:
-    channel = _CHANNELS[number]
-    return Request(*subscribe_v2(channel, symbols, number, BOOK_DEPTH if channel == "book" else 0))
+def _subscribe(number: int, symbols: Sequence[str], feed: FeedSettings) -> Request:
+    levels = feed.book_levels or USUAL_LEVELS
+    if levels not in BOOK_DEPTHS:
+        allowed = ", ".join(map(str, BOOK_DEPTHS))
+        raise ValueError(f"feed.book_levels = {levels}: this market has {allowed} levels a side")
+    return Request(*subscribe_v2(_CHANNELS[number], symbols, number, levels if number == 1 else 0))
 
 
 def _by_number(frame: bytes, refusal: Answer) -> Answer:

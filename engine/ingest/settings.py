@@ -1,0 +1,34 @@
+"""What a user may set about the market data that are subscribed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.settings import setting
+
+KINDS = ("book", "ticker", "trade", "mark_price", "liquidation")
+
+
+@dataclass(frozen=True)
+class FeedSettings:
+    """Which data of each instrument, how deep and how often."""
+
+    kinds: tuple[str, ...] = setting(
+        KINDS, f"What is subscribed, of {', '.join(KINDS)}, as far as the market has it; the book must be among them."
+    )
+    book_levels: int = setting(
+        0, "Levels a side of a book, where the venue sends a part of it (Kraken spot); 0: what is usual there.",
+        minimum=0, maximum=5000,
+    )
+    book_interval_ms: int = setting(
+        0, "How often a book is told at the most, where that can be chosen (Binance); 0: as often as the market can.",
+        minimum=0, maximum=1000,
+    )
+
+
+def check_kinds(feed: FeedSettings) -> None:
+    """Raises ValueError for a kind that does not exist, one named twice, and for no book."""
+    kinds = feed.kinds
+    if not set(kinds) <= set(KINDS) or len(set(kinds)) != len(kinds) or "book" not in kinds:
+        allowed = ", ".join(KINDS)
+        raise ValueError(f"feed.kinds = {list(kinds)!r}: allowed are 'book' and others of {allowed}, each once")
