@@ -29,6 +29,7 @@ class Decoder:
         if state.dtype != state_dtype(instruments):
             raise TypeError("a decoder needs the state of ingestion that is made for its instruments")
         self._kernels = entry_points(int(state["dialect"][0]))
+        self._take_frame = self._kernels.frame  # looked up once: it is called for every frame
         self.state = state
         self.instruments = tuple(instruments)
         self.ingest_id = 0
@@ -44,7 +45,7 @@ class Decoder:
     def frame(self, data: bytes, ts_ns: int) -> int:
         """A WebSocket frame; a refused one is counted by reason in the state and gives no records."""
         self.ingest_id += 1
-        return max(0, int(self._kernels.frame(self._state, data, ts_ns, self.ingest_id, self.outbox)))
+        return max(0, int(self._take_frame(self._state, data, ts_ns, self.ingest_id, self.outbox)))
 
     def snapshot(self, instrument: int, body: bytes, ts_ns: int) -> int:
         """A REST depth body. Raises ValueError for a dialect that has none."""

@@ -10,8 +10,9 @@ import requests
 
 from engine.config import MARKETS, check_trading, settings_from
 from engine.ingest.dialects import has_rest_snapshots
-from engine.ingest.settings import FeedSettings
+from engine.ingest.settings import KINDS, FeedSettings
 from engine.instruments import Dialect, Instrument
+from engine.kernel import PROJECT_ROOT
 from engine.records import Kind
 from engine.settings import SettingsError
 from procs import ingestion as ingesting
@@ -31,6 +32,8 @@ from tests.test_gateway_reports import ScriptedServer
 from tests.test_ingestion import running
 from tests.test_kraken_futures import BITCOIN, SNAPSHOT, update
 from tests.waiting import until
+from tools.cli import main
+from tools.venues import capability_table
 
 ROOT = "wss://venue"
 LISTINGS = {
@@ -121,7 +124,7 @@ def test_what_is_subscribed_is_what_the_settings_say() -> None:
 @pytest.mark.parametrize(
     ("market", "feed", "words"),
     [
-        ("binance_spot", {"book_interval_ms": 500}, "feed.book_interval_ms = 500: this market tells its books every 100"),
+        ("binance_spot", {"book_interval_ms": 500}, "feed.book_interval_ms = 500: this market tells its books every"),
         ("kraken_spot", {"book_levels": 50}, "feed.book_levels = 50: this market has 10, 25, 100, 500, 1000"),
         ("binance_usdm", {"kinds": ["trade"]}, "feed.kinds = \\['trade'\\]: allowed are 'book' and others of"),
         ("binance_usdm", {"kinds": ["book", "candles"]}, "feed.kinds = "),
@@ -287,3 +290,14 @@ def test_the_contract_is_kept_by_every_room() -> None:
         market: Market = market_of(dialect)
         for name in ("fetch_listing", "sockets", "fetch_book", "ask_again", "answer"):
             assert callable(getattr(market, name)) and getattr(market, name).__doc__
+
+
+def test_the_page_shows_what_the_rooms_say(capsys: pytest.CaptureFixture[str]) -> None:
+    assert capability_table() in (PROJECT_ROOT / "docs" / "venues.md").read_text()
+    assert main(["venues", "--json"]) == 0
+    offered = json.loads(capsys.readouterr().out)
+    assert list(offered) == list(MARKETS) and [name for name in offered if offered[name]["orders"]] == ["binance_usdm"]
+    for market in offered.values():
+        assert set(market["kinds"]) <= set(KINDS) and "book" in market["kinds"]
+    assert main(["venues"]) == 0
+    assert "checksum of ten levels" in capsys.readouterr().out

@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("action", choices=("show", "verify"), help="show it, or follow its chain of hashes")
     venue = commands.add_parser("venue", parents=[shared], help="run the embedded exchange by itself")
     venue.add_argument("--port", type=int, help="TCP port on loopback; 0 for any free one")
+    commands.add_parser("venues", parents=[shared], help="which markets there are, and what each of them offers")
     bench = commands.add_parser("bench", parents=[shared], help="measure a part of the engine, beside its peers")
     bench.add_argument("suite", choices=SUITE_NAMES, help="what to measure")
     bench.add_argument("--full", action="store_true", help="longer passes; without it 30 s at the most (kill: minutes)")
@@ -110,6 +111,10 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.venue import venue_command
 
         return venue_command(options)
+    if options.command == "venues":
+        from tools.venues import venues_command
+
+        return venues_command(options)
     if options.command == "bench":
         from tools.bench_command import bench_command
 

@@ -24,7 +24,7 @@ from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import limits_of
-from procs.venues.market import Listing, Request, Socket, get
+from procs.venues.market import Capabilities, Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer
 
 SNAPSHOT_LEVELS = 1000
@@ -53,6 +53,16 @@ class BinanceMarket:
     """See procs/venues/market.py. `dialect` is one of Binance's."""
 
     dialect: Dialect
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See Market."""
+        kinds = tuple(kind for carried in _ROOTS[self.dialect].values() for kind in carried)
+        intervals = ", ".join(map(str, _INTERVALS_MS[self.dialect]))
+        proof = "U, u" if self.dialect == Dialect.BINANCE_SPOT else "U, u, pu"
+        return Capabilities(
+            kinds, "REST snapshot", f"sequence ({proof})", "whole", f"{intervals} ms", "the server's pings; data flow"
+        )
 
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """See Market. Raises ValueError also for a limit that exchangeInfo does not name."""

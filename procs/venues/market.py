@@ -48,12 +48,28 @@ class Socket:
     requests: tuple[Request, ...] = ()
 
 
+@dataclass(frozen=True)
+class Capabilities:
+    """What a market offers, in words for people; `bot4 venues` and docs/venues.md show them as they stand here."""
+
+    kinds: tuple[str, ...]  # of engine/ingest/settings.py
+    book_begins: str  # how a book comes, at first and after a loss
+    book_proof: str  # how we know that no change of a book is missing; empty: it cannot be known
+    depth: str
+    interval: str
+    heartbeat: str  # how a connection that is alive is told from a silent one
+
+
 class Market(Protocol):
     """The contract. Methods that take a URL get the root that the configuration names, without a slash at its end."""
 
     @property
     def dialect(self) -> Dialect:
         """In which format its frames come."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it offers."""
 
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """The named instruments as the venue describes them now, indexed in the order of `symbols`, and its limits.

@@ -18,7 +18,7 @@ from procs.budget import ORDERS, WEIGHT, RateLimit
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.kraken_futures.instruments import instrument_from_entry, parse_instruments
 from procs.venues.kraken_futures.subscriptions import answer, subscribe
-from procs.venues.market import Listing, Request, Socket, get
+from procs.venues.market import Capabilities, Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer
 
 _RATE_LIMITS = (RateLimit(WEIGHT, 1, 1, ""), RateLimit(ORDERS, 60, 60, ""))
@@ -31,6 +31,14 @@ class KrakenFuturesMarket:
     """See procs/venues/market.py. Symbols are those of the wire, in upper case: PI_XBTUSD."""
 
     dialect: Dialect = field(default=Dialect.KRAKEN_FUTURES, init=False)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See Market."""
+        kinds = ("book", "ticker", "trade", "mark_price", "liquidation")
+        return Capabilities(
+            kinds, "snapshot over the socket", "sequence (seq)", "whole", "every change", "the ticker, once a second"
+        )
 
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """See Market."""

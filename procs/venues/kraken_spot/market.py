@@ -18,7 +18,7 @@ from procs.budget import ORDERS, WEIGHT, RateLimit
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.kraken_spot.instruments import instrument_from_pair, parse_asset_pairs, v2_symbol
 from procs.venues.kraken_spot.subscriptions import BOOK_DEPTHS, answer_v2, subscribe_v2
-from procs.venues.market import Listing, Request, Socket, get
+from procs.venues.market import Capabilities, Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer, Wanted
 
 USUAL_LEVELS = 100
@@ -31,6 +31,15 @@ class KrakenSpotMarket:
     """See procs/venues/market.py. Symbols are those of v2: BTC/USD."""
 
     dialect: Dialect = field(default=Dialect.KRAKEN_SPOT_V2, init=False)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See Market."""
+        depths = ", ".join(map(str, BOOK_DEPTHS))
+        return Capabilities(
+            tuple(_CHANNELS.values()), "snapshot over the socket", "checksum of ten levels (CRC-32)",
+            f"{depths} levels a side", "every change", "a message a second",
+        )
 
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """See Market."""
