@@ -114,7 +114,7 @@ class Recorder:
             Role.EXECUTION.label: RingLines(LineFile(folder / "fills.jsonl"), reports_taken, self._report),
         }
         self._predictions = LineFile(folder / "predictions.jsonl", _PREDICTIONS_FILE_BYTES)
-        self._newest: dict[int, dict[str, Any]] = {}
+        self._newest: dict[int, np.void] = {}  # the last PREDICTION record of each instrument since the last pause
         self._due_ns = context.now_ns()
 
     def run(self) -> None:
@@ -150,15 +150,16 @@ class Recorder:
             indexer.keep(pause=False)
             moved += len(entries)
         records = self._following.read("predictions", _BATCH)
-        for record in records[records["kind"] == Kind.PREDICTION]:
-            self._newest[int(record["instrument"])] = self._prediction(record)
+        predictions = records[records["kind"] == Kind.PREDICTION]
+        for instrument, place in {int(index): place for place, index in enumerate(predictions["instrument"])}.items():
+            self._newest[instrument] = predictions[place].copy()  # a copy, so that the others can go
         return moved + len(records)
 
     def pause(self) -> None:
         """Once a second: marks where the streams stand, and the sample of predictions."""
         for indexer in self._indexers.values():
             indexer.keep()
-        self._predictions.append(self._newest.values())
+        self._predictions.append(map(self._prediction, self._newest.values()))
         self._newest.clear()
 
     # --- records as lines -------------------------------------------------------------------------------------------
