@@ -7,34 +7,16 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
 from collections import Counter
 
 from engine.ingest.kernel import MAX_RECORDS_PER_FRAME
 from engine.kernel import checked_mode
+from procs.embedded.mix import Draws
 from tests.ingest_oracle import Session, btcusdt
 from tests.test_ingest_frames import EVENTS, SNAPSHOT, dumps
+from tools.soak.accidents import mutated
 
-PIECES = [
-    b'"',
-    b"\\",
-    b"[",
-    b"]",
-    b"{",
-    b"}",
-    b",",
-    b":",
-    b" ",
-    b"\n",
-    b"0",
-    b"9" * 25,
-    b".",
-    b"-",
-    b"e",
-    b"\0",
-    b"\xff",
-]
 CORPUS = (
     [dumps(event) for event in EVENTS.values()]
     + [dumps({"stream": "btcusdt@any", "data": event}) for event in EVENTS.values()]
@@ -42,39 +24,16 @@ CORPUS = (
 )
 
 
-def mutated(frame: bytes, source: random.Random) -> bytes:
-    """The frame after one to four small accidents."""
-    data = bytearray(frame)
-    for _ in range(source.randint(1, 4)):
-        at = source.randrange(len(data) + 1)
-        end = min(len(data), at + source.choice((1, 1, 2, 5, 30)))
-        match source.randrange(6):
-            case 0:
-                del data[at:]
-            case 1:
-                del data[at:end]
-            case 2:
-                data[at:end] = data[at:end] * 2
-            case 3:
-                data[at:at] = source.choice(PIECES)
-            case 4:
-                data[at:end] = source.choice(PIECES)
-            case _:
-                other = source.choice(CORPUS)
-                data[at:] = other[source.randrange(len(other)) :]
-    return bytes(data)
-
-
 def run(seed: int, count: int) -> Counter[int]:
     """Feed mutated frames to one session as frames and as snapshot bodies. Raises what the kernels raise."""
-    source = random.Random(seed)
+    draws = Draws(seed, 0)
     session = Session([btcusdt(), btcusdt(15, "ETHUSDT")])
     session.start(1)
     answers: Counter[int] = Counter()
     for number in range(1, count + 1):
-        frame = mutated(source.choice(CORPUS), source)
+        frame = mutated(draws.choice(CORPUS), CORPUS, draws)
         session.written.clear()
-        if source.random() < 0.2:
+        if draws.uniform() < 0.2:
             n = session.snapshot(0, frame, number, number)
         else:
             n = session.frame(frame, number, number)

@@ -7,17 +7,16 @@ the checked build (NUMBA_BOUNDSCHECK=1) a read outside the frame or an array rai
 from __future__ import annotations
 
 import json
-import random
 import sys
 from collections import Counter
-from collections.abc import Sequence
 
 from engine.ingest.kraken_state import KRAKEN_DIALECTS, KRAKEN_RECORDS_PER_FRAME
 from engine.instruments import Dialect
 from engine.kernel import checked_mode
+from procs.embedded.mix import Draws
 from tests import test_kraken_futures, test_kraken_spot, test_kraken_spot_v2
-from tests.ingest_fuzz import PIECES
 from tests.kraken_oracle import Session
+from tools.soak.accidents import mutated
 
 CORPORA = {
     Dialect.KRAKEN_SPOT_V1: test_kraken_spot.CORPUS,
@@ -31,40 +30,13 @@ INSTRUMENTS = {
 }
 
 
-def mutated(frame: bytes, corpus: Sequence[bytes], source: random.Random) -> bytes:
-    """The frame after one to three small accidents."""
-    data = bytearray(frame)
-    for _ in range(source.randint(1, 3)):
-        at = source.randrange(len(data) + 1)
-        end = min(len(data), at + source.choice((1, 1, 2, 5, 30)))
-        match source.randrange(7):
-            case 0:
-                del data[at:]
-            case 1:
-                del data[at:end]
-            case 2:
-                data[at:end] = data[at:end] * 2
-            case 3:
-                data[at:at] = source.choice(PIECES)
-            case 4:
-                data[at:end] = source.choice(PIECES)
-            case 5:
-                other = source.choice(corpus)
-                data[at:] = other[source.randrange(len(other)) :]
-            case _:
-                digits = [place for place, byte in enumerate(data) if 48 <= byte <= 57]
-                if digits:
-                    data[source.choice(digits)] = source.randrange(48, 58)
-    return bytes(data)
-
-
 def run(dialect: Dialect, seed: int, count: int) -> Counter[int]:
     """Feed mutated frames to one session. Raises what the kernels raise."""
-    source, corpus = random.Random(seed), CORPORA[dialect]
+    draws, corpus = Draws(seed, 0), CORPORA[dialect]
     session = Session(list(INSTRUMENTS[dialect].values()), dialect)
     answers: Counter[int] = Counter()
     for number in range(1, count + 1):
-        frame = mutated(source.choice(corpus), corpus, source)
+        frame = mutated(draws.choice(corpus), corpus, draws)
         n = session.frame(frame, number)
         if n > KRAKEN_RECORDS_PER_FRAME or not session.balances():
             raise AssertionError(f"{n} records for {frame!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 from decimal import InvalidOperation
@@ -15,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.reasons import Reason
-from tests.ingest_fuzz import CORPUS, mutated, run
+from procs.embedded.mix import Draws
+from tests.ingest_fuzz import CORPUS, run
 from tests.ingest_oracle import Oracle, Refused, Session, btcusdt
 from tests.recordings import PROJECT_ROOT, USDM_CAPTURES, open_capture, require_capture
 from tests.test_ingest_frames import SNAPSHOT, T0, TRADE, dumps
+from tools.soak.accidents import mutated
 
 NO_ANSWER = (Refused, KeyError, TypeError, ValueError, InvalidOperation, OverflowError, AttributeError)
 
@@ -67,7 +68,7 @@ def test_any_bytes_get_an_answer(frame: bytes) -> None:
 @settings(max_examples=800, deadline=None)
 @given(frame=st.sampled_from(CORPUS), seed=st.integers(0, 2**32))
 def test_mutated_frames_are_refused_or_right(frame: bytes, seed: int) -> None:
-    check(mutated(frame, random.Random(seed)))
+    check(mutated(frame, CORPUS, Draws(seed, 0)))
 
 
 @pytest.mark.parametrize("frame", CORPUS, ids=range(len(CORPUS)))
@@ -88,8 +89,8 @@ def test_truncated_and_mutated_recorded_frames() -> None:
     session = fresh()
     for cut in range(len(longest)):
         assert session.frame(longest[:cut], T0, 2) == -Reason.BAD_JSON
-    source = random.Random(7)
-    accepted = sum(check(mutated(source.choice(depth[:50]), source)) >= 0 for _ in range(300))
+    draws = Draws(7, 0)
+    accepted = sum(check(mutated(draws.choice(depth[:50]), CORPUS, draws)) >= 0 for _ in range(300))
     assert 0 < accepted < 300
 
 

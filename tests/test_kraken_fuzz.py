@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 from decimal import InvalidOperation
@@ -17,9 +16,10 @@ from hypothesis import strategies as st
 from engine.ingest.kraken_state import KRAKEN_DIALECTS
 from engine.instruments import Dialect
 from engine.reasons import Reason
+from procs.embedded.mix import Draws
 from procs.venues.kraken_futures.instruments import instruments_from_rest
 from procs.venues.kraken_spot.instruments import instruments_from_asset_pairs
-from tests.kraken_fuzz import CORPORA, INSTRUMENTS, mutated, run
+from tests.kraken_fuzz import CORPORA, INSTRUMENTS, run
 from tests.kraken_oracle import (
     FUTURES_CAPTURE,
     FUTURES_LISTING,
@@ -34,6 +34,7 @@ from tests.kraken_oracle import (
     rows_of,
 )
 from tests.recordings import PROJECT_ROOT
+from tools.soak.accidents import mutated
 
 COUNTERS = {"frames", "records_in", "quarantined", "value_at", "inner_at"}
 NO_ANSWER = (KeyError, TypeError, ValueError, InvalidOperation, OverflowError, AttributeError, IndexError)
@@ -87,7 +88,7 @@ def test_any_bytes_get_an_answer(dialect: Dialect, frame: bytes) -> None:
 @given(dialect=DIALECTS, which=st.integers(0, 10), seed=st.integers(0, 2**32))
 def test_mutated_frames_are_refused_or_right(dialect: Dialect, which: int, seed: int) -> None:
     corpus = CORPORA[dialect]
-    check(standing(dialect), mutated(corpus[which % len(corpus)], corpus, random.Random(seed)))
+    check(standing(dialect), mutated(corpus[which % len(corpus)], corpus, Draws(seed, 0)))
 
 
 @pytest.mark.parametrize("dialect", KRAKEN_DIALECTS)
@@ -113,9 +114,9 @@ def test_truncated_and_mutated_recorded_frames(dialect: Dialect) -> None:
         assert session.frame(longest[:cut]) == -Reason.BAD_JSON
     for frame in frames:
         session.frame(frame)
-    source = random.Random(11)
+    draws = Draws(11, 0)
     short = [frame for frame in frames if len(frame) < 2000]
-    answers = [check(session, mutated(source.choice(short), short, source)) for _ in range(3000)]
+    answers = [check(session, mutated(draws.choice(short), short, draws)) for _ in range(3000)]
     assert 100 < sum(answer >= 0 for answer in answers) < 2900
 
 
