@@ -24,30 +24,32 @@ class JournalTail:
     ) -> None:
         self.folder = folder
         self.stream = stream
-        self.number = number
         self.offset = offset
         self.ordinal = ordinal
         self.chunk = b""  # the file's bytes of what `read` returned last, from the first entry's header on
         self._fd = -1
+        self._stand_at(number)
 
-    @property
-    def path(self) -> Path:
-        """The segment at hand."""
-        return segment_path(self.folder, self.stream, self.number)
+    def _stand_at(self, number: int) -> None:
+        """Go to a segment. Paths are made here alone: each one made leaves names in the interpreter's table of strings,
+        which, twenty times a second, is made anew every few minutes, two megabytes at a time."""
+        self.number = number
+        self.path = segment_path(self.folder, self.stream, number)
+        self._next_path = segment_path(self.folder, self.stream, number + 1)
 
     def read(self) -> list[tuple[int, JournalEntry]]:
         """The next entries with the offset behind each, some 32 KB of them, all from segment `number`; none when
         there is nothing new. Raises JournalError when entries are missing between two segments."""
         while True:
             # Asked first: a writer closes a segment before it begins the next one.
-            goes_on = begun(segment_path(self.folder, self.stream, self.number + 1))
+            goes_on = begun(self._next_path)
             found = self._read_here()
             if found:
                 self.offset, self.ordinal = found[-1][0], found[-1][1].ordinal
             if found or not goes_on:
                 return found
             self.close()
-            self.number += 1
+            self._stand_at(self.number + 1)
             self.offset = FILE_HEADER.size
             first = self._first_ordinal()
             if first != self.ordinal + 1:

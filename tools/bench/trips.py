@@ -32,6 +32,7 @@ from procs.instance import Mapping
 from procs.table import PROCESSES, VITAL, Role
 from shm.clock import python_monotonic_ns, sleep
 from shm.control import Readiness
+from shm.seqlock import Seqlock
 from tools.bench.report import BenchError, Report, times
 from tools.soak.session import Engine, SessionError, bot4, engine
 
@@ -70,6 +71,7 @@ class _Trips:
 
     def __init__(self, made: Engine) -> None:
         self._made = made
+        self._metrics: Seqlock | None = None
         self._mapping: Mapping = _until(self._attached, "engine that trades", _START_S)
         self._control = self._mapping.control
         folder = self._mapping.plan.path
@@ -87,12 +89,14 @@ class _Trips:
             return None
         if all(mapping.control.readiness(role) == Readiness.READY for role in VITAL) and self._resting(mapping):
             return mapping
+        self._metrics = None
         mapping.close()
         return None
 
-    @staticmethod
-    def _resting(mapping: Mapping) -> bool:
-        latest = mapping.metrics().read()
+    def _resting(self, mapping: Mapping) -> bool:
+        if self._metrics is None:
+            self._metrics = mapping.metrics()  # once: each call maps the block anew
+        latest = self._metrics.read()
         return latest is not None and int(latest[0]["open_orders"]) >= _RESTING
 
     def _move(self, word: str) -> None:
