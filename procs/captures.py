@@ -167,7 +167,7 @@ def _numbers(data: dict) -> tuple[str, list[str], list[str]]:
     return str(kind), [price for price, _ in levels], [size for _, size in levels]
 
 
-def _snapshot_symbol(body: bytes) -> str:
+def snapshot_symbol(body: bytes) -> str:
     """The symbol that a depth body names; empty where it names none."""
     try:
         return str(orjson.loads(body).get("symbol", ""))
@@ -185,7 +185,7 @@ def capture_inputs(path: Path, instruments: tuple[Instrument, ...]) -> Iterator[
         if ordinal == 1:
             yield JournalEntry(Entry.START, 0, ts_ns, 0, 1, b"")
         if is_snapshot_body(frame):
-            index = instruments[0].index if len(instruments) == 1 else symbols.get(_snapshot_symbol(frame))
+            index = instruments[0].index if len(instruments) == 1 else symbols.get(snapshot_symbol(frame))
             if index is None:
                 raise CaptureError(f"{path}, line {number}: a snapshot names no symbol, and the capture holds several")
             yield JournalEntry(Entry.SNAPSHOT, ordinal, ts_ns, index, 1, frame)

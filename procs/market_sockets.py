@@ -38,6 +38,7 @@ class _Connection(picows.WSListener):
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         """The socket is open: ask for what it is there for."""
         self.transport = transport
+        self._owner.on_opened(self._number)
         self.send(self._owner.sockets[self._number].requests)
         self._owner.opened(self._number, self)
 
@@ -46,6 +47,7 @@ class _Connection(picows.WSListener):
         assert self.transport is not None
         for request in requests:
             self.subscriptions.ask(request.wanted)
+            self._owner.on_sent(self._number, request.frame)
             self.transport.send(picows.WSMsgType.TEXT, request.frame)
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
@@ -77,6 +79,7 @@ class MarketSockets:
     """See the module. `tasks` keep the sockets open for as long as they run.
 
     on_frame(number of the socket, bytes); on_lost(number): the socket was closed, or could not be opened.
+    on_opened(number): it is open, and nothing was sent or received yet; on_sent(number, bytes): they are about to be.
     """
 
     def __init__(
@@ -87,10 +90,14 @@ class MarketSockets:
         on_lost: Callable[[int], None],
         now_ns: Callable[[], int],
         say: Callable[[str], None],
+        on_opened: Callable[[int], None] = lambda number: None,
+        on_sent: Callable[[int, bytes], None] = lambda number, data: None,
     ) -> None:
         self.market = market
         self.sockets = tuple(sockets)
         self.on_frame = on_frame
+        self.on_opened = on_opened
+        self.on_sent = on_sent
         self.now_ns = now_ns
         self.losses = 0
         self.opened_ns = 0  # when a socket was opened last

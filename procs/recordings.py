@@ -62,8 +62,8 @@ def read_instruments(path: Path) -> tuple[Instrument, ...]:
     if not 0 < len(session.symbols) <= MAX_INSTRUMENTS:
         raise CaptureError(f"{path}: market data of {len(session.symbols)} symbols; allowed are 1 to {MAX_INSTRUMENTS}")
     if session.dialect in BINANCE_DIALECTS and not session.listing:
-        received = ((line.number, line.data) for _, line in _lines(path) if line.direction is Direction.RECEIVED)
-        return instruments_of(path, received)
+        lines = (line for _, line in session_lines_of(path) if line.direction is Direction.RECEIVED)
+        return instruments_of(path, ((line.number, line.data) for line in lines))
     try:
         return _described(session)
     except ValueError as error:
@@ -90,7 +90,7 @@ def _numbered(number: int, path: Path) -> Iterator[tuple[int, SessionLine]]:
     return ((number, line) for line in session_lines(path))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, SessionLine]]:
+def session_lines_of(path: Path) -> Iterator[tuple[int, SessionLine]]:
     """(number of the file, line) of all files of a session by time of receipt, the lines of one file in their order."""
     files = (_numbered(number, file) for number, file in enumerate(_files(path)))
     return heapq.merge(*files, key=lambda item: item[1].ts_ns)
@@ -107,7 +107,7 @@ def _survey(path: Path) -> _Session:
     dialects: set[Dialect] = set()
     symbols: dict[str, None] = {}
     listing = b""
-    for _, line in _lines(path):
+    for _, line in session_lines_of(path):
         if line.direction is Direction.OPENED and (dialect := _dialect(line.connection)) is not None:
             dialects.add(dialect)
             symbols |= dict.fromkeys(_streamed(line.connection))
@@ -166,7 +166,7 @@ def _described(session: _Session) -> tuple[Instrument, ...]:
 def _session_inputs(path: Path, indices: Mapping[str, int]) -> Iterator[JournalEntry]:
     ordinal = 0
     opened: set[tuple[int, str]] = set()
-    for file, line in _lines(path):
+    for file, line in session_lines_of(path):
         kind, source, payload = Entry.FRAME, 0, line.data
         if line.direction is Direction.OPENED:
             if (file, line.connection) not in opened:
@@ -174,7 +174,7 @@ def _session_inputs(path: Path, indices: Mapping[str, int]) -> Iterator[JournalE
                 continue
             kind, source = Entry.LOST, ALL_INSTRUMENTS + 1
         elif line.direction is Direction.REST:
-            symbol = _depth_symbol(line.connection)
+            symbol = depth_symbol(line.connection)
             if symbol not in indices:
                 continue
             kind, source = Entry.SNAPSHOT, indices[symbol]
@@ -186,7 +186,7 @@ def _session_inputs(path: Path, indices: Mapping[str, int]) -> Iterator[JournalE
         yield JournalEntry(kind, ordinal, line.ts_ns, source, 1, payload)
 
 
-def _depth_symbol(url: str) -> str:
+def depth_symbol(url: str) -> str:
     """The symbol of a depth request; empty for any other."""
     parts = urlsplit(url)
     return parse_qs(parts.query).get("symbol", [""])[0] if parts.path.endswith("/depth") else ""

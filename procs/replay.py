@@ -25,6 +25,9 @@ from engine.instruments import Instrument, instruments_by_index
 from engine.records import OUTPUT_COUNT, PREDICTION, SOURCE_MAIN
 from engine.settings import SettingsError, build
 from engine.stage import as_bytes
+from procs.capture.inputs import Inputs, open_capture, open_part
+from procs.capture.manifest import is_capture
+from procs.capture.reader import EVERYTHING, Selection
 from procs.decoding import replay_inputs
 from procs.fused import BATCH, FusedPath
 from procs.journal.layout import Entry
@@ -48,39 +51,49 @@ class Source:
     path: Path
     settings: Settings
     instruments: tuple[Instrument, ...]
-    is_session: bool
+    read: Inputs
+    is_session: bool  # a whole one; a part of it is an open loop, as a capture is
 
     def inputs(self) -> Iterator[JournalEntry]:
         """The inputs of ingestion, from the beginning."""
-        if self.is_session:
-            return read_stream(self.path, Role.INGESTION.label)
-        return read_inputs(self.path, self.instruments)
+        return self.read()
 
     def merges(self) -> Iterator[JournalEntry]:
         """The batches of execution in the order in which they were taken; only of a session."""
         return read_stream(self.path, Role.EXECUTION.label)
 
 
-def open_source(path: Path, settings: Settings) -> Source:
-    """A session folder (with the settings and instruments of its own) or a recording (with these settings).
+def open_source(path: Path, settings: Settings, selection: Selection = EVERYTHING) -> Source:
+    """A session folder (with the settings and instruments of its own), or a capture or another recording (with these
+    settings), or the part of it that is selected.
 
     Raises ReplayError, CaptureError or SettingsError.
     """
     if not path.exists():
         raise ReplayError(f"{path}: there is no such file or folder")
     if not path.is_dir():
-        return Source(path, settings, read_instruments(path), is_session=False)
+        instruments = read_instruments(path)
+        part = open_part(path, instruments, lambda: read_inputs(path, instruments), selection)
+        return Source(path, settings, *part, is_session=False)
+    if is_capture(path):
+        return Source(path, settings, *open_capture(path, selection), is_session=False)
     try:
         session = orjson.loads((path / "session.json").read_bytes())
         own = build(Settings, session["settings"])
-        instruments = tuple(Instrument(**entry) for entry in session["instruments"])
-        if not instruments_by_index(instruments):
+        listed = tuple(Instrument(**entry) for entry in session["instruments"])
+        if not instruments_by_index(listed):
             raise ReplayError(f"{path}: session.json names no instrument")
     except SettingsError as error:
         raise ReplayError(f"{path}: session.json: {error}") from None
     except (OSError, orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
         raise ReplayError(f"{path}: no session folder ({type(error).__name__} in session.json)") from None
-    return Source(path, own, instruments, is_session=True)
+    part = open_part(path, listed, lambda: read_stream(path, Role.INGESTION.label), selection)
+    return Source(path, own, *part, is_session=selection.everything)
+
+
+def is_session_folder(path: Path) -> bool:
+    """Whether a source is a session of an engine, rather than recorded market data alone."""
+    return path.is_dir() and not is_capture(path)
 
 
 class Pacer:

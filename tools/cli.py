@@ -12,7 +12,8 @@ from pathlib import Path
 from engine.settings import SettingsError
 from tools.bench import SUITE_NAMES
 from tools.button_options import add_options as add_button_options
-from tools.text import parse_duration
+from tools.data import add_subcommands
+from tools.text import parse_duration, parse_symbols, parse_time
 from tools.trips import TRIGGER_NAMES
 from tools.usage import UsageError
 
@@ -30,11 +31,20 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--placement", choices=("auto", "pinned"), help="which process sits on which core")
 
     replay = commands.add_parser("replay", parents=[shared], help="feed a capture or a journal through the engine")
-    replay.add_argument("source", type=Path, help="a session folder, a capture, or a file of a recorded session log")
+    replay.add_argument("source", type=Path, help="a session folder, a capture, or a recorded file")
+    replay.add_argument("--from", dest="begin", type=parse_time, metavar="TIME", help="ISO 8601 or Unix seconds")
+    replay.add_argument("--to", dest="end", type=parse_time, metavar="TIME", help="up to, not including, this time")
+    replay.add_argument("--symbols", type=parse_symbols, metavar="A,B", help="of these instruments only")
     replay.add_argument("--placement", choices=("fused", "auto"), default="fused")
     replay.add_argument("--fills", choices=("none", "sim"), help="who fills orders when a capture is replayed")
     replay.add_argument("--speed", default="max", help="max, or a factor such as 1x or 10x")
     replay.add_argument("--summary", type=Path, metavar="FILE", help="write the summary there as JSON")
+
+    record = commands.add_parser("record", parents=[shared], help="record the venue's market data, without trading")
+    record.add_argument("--for", dest="duration", type=parse_duration, metavar="TIME", help="stop after 30s, 1h ...")
+    record.add_argument("--out", type=Path, metavar="FOLDER", help="the capture; one that is there is gone on with")
+    record.add_argument("--symbols", type=parse_symbols, metavar="A,B", help="instead of venue.symbols")
+    add_subcommands(commands.add_parser("data", help="recorded data: convert it, look at it"), shared)
 
     commands.add_parser("status", parents=[shared], help="processes, rings, positions and counters of a running engine")
     latency = commands.add_parser("latency", parents=[shared], help="live percentiles of every hop of a running engine")
@@ -75,6 +85,14 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.replay import replay_command
 
         return replay_command(options)
+    if options.command == "record":
+        from tools.record import record_command
+
+        return record_command(options)
+    if options.command == "data":
+        from tools.data import data_command
+
+        return data_command(options)
     if options.command == "status":
         from tools.status import status_command
 

@@ -12,10 +12,11 @@ from typing import Any
 import orjson
 
 from models.inference import ModelError
+from procs.capture.reader import EARLIEST_NS, LATEST_NS, Selection
 from procs.captures import CaptureError
 from procs.config_file import read_settings
 from procs.journal.reader import JournalError
-from procs.replay import ReplayError, open_source, replay_fused
+from procs.replay import ReplayError, is_session_folder, open_source, replay_fused
 from procs.replay_processes import replay_auto
 from shm.segment import SegmentError
 from tools.run import check_summary_path, write_summary
@@ -32,6 +33,17 @@ def _speed(text: str) -> float | None:
     return float(match[1])
 
 
+def _selection(options: argparse.Namespace) -> Selection:
+    """What --from, --to and --symbols ask for. Raises UsageError."""
+    selection = Selection(
+        EARLIEST_NS if options.begin is None else options.begin, LATEST_NS if options.end is None else options.end,
+        options.symbols or (),
+    )
+    if selection.from_ns >= selection.to_ns:
+        raise UsageError("--from: allowed is a time before that of --to")
+    return selection
+
+
 def _end(signum: int, frame: FrameType | None) -> None:
     """Leave as after an error: what was made in shared memory is freed on the way out."""
     raise SystemExit(128 + signum)
@@ -43,15 +55,21 @@ def replay_command(options: argparse.Namespace) -> int:
     speed = _speed(options.speed)
     if options.fills == "sim":
         raise UsageError("--fills sim: captures are replayed without fills as yet; allowed is none")
+    selection = _selection(options)
     check_summary_path(options.summary)
     if not options.source.exists():
         raise UsageError(f"{options.source}: there is no such file or folder")
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _end)
     try:
-        source = open_source(options.source, settings)
+        source = open_source(options.source, settings, selection)
         if options.fills and source.is_session:
             raise UsageError("--fills: a session's journal holds its own fills; leave the option out")
+        if not options.fills and not selection.everything and is_session_folder(options.source):
+            raise UsageError(
+                "--from, --to, --symbols: the fills of a session belong to all of it; a part of its market data is "
+                "replayed without fills (--fills none)"
+            )
         replay = replay_auto if options.placement == "auto" else replay_fused
         summary = replay(source, speed)
     except (ReplayError, CaptureError, JournalError, ModelError, SegmentError) as error:
@@ -87,6 +105,7 @@ def _words(summary: dict[str, Any]) -> str:
         f"{market['level_updates']} level updates, {market['snapshot_levels']} snapshot levels, "
         f"{market['trades']} trades, "
         f"{market['book_tickers']} book tickers, {market['gaps']} gaps, {market['crossed_books']} crossed books",
+        f"books right {market['book_valid_ratio']:.2%} of the time",
         *_refusals(summary["stages"]),
         f"{decisions['signals']} signals, {decisions['intents']} intents, {summary['fills']} fills",
         f"decision hash {summary['decision_hash']}, unaccounted records: {summary['unaccounted']}",

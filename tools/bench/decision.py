@@ -169,7 +169,7 @@ def run(report: Report, settings: Settings, full: bool) -> None:
         measure_fused(report, load(recording(RECORDED_MORE), settings), "decision_fused_eth")
     whole = frames.source
     most = len(frames.entries) if full else 6 * FRAMES_A_SECOND
-    measure_auto(report, Beginning(whole.path, whole.settings, whole.instruments, whole.is_session, most))
+    measure_auto(report, Beginning(whole.path, whole.settings, whole.instruments, whole.read, whole.is_session, most))
     report.notes.append(
         "goals, p50/p99 in us: decision_fused 5/15, its depth frames 7/35, decision_auto on two cores 50/150"
     )

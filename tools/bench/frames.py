@@ -70,5 +70,5 @@ def load(path: Path, settings: Settings, most: int | None = None) -> Frames:
     """A capture, or its first `most` inputs. Raises CaptureError."""
     source = open_source(path, settings)
     if most is not None:
-        source = Beginning(source.path, source.settings, source.instruments, source.is_session, most)
+        source = Beginning(source.path, source.settings, source.instruments, source.read, source.is_session, most)
     return Frames(source, list(source.inputs()))

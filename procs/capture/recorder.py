@@ -1,0 +1,244 @@
+"""Recording: the market data of a venue into a capture, without an engine.
+
+The loop thread alone chooses the order of entries: frames as their callbacks come, REST snapshots when their fetch has
+returned. What a socket says is written before anybody looks at it. The decoder of live ingestion goes along, so a book
+is fetched (or subscribed anew, where the venue sends it over the socket) at the start, after each loss and after a gap,
+once all sockets are open, just as an engine would.
+A full disk ends the recording; the capture is whole up to there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import requests
+
+from engine.ingest.dialects import has_rest_snapshots, make_state
+from engine.ingest.settings import FeedSettings
+from engine.instruments import Instrument
+from procs.back_off import back_off_s
+from procs.budget import Budget
+from procs.capture.layout import NO_CONNECTION, NO_SYMBOL, Captured
+from procs.capture.writer import CaptureFull, CaptureWriter
+from procs.decoding import ALL_INSTRUMENTS, Decoder
+from procs.market_sockets import MarketSockets
+from procs.venues.binance_usdm.endpoints import Endpoints, VenueUnreachable
+from procs.venues.binance_usdm.paying import paying_session
+from procs.venues.frame_symbols import symbol_of
+from procs.venues.market import Market
+
+_TURN_S = 0.05
+_SYNC_EVERY_NS = 5_000_000_000
+# A book that comes over the socket is asked for again when it was not there after so long.
+_ASK_AGAIN_NS = 5_000_000_000
+
+
+class Recorder:
+    """Records until it is told to stop. `failure` says why it stopped by itself."""
+
+    def __init__(
+        self,
+        market: Market,
+        endpoints: Endpoints,
+        instruments: Sequence[Instrument],
+        feed: FeedSettings,
+        budget: Budget,
+        writer: CaptureWriter,
+        now_ns: Callable[[], int],
+        say: Callable[[str], None],
+    ) -> None:
+        """feed: what is subscribed; budget: pays for snapshots; now_ns: the receive time, Unix ns, which must not go
+        back; say: tells people. Raises ValueError for a feed that the market does not have."""
+        self._market = market
+        self._rest_url = endpoints.rest_url
+        self._instruments = tuple(instruments)
+        self._symbols = [item.symbol for item in instruments]
+        self._places = {symbol: place for place, symbol in enumerate(self._symbols)}
+        self._feed = feed
+        self._budget = budget
+        self._writer = writer
+        self._now_ns = now_ns
+        self._decoder = Decoder(make_state(instruments), instruments)
+        self._sockets = MarketSockets(
+            market, market.sockets(endpoints.ws_url, instruments, feed), self._on_frame, self._on_socket_lost, now_ns,
+            say, self._on_opened, self._on_sent,
+        )
+        self._stop = asyncio.Event()
+        self._is_ending = False  # from then on nothing is taken, though sockets speak until the loop is closed
+        self._open: set[int] = set()
+        self._fetching: set[int] = set()
+        self._fetches = [0] * len(self._symbols)  # in a row, without the book being right
+        self._asked_ns = [0] * len(self._symbols)
+        self.failure: CaptureFull | None = None
+        self.frames: Counter[str] = Counter()  # by symbol; "" for those of none
+        self.data_bytes = 0
+        self.snapshots = 0
+        self.losses = 0
+
+    def stop(self) -> None:
+        """End the recording; call in the loop's thread."""
+        self._stop.set()
+
+    # --- what comes -------------------------------------------------------------------------------------------------
+
+    def _append(
+        self, kind: Captured, data: bytes, now: int, connection: int = NO_CONNECTION, symbol: int = NO_SYMBOL,
+        key: str = "",
+    ) -> None:
+        if self.failure is None and not self._is_ending:
+            try:
+                self._writer.append(kind, now, data, connection=connection, symbol=symbol, key=key)
+                self.data_bytes += len(data)
+            except CaptureFull as error:
+                self._fail(error)
+
+    def _fail(self, error: CaptureFull) -> None:
+        self.failure = error
+        self._stop.set()
+
+    def _on_opened(self, number: int) -> None:
+        self._open.add(number)
+        self._append(Captured.OPENED, b"", self._now_ns(), number, key=self._sockets.sockets[number].url)
+
+    def _on_sent(self, number: int, data: bytes) -> None:
+        self._append(Captured.SENT, data, self._now_ns(), number)
+
+    def _on_frame(self, number: int, data: bytes) -> None:
+        if self._is_ending:
+            return
+        now = self._now_ns()
+        symbol = symbol_of(data, self._market.dialect)
+        self._append(Captured.FRAME, data, now, number, self._places.get(symbol, NO_SYMBOL))
+        self.frames[symbol if symbol in self._places else ""] += 1
+        self._decoder.frame(data, now)
+
+    def _on_socket_lost(self, number: int) -> None:
+        if number in self._open and not self._is_ending:  # else it could not be opened, and nothing more is lost
+            self._open.discard(number)
+            self.losses += 1
+            self._on_lost(number)
+
+    def _on_lost(self, number: int) -> None:
+        """With a connection perhaps data of every book are lost."""
+        now = self._now_ns()
+        self._append(Captured.LOST, b"", now, number)
+        self._decoder.lost(ALL_INSTRUMENTS, now)
+
+    def _on_snapshot(self, index: int, url: str, body: bytes) -> None:
+        now = self._now_ns()
+        self.snapshots += 1
+        self._append(Captured.REST, body, now, symbol=index, key=url)
+        self._decoder.snapshot(index, body, now)
+
+    # --- books ------------------------------------------------------------------------------------------------------
+
+    def _fetch(self, index: int) -> tuple[str, bytes] | None:
+        """Thread: (URL, body) of the snapshot of one book, or None."""
+        urls: list[str] = []
+
+        def note(answer: requests.Response, **_: Any) -> None:
+            urls.append(answer.url)
+
+        try:
+            with paying_session(self._budget) as session:
+                session.hooks["response"].append(note)
+                body = self._market.fetch_book(session, self._rest_url, self._symbols[index])
+                return urls[-1], body
+        except VenueUnreachable:
+            return None
+
+    def _wanted(self) -> list[int]:
+        """The books that need a snapshot."""
+        return [int(index) for index in np.flatnonzero(self._decoder.state["snapshot_wanted"][0])]
+
+    async def _snapshot(self, pool: ThreadPoolExecutor, index: int) -> None:
+        """Fetch one snapshot; where it does not help, the next one waits, longer each time."""
+        losses = self.losses
+        answer = await asyncio.get_running_loop().run_in_executor(pool, self._fetch, index)
+        if answer is not None and self.losses == losses:  # else of a time that the sockets do not continue
+            self._on_snapshot(index, *answer)
+        if index in self._wanted():
+            await asyncio.sleep(back_off_s(self._fetches[index]))
+            self._fetches[index] += 1
+        else:
+            self._fetches[index] = 0
+        self._fetching.discard(index)
+
+    def _ask_again(self, index: int) -> None:
+        """Subscribe a book anew, unless it was asked for a moment ago: then it is on its way."""
+        now = self._now_ns()
+        if now - max(self._asked_ns[index], self._sockets.opened_ns) >= _ASK_AGAIN_NS:
+            self._asked_ns[index] = now
+            self._sockets.send(self._market.ask_again(self._instruments[index], self._feed))
+
+    def _get_books(self, pool: ThreadPoolExecutor) -> list[asyncio.Task[None]]:
+        """Ask for the books that are wanted; a book that began before its diffs flow would lack some of them."""
+        tasks = []
+        for index in self._wanted() if self._sockets.all_open else ():
+            if not has_rest_snapshots(self._market.dialect):
+                self._ask_again(index)
+            elif index not in self._fetching:
+                self._fetching.add(index)
+                tasks.append(asyncio.create_task(self._snapshot(pool, index)))
+        return tasks
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    async def run(self, report: Callable[[], None] = lambda: None) -> None:
+        """Record until `stop` or a full disk, then write what is left; report: called some twenty times a second.
+
+        What is not foreseen is raised, after the capture has been closed.
+        """
+        if self._writer.ordinal:
+            self._on_lost(NO_CONNECTION)  # whatever came between an earlier recording and this one
+        tasks = self._sockets.tasks()
+        synced_ns = self._now_ns()
+        with ThreadPoolExecutor(max_workers=3, thread_name_prefix="recorder") as pool:
+            try:
+                while not self._stop.is_set():
+                    now = self._now_ns()
+                    self._writer.flush_if_older(now)
+                    if now - synced_ns >= _SYNC_EVERY_NS:
+                        synced_ns = now
+                        tasks.add(asyncio.create_task(self._sync(pool)))
+                    tasks.update(self._get_books(pool))
+                    for task in [task for task in tasks if task.done()]:
+                        tasks.discard(task)
+                        task.result()  # an unexpected error ends the recording instead of hiding
+                    report()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._stop.wait(), _TURN_S)
+            except CaptureFull as error:
+                self._fail(error)
+            finally:
+                self._is_ending = True
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                self._close()
+
+    async def _sync(self, pool: ThreadPoolExecutor) -> None:
+        await asyncio.get_running_loop().run_in_executor(pool, self._writer.syncing())
+
+    def _close(self) -> None:
+        try:
+            self._writer.close()
+        except CaptureFull as error:
+            self.failure = self.failure or error
+
+    def counts(self) -> dict[str, Any]:
+        """What was recorded so far."""
+        stored = self._writer.stored_bytes
+        return {
+            "entries": self._writer.ordinal, "frames": self.frames.total(),
+            "symbols": {symbol: self.frames[symbol] for symbol in self._symbols},
+            "snapshots": self.snapshots, "losses": self.losses, "data_bytes": self.data_bytes,
+            "stored_bytes": stored, "ratio": round(self.data_bytes / stored, 3) if stored else 0.0,
+            "cut_bytes": self._writer.cut_bytes,
+        }

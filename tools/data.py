@@ -1,0 +1,59 @@
+"""`bot4 data SUBCOMMAND`: what can be done with recorded data. One line in SUBCOMMANDS adds another."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Subcommand(NamedTuple):
+    """One of them."""
+
+    name: str
+    help: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]  # imports what it needs
+
+
+def _convert_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="a recorded file; a session log with all beside it")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="for the capture; empty, or not there yet")
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from tools.data_capture import convert_command
+
+    return convert_command(options)
+
+
+def _show_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a capture")
+
+
+def _show(options: argparse.Namespace) -> int:
+    from tools.data_capture import show_command
+
+    return show_command(options)
+
+
+SUBCOMMANDS = (
+    Subcommand("convert", "make a capture of a recording in another format", _convert_options, _convert),
+    Subcommand("show", "what a capture holds; reads all of it", _show_options, _show),
+)
+
+
+def add_subcommands(data: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
+    """Give the parser of `data` its sub-commands. shared: the options that all commands have."""
+    parsers = data.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
+    for subcommand in SUBCOMMANDS:
+        parser = parsers.add_parser(subcommand.name, parents=[shared], help=subcommand.help)
+        subcommand.add_options(parser)
+        parser.set_defaults(run=subcommand.run)
+
+
+def data_command(options: argparse.Namespace) -> int:
+    """Run the sub-command."""
+    code: int = options.run(options)
+    return code
