@@ -185,17 +185,23 @@ class _Trips:
 
 
 def run(report: Report, count: int) -> None:
-    """Trip an engine `count` times and add the figures. Raises BenchError where a step fails."""
+    """Trip an engine `count` times and add the figures; Ctrl-C ends it early, and what was measured counts.
+
+    Raises BenchError where a step fails.
+    """
     with tempfile.TemporaryDirectory(prefix="bot4-bench-") as folder, engine(Path(folder), **_TABLES) as made:
         if bot4("secret", "--config", str(made.config), input=f"{_SECRET}\n").returncode:
             raise BenchError("the operator's secret could not be set")
         made.start()
         try:
             trips = _Trips(made)
-            for number in range(count):
-                if sys.stderr.isatty():
-                    print(f"\rtrip {number + 1} of {count}", end="", file=sys.stderr, flush=True)
-                trips.once()
+            try:
+                for number in range(count):
+                    if sys.stderr.isatty():
+                        print(f"\rtrip {number + 1} of {count}", end="", file=sys.stderr, flush=True)
+                    trips.once()
+            except KeyboardInterrupt:
+                report.notes.append(f"stopped after {len(trips.samples.get('kill_wire', ()))} of {count} trips")
             trips.close()
         except SessionError as error:
             raise BenchError(str(error)) from None
