@@ -68,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     venue = commands.add_parser("venue", parents=[shared], help="run the embedded exchange by itself")
     venue.add_argument("--port", type=int, help="TCP port on loopback; 0 for any free one")
     commands.add_parser("venues", parents=[shared], help="which markets there are, and what each of them offers")
+    play = commands.add_parser("play", parents=[shared], help="serve a recording as its venue's own endpoints")
+    play.add_argument("source", type=Path, nargs="+", help="capture files, or session logs of one venue")
+    play.add_argument("--port", type=int, help="TCP port on loopback; 0 for any free one")
+    play.add_argument("--speed", default="1x", help="max, or a factor such as 1x or 20x")
+    play.add_argument("--fault", action="append", default=[], metavar="KIND[:STREAM](=RATE|@ORDINAL)[,MS]",
+                      help="such as drop:depth=0.001 or stall@5000,8000; may be given again")
+    play.add_argument("--seed", type=int, default=0, help="of the faults")
     bench = commands.add_parser("bench", parents=[shared], help="measure a part of the engine, beside its peers")
     bench.add_argument("suite", choices=SUITE_NAMES, help="what to measure")
     bench.add_argument("--full", action="store_true", help="longer passes; without it 30 s at the most (kill: minutes)")
@@ -133,6 +140,10 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.venues import venues_command
 
         return venues_command(options)
+    if options.command == "play":
+        from tools.play import play_command
+
+        return play_command(options)
     if options.command == "bench":
         from tools.bench_command import bench_command
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import signal
 import sys
 from types import FrameType
@@ -20,17 +19,8 @@ from procs.replay import ReplayError, is_session_folder, open_source, replay_fus
 from procs.replay_processes import replay_auto
 from shm.segment import SegmentError
 from tools.run import check_summary_path, write_summary
+from tools.text import parse_speed
 from tools.usage import UsageError
-
-
-def _speed(text: str) -> float | None:
-    """None for 'max', a factor for '10x'. Raises UsageError."""
-    if text == "max":
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)x?", text)
-    if not match or float(match[1]) <= 0:
-        raise UsageError(f"--speed {text}: allowed are max, or a factor such as 1x or 10x")
-    return float(match[1])
 
 
 def _selection(options: argparse.Namespace) -> Selection:
@@ -52,7 +42,7 @@ def _end(signum: int, frame: FrameType | None) -> None:
 def replay_command(options: argparse.Namespace) -> int:
     """Replay and report; 0 when every record is accounted for."""
     settings = read_settings(options.config)
-    speed = _speed(options.speed)
+    speed = parse_speed(options.speed)
     if options.fills == "sim":
         raise UsageError("--fills sim: captures are replayed without fills as yet; allowed is none")
     selection = _selection(options)

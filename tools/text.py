@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from tools.usage import UsageError
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -43,6 +45,16 @@ def parse_symbols(text: str) -> tuple[str, ...]:
     if not all(names) or len(set(names)) != len(names):
         raise argparse.ArgumentTypeError(f"{text!r}: write different names, such as BTCUSDT,ETHUSDT")
     return names
+
+
+def parse_speed(text: str) -> float | None:
+    """None for 'max', a factor for '10x'. Raises UsageError."""
+    if text == "max":
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)x?", text)
+    if not match or float(match[1]) <= 0:
+        raise UsageError(f"--speed {text}: allowed are max, or a factor such as 1x or 10x")
+    return float(match[1])
 
 
 def show_answer(options: argparse.Namespace, answer: dict[str, Any], words: str) -> int:
