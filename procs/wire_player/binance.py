@@ -23,7 +23,7 @@ from procs.wire_player.binance_book import PlayedBook
 from procs.wire_player.sequence import Item, What
 from procs.wire_player.venue import Answer, Listener, PlayedVenue, Reading, last_part
 
-_ENVELOPE = re.compile(rb'\{"stream":"([^"\\]{1,100})","data":(?=\{)')
+_ENVELOPE = re.compile(rb'\{"stream":"([^"\\]{1,100})","data":(?=[{\[])')
 _SPEED = re.compile(r"@[0-9]+m?s$")
 _PUBLIC = ("depth", "bookTicker", "trade", "rpiDepth")  # kinds under /public; all others are under /market
 _EVENT_STREAMS = {"depthUpdate": "depth", "markPriceUpdate": "markPrice", "kline": "kline_{}"}
@@ -68,7 +68,7 @@ class BinanceVenue(PlayedVenue):
     def read(self, frame: bytes) -> Reading:
         """See the base."""
         match = _ENVELOPE.match(frame)
-        if match:
+        if match and frame.endswith(b"}"):
             return Reading(What.FRAME, match[1].decode(errors="replace"), match.end())
         if is_snapshot_body(frame):
             return Reading(What.SNAPSHOT, "")

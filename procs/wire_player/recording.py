@@ -102,9 +102,9 @@ class Recording:
         if all(is_capture for _, is_capture in self._files):
             frames = ((line.number, line.data) for line in self._lines())
             instruments = instruments_of(Path(self.name), frames)
-            venue = BinanceVenue(Dialect(instruments[0].dialect))
-            venue.instruments = instruments
-            return venue
+            binance = BinanceVenue(Dialect(instruments[0].dialect))
+            binance.instruments = instruments
+            return binance
         if any(is_capture for _, is_capture in self._files):
             raise CaptureError(f"{self.name}: captures and session logs do not play together")
         found: dict[str, PlayedVenue] = {}

@@ -2,7 +2,7 @@
 
 One asyncio loop does everything. The timeline is one task: it waits for the time of the next item, lets the venue see
 it, and sends what the faults make of it, one client after the other. Sending waits for a client that does not read; a
-watchdog cuts one off that takes nothing for PATIENCE_S. This is the edge where the pace is made; the loop's own clock
+watchdog cuts one off that takes nothing for too long. This is the edge where the pace is made; the loop's own clock
 is the only one. `GET /bot4/player` tells what has been played and which faults took effect where.
 """
 
@@ -25,9 +25,7 @@ from procs.wire_player.recording import Recording
 from procs.wire_player.sequence import Item, What
 from procs.wire_player.venue import Listener
 
-PATIENCE_S = 30.0
 MOST_NOTES = 100_000  # faults that are remembered one by one; the counts are of all
-_SNAPSHOT_WAIT_S = 5.0
 _TURN_ITEMS = 64  # so often does a timeline that never sleeps let others run
 _JSON = "application/json"
 
@@ -41,13 +39,16 @@ class PlaySettings:
     """How a recording is played.
 
     speed: times as fast as recorded; None: as fast as the clients read. begin_after_s: how long after the first
-    subscription the timeline waits for listeners of the other streams.
+    subscription the timeline waits for listeners of the other streams. patience_s: how long a client may take nothing.
+    snapshot_wait_s: how long a request for a snapshot waits until there is a book.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
     speed: float | None = None
     begin_after_s: float = 1.0
+    patience_s: float = 30.0
+    snapshot_wait_s: float = 5.0
     seed: int = 0
     faults: tuple[Fault, ...] = ()
 
@@ -101,7 +102,7 @@ class WirePlayer:
         self._injector = Injector(frame_faults, settings.seed, self._note)
         self._rest_faults = RestFaults(rest_faults, settings.seed, self._note)
         self._clients: dict[_Client, None] = {}
-        self._waiting: dict[str, list[asyncio.Future[bytes]]] = {}  # for a first snapshot, by symbol
+        self._waiting: dict[str, list[tuple[web.BaseRequest, asyncio.Future[bytes]]]] = {}  # for a book, by symbol
         self._broken: set[int] = set()  # connections that nobody can make now
         self._begin = asyncio.Event()
         self._begin_timer: asyncio.TimerHandle | None = None
@@ -154,11 +155,11 @@ class WirePlayer:
 
     async def _watch(self) -> None:
         """Cut off who takes nothing."""
-        loop = asyncio.get_running_loop()
+        loop, patience_s = asyncio.get_running_loop(), self.settings.patience_s
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(min(1.0, patience_s))
             for client in list(self._clients):
-                if client.sending_since is not None and loop.time() - client.sending_since > PATIENCE_S:
+                if client.sending_since is not None and loop.time() - client.sending_since > patience_s:
                     client.cut()
 
     # the timeline
@@ -267,10 +268,15 @@ class WirePlayer:
     def _tell_who_waits(self, item: Item) -> None:
         """A recorded snapshot, or the first diff of a book without one, is what somebody waits for."""
         symbol = item.stream if item.what is What.SNAPSHOT else item.stream.partition("@")[0].upper()
-        if symbol in self._waiting and self.venue.rest("/depth", {"symbol": symbol}, self.now_ns).body is not None:
-            for future in self._waiting.pop(symbol):
-                if not future.done():
-                    future.set_result(item.data if item.what is What.SNAPSHOT else b"")
+        if symbol not in self._waiting:
+            return
+        waiting = [entry for entry in self._waiting.pop(symbol) if not entry[1].done()]
+        for request, future in waiting:
+            body = self.venue.rest(request.path, request.query, self.now_ns).body
+            if body is None:
+                self._waiting.setdefault(symbol, []).append((request, future))
+            else:
+                future.set_result(item.data if item.what is What.SNAPSHOT else body)
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         answer = self.venue.rest(request.path, request.query, self.now_ns)
@@ -279,14 +285,13 @@ class WirePlayer:
             return web.Response(status=429, body=TOO_MANY, content_type=_JSON, headers={"Retry-After": "1"})
         body = answer.stale if met == "stale" else answer.body
         if body is None:
-            waits: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(answer.symbol, []).append(waits)
+            future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(answer.symbol, []).append((request, future))
             try:
-                recorded = await asyncio.wait_for(waits, _SNAPSHOT_WAIT_S)
+                body = await asyncio.wait_for(future, self.settings.snapshot_wait_s)
             except TimeoutError:
                 text = b'{"code":-1001,"msg":"The recording has no book of this symbol yet."}'
                 return web.Response(status=503, body=text, content_type=_JSON)
-            body = recorded or self.venue.rest(request.path, request.query, self.now_ns).body
         return web.Response(status=answer.status, body=body, content_type=_JSON)
 
     def state(self) -> dict[str, Any]:
@@ -294,7 +299,8 @@ class WirePlayer:
         return {
             "source": self._recording.name, "venue": self.venue.name, "items": self._recording.count,
             "played": self.played, "now_ns": self.now_ns, "begun": self._begin.is_set(), "ended": self.ended.is_set(),
-            "clients": len(self._clients), "frames_sent": self.frames_sent, "lost": self._injector.lost,
+            "clients": len(self._clients), "waiting": sum(map(len, self._waiting.values())),
+            "frames_sent": self.frames_sent, "lost": self._injector.lost,
             "injections": dict(self.injections), "injected": [item._asdict() for item in self.injected],
         }
 
