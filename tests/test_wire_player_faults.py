@@ -173,6 +173,35 @@ def test_a_disconnect_loses_its_time_and_what_was_on_its_way() -> None:
     assert [(note.ordinal, note.kind) for note in notes] == [(2, "delay"), (4, "disconnect")]
 
 
+def test_a_break_ends_a_stall_and_loses_what_was_to_be_overtaken() -> None:
+    items = [frame(number, ms=number * 10) for number in range(1, 9)]
+    came, _, lost = run(items, Fault("stall", at=2, ms=500), Fault("disconnect", at=4, ms=15))
+    assert [(item.what, item.ordinal) for item in came[1:3]] == [(What.DISCONNECT, 4), (What.CONNECT, 4)]
+    assert [(item.ordinal, item.ts_ns) for item in came[3:]] == [(item.ordinal, item.ts_ns) for item in items[5:]]
+    assert lost == 4  # 2 and 3 were held, 4 and 5 fell into the break
+    came, notes, lost = run(items, Fault("reorder", at=2), Fault("disconnect", at=3, ms=15))
+    assert [item.ordinal for item in came if item.what is What.FRAME] == [1, 5, 6, 7, 8]
+    assert lost == 3 and [note.kind for note in notes] == ["disconnect"]
+
+
+def test_a_late_frame_does_not_come_through_a_stall() -> None:
+    items = [frame(number, ms=number * 10) for number in range(1, 9)]
+    came, _, _ = run(items, Fault("delay", at=1, ms=15), Fault("stall", at=2, ms=45))
+    assert [item.ordinal for item in came] == [2, 1, 3, 4, 5, 6, 7, 8]
+    assert {item.ts_ns for item in came[:6]} == {items[1].ts_ns + 45 * MS}
+
+
+def test_corruption_is_anywhere_in_the_event_and_nowhere_else() -> None:
+    data = b'{"stream":"a","data":{"p":1}}'
+    items = [frame(number, data=data)._replace(start=21) for number in range(1, 1_001)]
+    came, _, _ = run(items, Fault("corrupt", rate=1.0))
+    places = [next(place for place in range(len(data)) if item.data[place] != data[place]) for item in came]
+    assert set(places) == set(range(21, len(data) - 1))
+    assert len({item.data[place] for item, place in zip(came, places, strict=True)}) == 95
+    bare = run([item._replace(start=0) for item in items], Fault("corrupt", rate=1.0))[0]
+    assert any(item.data[-1:] != b"}" for item in bare) and any(item.data[:1] != b"{" for item in bare)
+
+
 def test_snapshots_are_refused_or_old() -> None:
     bodies = [b'{"lastUpdateId":%d}' % number for number in (1, 1, 2, 3, 4)]
     items = [

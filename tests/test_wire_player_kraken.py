@@ -144,6 +144,11 @@ def test_a_late_subscriber_of_v1_gets_a_book_whose_checksums_hold() -> None:
     book = {"name": "book", "depth": 1000}
     again = json.dumps({"event": "subscribe", "reqid": 5, "pair": pairs, "subscription": book})
     heard, late_heard = late(Recording([path]), sent(path), again, 2_000)
+    for frame in late_heard:
+        message = orjson.loads(frame)
+        if isinstance(message, list) and "as" in message[1]:
+            told = (*message[1]["as"], *message[1]["bs"])
+            assert all(len(level) == 3 for level in told) and len(told) <= 2_000
     early_books, agreed = follow_v1(heard)
     books, late_agreed = follow_v1(late_heard)
     assert agreed == 4269 and set(early_books) == set(V1_PAIRS)
@@ -319,6 +324,40 @@ def test_v2_in_time_late_and_refused(tmp_path: Path) -> None:
         assert book.sides == late_book.sides == session.book.sides
 
     run(play())
+
+
+def test_v2_a_late_snapshot_is_the_book_of_that_moment(tmp_path: Path) -> None:
+    """At any place: levels, order, depth, texts and checksum are those of who was there from the beginning."""
+    path = v2_session().write(tmp_path / "v2.txt")
+    recording = Recording([path])
+    for first in range(4, recording.count, 23):
+        sub = '{"method":"subscribe","params":{"channel":"book","symbol":["BTC/USD"],"depth":10}}'
+        heard, late_heard = late(Recording([path]), [sub], sub, first)
+        book, _ = v2_follow(heard[: first - 1])  # without the greeting, which no socket was there for
+        message = json.loads(late_heard[1], parse_float=str, parse_int=str)
+        data = message["data"][0]
+        assert message["type"] == "snapshot" and int(data["checksum"]) == book.checksum()
+        for side, key in zip(book.sides, ("asks", "bids"), strict=True):
+            told = [(level["price"], level["qty"]) for level in data[key]]
+            assert told == sorted(side.items(), key=lambda level: Decimal(level[0]), reverse=key == "bids")
+            assert len(told) <= 10
+
+
+@pytest.mark.parametrize(
+    ("depth", "update"), [(10, [["2.0", "1.0", "1.1"], ["2.5", "1.0", "1.2", "r"]]), (10, [["0.5", "3.0", "1.1", "r"]])]
+)
+def test_v1_a_late_snapshot_is_cut_to_its_depth(tmp_path: Path, depth: int, update: list[list[str]]) -> None:
+    asks = [[f"{n}.0", "1.0", "1.0"] for n in range(1, 11)]
+    frames = ([7, {"as": asks, "bs": []}, "book-10", "X/Y"], [7, {"a": update, "c": "1"}, "book-10", "X/Y"])
+    path = tmp_path / "log.txt"
+    lines = ["wss://ws.kraken.com <-> 1.0", *(f"1.{number}: {json.dumps(f)}" for number, f in enumerate(frames))]
+    path.write_text("\n".join(lines))
+    recording = Recording([path])
+    for item in recording.items():
+        recording.venue.see(item)
+    levels = {level[0]: level for level in asks} | {level[0]: level[:3] for level in update}
+    best = [levels[price] for price in sorted(levels, key=Decimal)[:depth]]
+    assert orjson.loads(recording.venue.late_snapshot("book-10 X/Y")) == [7, {"as": best, "bs": []}, "book-10", "X/Y"]
 
 
 @pytest.mark.parametrize(
