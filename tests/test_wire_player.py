@@ -15,11 +15,12 @@ import orjson
 import pytest
 
 from engine.ingest.kernel import is_snapshot_body, make_ingest_state
+from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect
 from engine.records import Kind
 from procs.captures import capture_inputs, scan_instruments
 from procs.decoding import Decoder
-from procs.venues.binance_usdm.market_streams import market_socket_urls
+from procs.venues.market import market_of
 from tests.playing import NS, desk, diff, received, run, write
 from tests.recordings import USDM_CAPTURES, open_capture, require_capture
 
@@ -87,7 +88,8 @@ def test_the_engines_own_urls_get_everything_between_them() -> None:
 
     async def play() -> None:
         async with desk([path], begin_after_s=60.0) as at:
-            public, market = market_socket_urls("", ["BTCUSDT"])
+            sockets = market_of(Dialect.BINANCE_USDM).sockets("", scan_instruments(path), FeedSettings())
+            public, market = (socket.url for socket in sockets)
             first = asyncio.create_task(at.hear(public))
             await at.until("clients", 1)
             await asyncio.sleep(0.1)

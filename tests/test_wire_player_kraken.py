@@ -17,6 +17,10 @@ import aiohttp
 import orjson
 import pytest
 
+from engine.ingest.settings import FeedSettings
+from engine.instruments import Dialect
+from procs.venues.market import market_of
+from procs.venues.subscriptions import Subscriptions
 from procs.wire_player.recording import Recording
 from procs.wire_player.sequence import What
 from procs.wire_player.venue import Listener
@@ -189,6 +193,29 @@ def test_a_late_subscriber_of_futures_follows_without_a_hole() -> None:
     books, early_books = follow_futures(late_heard), follow_futures(heard)
     assert set(books) == set(PRODUCTS) and books == early_books
     assert 100 < sum(b'"feed":"book",' in frame for frame in late_heard) < 6_000
+
+
+@recordings
+def test_the_engines_own_room_of_futures_lists_subscribes_and_is_accepted() -> None:
+    path = require_capture(FUTURES_CAPTURE)
+    room, feed = market_of(Dialect.KRAKEN_FUTURES), FeedSettings(kinds=("book", "trade"))
+
+    async def play() -> None:
+        async with desk([path], begin_after_s=0.05) as at:
+            listing = await asyncio.to_thread(room.fetch_listing, at.url, PRODUCTS)
+            (wanted,) = room.sockets("", listing.instruments, feed)
+            frames, _ = await at.hear(wanted.url, *(request.frame.decode() for request in wanted.requests))
+            asked = Subscriptions()
+            for request in wanted.requests:
+                asked.ask(request.wanted)
+            for frame in frames:
+                asked.take(room.answer(frame))
+            assert asked.complete() and len(asked.accepted) == 2 * len(PRODUCTS)
+            heard = [frame for frame in frames if b'"event"' not in frame[:10]]
+            # The timeline began although nobody asked for the tickers, which are then played to nobody.
+            assert heard == [frame for frame in received(at.recording, What.FRAME) if b"ticker_lite" not in frame[:30]]
+
+    run(play())
 
 
 # --- requests -------------------------------------------------------------------------------------------------------

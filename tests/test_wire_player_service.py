@@ -15,7 +15,7 @@ import pytest
 from engine.binance_listing import instrument_from_binance
 from engine.instruments import Dialect, Instrument
 from procs.captures import CaptureError, scan_instruments
-from procs.venues.binance_usdm.rest import fetch_listing
+from procs.venues.market import market_of
 from procs.wire_player.faults import FRAME_FAULTS, Injected, parse_fault, with_faults
 from procs.wire_player.recording import Recording
 from procs.wire_player.sequence import What
@@ -57,9 +57,9 @@ def test_exchange_info_says_what_the_frames_show(relative: str, rest: str) -> No
             assert time["serverTime"] == next(open_capture(path))[0] // 1_000_000
             assert (await at.get(f"{rest}/depth?symbol=NOSUCH"))[0] == 400
             assert (await at.get(f"{rest}/klines"))[0] == 404
-            if scanned.dialect == Dialect.BINANCE_USDM:  # as the engine asks
-                listing = await asyncio.to_thread(fetch_listing, at.url, ["BTCUSDT"])
-                assert same_market(listing.instruments[0], scanned) and listing.rate_limits
+            room = market_of(scanned.dialect)  # as the engine asks
+            listing = await asyncio.to_thread(room.fetch_listing, at.url, [scanned.symbol])
+            assert same_market(listing.instruments[0], scanned) and listing.rate_limits
 
     run(play())
 
