@@ -301,8 +301,8 @@ def v2_session() -> V2Session:
     bids = [(f"{59_999 - n}.0", f"1.{n + 10}000000") for n in range(10)]
     session.change("snapshot", asks, bids)
     for n in range(300):
-        side = [(f"{60_000 + n % 13}.0", "0.00000000" if n % 3 == 0 else f"0.0{n % 7}100000")]
-        other = [(f"{59_999 - n % 11}.0", "0.00000000" if n % 4 == 0 else f"2.{n % 9}0000000")]
+        side = [(f"{60_000 + n % 29}.0", "0.00000000" if n % 5 == 0 else f"0.0{n % 7}100000")]
+        other = [(f"{59_999 - n % 17}.0", "0.00000000" if n % 4 == 0 else f"2.{n % 9}0000000")]
         session.change("update", side if n % 2 else [], other)
     session.received('{"channel":"heartbeat"}')
     return session

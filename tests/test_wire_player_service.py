@@ -218,6 +218,20 @@ def test_bare_captures_and_what_is_no_market_data(tmp_path: Path) -> None:
     run(play())
 
 
+def test_requests_are_answered_while_it_plays_as_fast_as_it_can(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.raw", *(diff(number) for number in range(1, 20_000)))
+
+    async def play() -> None:
+        async with desk([path]) as at:
+            hearing = asyncio.create_task(at.hear(at.all_streams))
+            places = set()
+            while not hearing.done():
+                places.add((await at.get("/bot4/player"))[1]["played"])
+            assert len(places - {0, 19_999}) > 2 and len((await hearing)[0]) == 19_999
+
+    run(play())
+
+
 def test_a_late_subscriber_hears_what_comes_and_after_the_end_nobody_can_connect(tmp_path: Path) -> None:
     path = write(tmp_path / "a.raw", *(diff(number) for number in range(1, 400)))
 
