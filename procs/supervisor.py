@@ -20,11 +20,9 @@ import orjson
 
 from engine.config import MARKETS, Settings, config_hash
 from engine.kernel import kernel_digest
-from engine.reasons import Reason
 from engine.records import MARKET, Kind
 from engine.settings import as_plain
 from engine.stage import as_bytes
-from engine.validation.state import quarantined_records
 from models.card import load_card
 from procs import VERSION
 from procs.attach import launcher_of, leave_plan, lock_path, plan_path, started_ticks
@@ -415,21 +413,8 @@ class Supervisor:
         self.summary = summarise(self._mapping, duration_s, memory, "paper" if self.settings.venue.embedded else "live")
         if self.summary["unaccounted"] and not self._failure:
             self._failure = f"{self.summary['unaccounted']} records are unaccounted for"
-        self._keep_quarantine()
         self.summary["engine"] |= {"failure": self._failure, "restarts": self.crew.restarts()}
         return self.summary
-
-    def _keep_quarantine(self) -> None:
-        """The last records that validation refused, one JSON line each, in the session's folder."""
-        assert self._mapping is not None
-        refused = quarantined_records(self._mapping.state(Role.VALIDATION))
-        if len(refused):
-            names = refused.dtype.names or ()
-            lines = [
-                orjson.dumps({name: int(one[name]) for name in names} | {"refused": Reason(int(one["reason"])).name})
-                for one in refused
-            ]
-            (self.plan.path / "quarantine.jsonl").write_bytes(b"\n".join(lines) + b"\n")
 
     def _emergency_in_words(self) -> str:
         names = ", ".join(source.name.lower() for source in tripped_sources(self.mapping.control.word))
