@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -114,8 +115,10 @@ class Supervisor:
         self._folder = folder = self._make_folder(name)
         self._nursery = Nursery(folder)  # it gets ready while the venue starts
         endpoints, credentials = self._venue_access(folder)
-        listing = market_of(MARKETS[settings.venue.market]).fetch_listing(endpoints.rest_url, settings.venue.symbols)
-        instruments = listing.instruments
+        market = market_of(MARKETS[settings.venue.market])
+        listing = market.fetch_listing(endpoints.rest_url, settings.venue.symbols)
+        depth = market.book_depth(settings.feed)
+        instruments = tuple(replace(item, book_depth=depth) for item in listing.instruments)
         states = initial_states(settings, instruments)
         capacities = ring_capacities(settings.engine.memory_budget_mib << 20, memory_beside_rings(states))
         cores, spin, why = placement(tuple(sorted(os.sched_getaffinity(0))), settings.engine.placement)

@@ -288,7 +288,7 @@ def test_a_market_that_takes_no_orders_can_be_configured_but_not_traded() -> Non
 def test_the_contract_is_kept_by_every_room() -> None:
     for dialect in MARKETS.values():
         market: Market = market_of(dialect)
-        for name in ("fetch_listing", "sockets", "fetch_book", "ask_again", "answer"):
+        for name in ("fetch_listing", "sockets", "book_depth", "fetch_book", "ask_again", "answer"):
             assert callable(getattr(market, name)) and getattr(market, name).__doc__
 
 

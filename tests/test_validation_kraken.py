@@ -19,8 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.book.book import book_top
-from engine.ingest.kraken_state import KrakenDialect
-from engine.instruments import Instrument
+from engine.features.settings import FeatureSettings
+from engine.features.state import make_features_state
+from engine.features.step import FEATURES
+from engine.instruments import Dialect, Instrument
 from engine.integrity.wire_checksum import pack_checksum, unpack_checksum
 from engine.reasons import Reason
 from engine.records import MARKET, Flag, Kind, Side
@@ -51,7 +53,7 @@ WRONG_BOOKS = (Reason.CHECKSUM_MISMATCH, Reason.CROSSED_BOOK, Reason.LOCKED_BOOK
 class Path:
     """A decoder and validation behind it."""
 
-    def __init__(self, items: list[Instrument], dialect: KrakenDialect) -> None:
+    def __init__(self, items: list[Instrument], dialect: Dialect) -> None:
         self.items = items
         self.session = Session(items, dialect)
         self.state = make_validation_state(ValidationSettings(), items)
@@ -95,7 +97,7 @@ def levels_of(state: np.ndarray, index: int) -> list[list[tuple[int, int]]]:
 
 def spot_path() -> Path:
     items = instruments_from_asset_pairs(rest_body(V1_LISTING), V1_PAIRS)
-    return Path([dataclasses.replace(item, book_depth=DEPTH) for item in items], KrakenDialect.SPOT_V1)
+    return Path([dataclasses.replace(item, book_depth=DEPTH) for item in items], Dialect.KRAKEN_SPOT_V1)
 
 
 def apply_text(book: TextBook, message: list[Any]) -> str | None:
@@ -135,7 +137,7 @@ def test_every_recorded_checksum_is_verified_and_no_book_is_ever_wrong() -> None
 
 
 def test_a_venue_without_checksums_has_no_wrong_book_either() -> None:
-    path = Path(list(instruments_from_rest(rest_body(FUTURES_LISTING), PRODUCTS)), KrakenDialect.FUTURES_V1)
+    path = Path(list(instruments_from_rest(rest_body(FUTURES_LISTING), PRODUCTS)), Dialect.KRAKEN_FUTURES)
     for recv_ts_ns, frame in received(FUTURES_CAPTURE):
         path.frame(frame, recv_ts_ns)
     assert not path.checks["verified"].any() and not path.checks["crossed"].any()
@@ -236,7 +238,8 @@ def group_records(levels: list[tuple[bool, int, int]], snapshot: bool, word: int
 def test_a_book_is_valid_exactly_while_the_book_of_text_says_so(groups: list[Any]) -> None:
     """Snapshots and updates that may cross, with a right checksum, a wrong one or none: what the text says."""
     state = make_validation_state(ValidationSettings(), [ITEM])
-    run_stage(VALIDATION, state, ITEM.record())
+    features = make_features_state(FeatureSettings(), [ITEM])
+    run_stage(FEATURES, features, run_stage(VALIDATION, state, ITEM.record()))
     text = TextBook(10)
     valid, checksummed = False, False
     for what, checksum, levels in groups:
@@ -266,7 +269,10 @@ def test_a_book_is_valid_exactly_while_the_book_of_text_says_so(groups: list[Any
             checksummed = checksummed or checksum != "none"
         valid = expected == Reason.NONE
         kinds = out["kind"].tolist()
+        run_stage(FEATURES, features, out)
+        assert features["flows"]["valid"][0, 0] == valid
         if valid:
+            assert levels_of(features, 0) == text.levels(ITEM), "the book that is decided on is the one that was judged"
             assert kinds == [Kind.LEVEL] * len(levels) + ([Kind.BOOK_VALID] if snapshot else [])
             assert levels_of(state, 0) == text.levels(ITEM)
         else:

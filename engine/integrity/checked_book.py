@@ -127,6 +127,12 @@ def cut_side(books: np.ndarray, i: int, side: int, depth: int, prices: Any, size
 
 
 @kernel()
+def cut_book(books: np.ndarray, i: int, depth: int, prices: Any, sizes: Any) -> int:
+    """Remove the levels of both sides beyond the best `depth`; how many they were. Scratch as for `cut_side`."""
+    return cut_side(books, i, 1, depth, prices, sizes) + cut_side(books, i, -1, depth, prices, sizes)
+
+
+@kernel()
 def _judge_checksum(checks: Any, books: np.ndarray, i: int, word: int) -> int:
     """Whether the book agrees with the word of its group."""
     if checks.verify == 0 or (word == 0 and checks.checksummed[i] == 0):
@@ -154,8 +160,7 @@ def _judge_checksum(checks: Any, books: np.ndarray, i: int, word: int) -> int:
 def _judge(checks: Any, books: np.ndarray, i: int, word: int) -> int:
     """The verdict on book i at the end of a group."""
     if checks.depth[i] > 0:
-        for side in (1, -1):
-            checks.cut[i] += cut_side(books, i, side, checks.depth[i], checks.prices, checks.sizes)
+        checks.cut[i] += cut_book(books, i, checks.depth[i], checks.prices, checks.sizes)
     if books[i].faults != 0:
         return _INCOMPLETE
     crossing = book_crossing(books, i)

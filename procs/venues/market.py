@@ -84,6 +84,9 @@ class Market(Protocol):
         Raises ValueError for a book that the venue does not tell so deep, or so often.
         """
 
+    def book_depth(self, feed: FeedSettings) -> int:
+        """Levels a side that the venue tells of in such a book; 0: of all. What falls out of the depth is not told."""
+
     def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """The body of a depth snapshot, untouched. Raises VenueUnreachable."""
 
