@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -50,7 +49,7 @@ from procs.triggers import triggers_lack
 from procs.trusted import check_shared_memory
 from procs.venue_process import VenueDidNotStart, VenueProcess
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, load_credentials
-from procs.venues.market import market_of
+from procs.venues.market import market_of, subscribed
 from shm.clock import python_monotonic_ns, sleep, wall_ns
 from shm.control import Stop, TripSource, tripped_sources
 from shm.lease import Lease, LeaseHeld
@@ -117,8 +116,7 @@ class Supervisor:
         endpoints, credentials = self._venue_access(folder)
         market = market_of(MARKETS[settings.venue.market])
         listing = market.fetch_listing(endpoints.rest_url, settings.venue.symbols)
-        depth = market.book_depth(settings.feed)
-        instruments = tuple(replace(item, book_depth=depth) for item in listing.instruments)
+        instruments = subscribed(market, listing, settings.feed)
         states = initial_states(settings, instruments)
         capacities = ring_capacities(settings.engine.memory_budget_mib << 20, memory_beside_rings(states))
         cores, spin, why = placement(tuple(sorted(os.sched_getaffinity(0))), settings.engine.placement)

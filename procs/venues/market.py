@@ -8,7 +8,7 @@ of the two `engine.ingest.dialects.has_rest_snapshots` says of its dialect. It k
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import requests
@@ -112,6 +112,12 @@ def market_of(dialect: int) -> Market:
 
         return KrakenFuturesMarket()
     raise ValueError(f"there is no live market of dialect {Dialect(dialect).name}")
+
+
+def subscribed(market: Market, listing: Listing, feed: FeedSettings) -> tuple[Instrument, ...]:
+    """The listed instruments with books as deep as they are subscribed to."""
+    depth = market.book_depth(feed)
+    return tuple(replace(item, book_depth=depth) for item in listing.instruments)
 
 
 def check_feed(settings: Settings) -> None:
