@@ -42,6 +42,7 @@ class Instrument:
     epoch: int = 0  # of tick, lot and filters
     dialect: int = Dialect.BINANCE_USDM
     contract_value: int = 0  # inverse: what one contract is worth, 1e-8 quote; 0: linear, sizes are in base
+    book_depth: int = 0  # levels a side of the book that was subscribed to, 0: the venue sends the whole book
 
     def record(self) -> np.ndarray:
         """The INSTRUMENT record (MARKET, shape (1,)) that announces this epoch."""

@@ -59,6 +59,7 @@ class Reason(IntEnum):
     # books of venues that send a checksum
     CHECKSUM_MISMATCH = 56  # the venue's checksum is not that of our book
     EMPTY_SNAPSHOT = 57  # a snapshot without any level: no record could say that the book is empty
+    LOCKED_BOOK = 58  # best bid = best ask
 
 
 REASON_COUNT = 64

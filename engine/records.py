@@ -17,7 +17,7 @@ class Kind(IntEnum):
 
     NONE = 0
     LEVEL = 1  # one price level of an L2 book: price, size (0 removes), side; aux of a LAST one: the book's checksum,
-    # packed as in engine/integrity/checksum.py, where the venue sends one
+    # packed as in engine/integrity/wire_checksum.py, where the venue sends one
     TRADE = 2  # price, size, side = aggressor side, aux = venue trade id
     QUOTE = 3  # best bid or best offer of the venue's own ticker: price, size, side; a pair is a group
     MARK_PRICE = 4  # price = mark price, size = index price, both in 1e-8 quote units

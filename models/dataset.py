@@ -83,7 +83,7 @@ class Chain:
     def __init__(self, instruments: Sequence[Instrument], settings: FeatureSettings | None = None) -> None:
         self._by_name = {item.symbol.lower(): item.index for item in instruments}
         self._ingestion = as_bytes(make_ingest_state(instruments))
-        self._validation = as_bytes(make_validation_state(ValidationSettings()))
+        self._validation = as_bytes(make_validation_state(ValidationSettings(), instruments))
         self._features = as_bytes(make_features_state(settings or FeatureSettings(), instruments))
         self._market = as_bytes(make_outbox())
         valid = INGEST_OUTBOX_RECORDS * VALIDATION.max_out

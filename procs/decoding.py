@@ -33,6 +33,7 @@ class Decoder:
         self.state = state
         self.instruments = tuple(instruments)
         self.ingest_id = 0
+        self.refused = Reason.NONE  # why the last frame or snapshot was
         # Whatever an input gives, and behind the GAP records of all instruments once more, for `dropped`.
         self.records = np.zeros(self._kernels.outbox_records + MAX_INSTRUMENTS, MARKET)
         self.outbox = as_bytes(self.records)
@@ -45,7 +46,7 @@ class Decoder:
     def frame(self, data: bytes, ts_ns: int) -> int:
         """A WebSocket frame; a refused one is counted by reason in the state and gives no records."""
         self.ingest_id += 1
-        return max(0, int(self._take_frame(self._state, data, ts_ns, self.ingest_id, self.outbox)))
+        return self._count(int(self._take_frame(self._state, data, ts_ns, self.ingest_id, self.outbox)))
 
     def snapshot(self, instrument: int, body: bytes, ts_ns: int) -> int:
         """A REST depth body. Raises ValueError for a dialect that has none."""
@@ -53,7 +54,12 @@ class Decoder:
         if take is None:
             raise ValueError("a REST snapshot of a venue that sends its books over the socket")
         self.ingest_id += 1
-        return max(0, int(take(self._state, instrument, body, ts_ns, self.ingest_id, self.outbox)))
+        return self._count(int(take(self._state, instrument, body, ts_ns, self.ingest_id, self.outbox)))
+
+    def _count(self, answer: int) -> int:
+        """The number of records that a kernel gave; a refusal is noted."""
+        self.refused = Reason(-answer) if answer < 0 else Reason.NONE
+        return max(0, answer)
 
     def timer(self, now_ns: int) -> int:
         """The idle timer fired."""
@@ -100,10 +106,13 @@ class Decoder:
 def replay_inputs(decoder: Decoder, entries: Iterator[JournalEntry]) -> Iterator[int]:
     """Apply journaled inputs in order; yields the number of records in the outbox after each.
 
-    An input that live ingestion could not pass on is applied too, and its records are dropped again.
+    An input that live ingestion could not pass on is applied too, and its records are dropped again. REFUSED entries
+    are no inputs: the frame before is refused again by itself.
     """
     held: JournalEntry | None = None
     for entry in entries:
+        if entry.kind == Entry.REFUSED:
+            continue
         if entry.kind == Entry.DROPPED:
             if held is not None:
                 decoder.apply(held)

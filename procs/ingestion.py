@@ -105,16 +105,25 @@ class Ingestion:
         now = self.context.now_ns()
         if self._journal.write(Entry.FRAME, data, now):
             count = self._decoder.frame(data, now)
+            self._note_refusal(now)
             self._lag.note(count, now)
             self._stamps[self._decoder.ingest_id & (len(self._stamps) - 1)] = now
             self._publish(count, now)
             record_latency(self._hop, self.context.now_ns() - now)
 
+    def _note_refusal(self, now: int) -> None:
+        """Say in the journal that the frame before was refused, for the quarantine (procs/quarantine.py)."""
+        if self._decoder.refused:
+            ingest_id = self._decoder.ingest_id.to_bytes(8, "little")
+            self._journal.write(Entry.REFUSED, ingest_id, now, source=self._decoder.refused)
+
     def _on_snapshot(self, index: int, body: bytes) -> None:
         now = self.context.now_ns()
         self._fetching.discard(index)
         if self._journal.write(Entry.SNAPSHOT, body, now, source=index):
-            self._publish(self._decoder.snapshot(index, body, now), now)
+            count = self._decoder.snapshot(index, body, now)
+            self._note_refusal(now)
+            self._publish(count, now)
 
     def _on_socket_lost(self, _: int) -> None:
         """What was missed while a socket was not open makes every book start again."""

@@ -36,6 +36,10 @@ PROCESS_METRICS = np.dtype(
         ("descriptors", "<i8"),
     ]
 )
+# Records of validation; in = accepted + quarantined + dropped, but for what it is at while it is looked at.
+VALIDATION_METRICS = np.dtype(
+    [(name, "<i8") for name in ("in", "accepted", "quarantined", "dropped", "checksums_verified", "checksums_failed")]
+)
 INSTRUMENT_METRICS = np.dtype(
     [
         ("bid_price", "<i8"), ("bid_size", "<i8"), ("ask_price", "<i8"), ("ask_size", "<i8"),  # own units, 0: none
@@ -58,6 +62,7 @@ METRICS = np.dtype(
         ("signals", "<i8"), ("intents", "<i8"), ("sent", "<i8"), ("open_orders", "<i8"), ("fills", "<i8"),
         ("realised", "<i8"), ("unrealised", "<i8"), ("fees", "<i8"), ("funding", "<i8"), ("balance", "<i8"),
         ("seen", "<i8", (len(SEEN),)),
+        ("validation", VALIDATION_METRICS),
         ("rings", RING_METRICS, (len(RINGS),)),
         ("hops", HOP_METRICS, (len(HOPS),)),
         ("processes", PROCESS_METRICS, (len(Role),)),
@@ -94,6 +99,7 @@ def as_plain(metrics: np.void, instruments: Sequence[Instrument]) -> dict[str, A
         "pnl": {key: money(key) for key in ("realised", "unrealised", "fees", "funding")},
         "cash": money("balance"),
         "seen": {name: int(metrics["seen"][place]) for place, name in enumerate(SEEN)},
+        "validation": _validation(metrics["validation"]),
         "rings": {spec.name: _ring(metrics["rings"][place]) for place, spec in enumerate(RINGS)},
         "latency_us": {
             hop: {"count": int(row["count"]), **{key: int(row[key]) / 1000 for key in ("p50", "p99", "p99_9", "max")}}
@@ -103,6 +109,12 @@ def as_plain(metrics: np.void, instruments: Sequence[Instrument]) -> dict[str, A
         "processes": {role.label: _process(metrics["processes"][role]) for role in Role},
         "instruments": {item.symbol: _instrument(metrics["instruments"][item.index], item) for item in instruments},
     }
+
+
+def _validation(row: np.void) -> dict[str, Any]:
+    counts = {name: int(row[name]) for name in VALIDATION_METRICS.names or ()}
+    rate = counts["accepted"] / counts["in"] if counts["in"] else 1.0
+    return counts | {"rate": round(rate, 6)}
 
 
 def _ring(row: np.void) -> dict[str, Any]:

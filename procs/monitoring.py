@@ -122,6 +122,7 @@ class Monitoring:
         self._measure_rings(row, per_second)
         self._measure_hops(row)
         self._measure_processes(row, now, per_second)
+        self._measure_validation(row["validation"])
         self._measure_trading(row, per_second)
         self._last_ns = now
         self._block.write(self.metrics)
@@ -159,6 +160,15 @@ class Monitoring:
                 target["pss_bytes"] = pss_bytes(pid) if pid else 0
                 self._turns.turn(0)
             target["pid"], target["progress"], target["readiness"] = pid, progress, control.readiness(role)
+
+    def _measure_validation(self, target: np.void) -> None:
+        state = self._view.state(Role.VALIDATION)[0]
+        target["accepted"] = state["processed"]
+        for field in ("quarantined", "dropped"):
+            target[field] = state[field].sum()
+        target["in"] = state["records_in"]  # read last: never less than what became of it
+        target["checksums_verified"] = state["checks"]["verified"].sum()
+        target["checksums_failed"] = state["checks"]["mismatched"].sum()
 
     def _measure_trading(self, row: np.void, per_second: float) -> None:
         frames = int(self._view.state(Role.INGESTION)["frames"][0])

@@ -4,6 +4,7 @@ From the journals on disk, read as they are written: the index of every stream (
 every record of the `orders` ring as the gateway took it; fills.jsonl, every record of the `fills` ring as execution
 took it. Line n of either is record n of its ring: nothing is missing and nothing is there twice, whatever dies, since
 the journals hold what was taken before it was acted upon, and the last line says where a successor goes on.
+From ingestion's journal and the state of validation: quarantine.jsonl, what they refused (procs/quarantine.py).
 From the `predictions` ring, as a follower: predictions.jsonl, the newest prediction of each instrument once a second. A
 follower may be lapped; what that cost is counted. The file is put aside as predictions.jsonl.1 when it is full.
 """
@@ -30,13 +31,15 @@ from engine.records import (
     TimeInForce,
 )
 from engine.units import MONEY_EXP, format_units
+from engine.validation.state import validation_dtype
 from procs.following import Following
-from procs.instance import ProcessContext
+from procs.instance import ProcessContext, state_segment
 from procs.journal.index import StreamIndexer
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 from procs.lines import LineFile
 from procs.ports import Turns
+from procs.quarantine import Quarantine
 from procs.table import STREAMS, Role
 from shm.clock import sleep
 from shm.control import Stop
@@ -115,6 +118,11 @@ class Recorder:
         }
         self._predictions = LineFile(folder / "predictions.jsonl", _PREDICTIONS_FILE_BYTES)
         self._newest: dict[int, np.void] = {}  # the last PREDICTION record of each instrument since the last pause
+        self._quarantine = Quarantine(folder, context.plan.instruments)
+        # Mapped by itself: the states of all stages would bring all their kernels into this process.
+        dtype = validation_dtype(max(self._instruments) + 1)
+        self._validation = state_segment(context.plan, Role.VALIDATION, dtype, create=False, read_only=True)
+        self._refused = self._validation.array(dtype, 0, 1)
         self._due_ns = context.now_ns()
 
     def run(self) -> None:
@@ -132,6 +140,9 @@ class Recorder:
             if not moved:
                 sleep(_POLL_S)
         self.pause()
+        self._quarantine.records(self._refused)  # what was counted at the last look is whole by now
+        self._quarantine.close()
+        self._validation.close()
         for indexer in self._indexers.values():
             indexer.close()
         for lines in self._lines.values():
@@ -147,8 +158,11 @@ class Recorder:
             entries = indexer.read()
             if entries and stream in self._lines:
                 self._lines[stream].write(entries)
+            elif entries and stream == Role.INGESTION.label:
+                self._quarantine.frames(entries)
             indexer.keep(pause=False)
             moved += len(entries)
+        self._quarantine.records(self._refused)
         records = self._following.read("predictions", _BATCH)
         predictions = records[records["kind"] == Kind.PREDICTION]
         for instrument, place in {int(index): place for place, index in enumerate(predictions["instrument"])}.items():
@@ -156,7 +170,8 @@ class Recorder:
         return moved + len(records)
 
     def pause(self) -> None:
-        """Once a second: marks where the streams stand, and the sample of predictions."""
+        """Once a second: marks where the streams stand, the sample of predictions, new room for refusals."""
+        self._quarantine.second()
         for indexer in self._indexers.values():
             indexer.keep()
         self._predictions.append(map(self._prediction, self._newest.values()))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -43,6 +44,7 @@ _DIALECTS = (
 )
 _PART = re.compile(r"(?P<session>.+)_(?:ws_[0-9]+|rest_[a-z]+(?:_[0-9]+)?)\.txt(?:\.gz)?")
 _LISTINGS = ("/exchangeInfo", "/AssetPairs", "/instruments")
+UNNAMED_DEPTH = 10  # of a book of Kraken spot that is asked for without a depth
 _CHANNEL_OF_INSTRUMENTS = b'"channel":"instrument"'
 
 
@@ -52,6 +54,7 @@ class _Session(NamedTuple):
     dialect: Dialect
     symbols: tuple[str, ...]  # that were subscribed, in the order in which they were named first
     listing: bytes  # what describes them; empty when the session holds no such thing
+    book_depth: int  # levels a side that were subscribed to, where Kraken spot tells no more; else 0
 
 
 def read_instruments(path: Path) -> tuple[Instrument, ...]:
@@ -106,13 +109,14 @@ def _survey(path: Path) -> _Session:
     """Read a session through for what it says of itself. Raises CaptureError for one of no venue that we know."""
     dialects: set[Dialect] = set()
     symbols: dict[str, None] = {}
-    listing = b""
+    listing, depth = b"", 0
     for _, line in session_lines_of(path):
         if line.direction is Direction.OPENED and (dialect := _dialect(line.connection)) is not None:
             dialects.add(dialect)
             symbols |= dict.fromkeys(_streamed(line.connection))
         elif line.direction is Direction.SENT:
             symbols |= dict.fromkeys(_subscribed(line.data))
+            depth = max(depth, _depth(line.data))
         elif line.direction is Direction.REST and urlsplit(line.connection).path.endswith(_LISTINGS):
             listing = line.data
         elif line.direction is Direction.RECEIVED and not listing and _CHANNEL_OF_INSTRUMENTS in line.data[:64]:
@@ -120,7 +124,7 @@ def _survey(path: Path) -> _Session:
     if len(dialects) != 1:
         names = ", ".join(sorted(item.name for item in dialects)) or "no venue that is known"
         raise CaptureError(f"{path}: sockets of {names}; one dialect is needed")
-    return _Session(dialects.pop(), tuple(symbols), listing)
+    return _Session(dialects.pop(), tuple(symbols), listing, depth)
 
 
 def _streamed(url: str) -> list[str]:
@@ -143,17 +147,31 @@ def _subscribed(frame: bytes) -> list[str]:
     return [str(name).upper() for name in named] if isinstance(named, list) else []
 
 
+def _depth(frame: bytes) -> int:
+    """How deep a book of Kraken spot a frame asks for; 0 when it asks for none."""
+    try:
+        message = orjson.loads(frame)
+    except orjson.JSONDecodeError:
+        return 0
+    if not isinstance(message, Mapping):
+        return 0
+    for asked in (message.get("subscription"), message.get("params")):
+        if isinstance(asked, Mapping) and "book" in (asked.get("name"), asked.get("channel")):
+            return int(asked.get("depth") or UNNAMED_DEPTH)
+    return 0
+
+
 def _described(session: _Session) -> tuple[Instrument, ...]:
     """The instruments as the listing describes them. Raises ValueError where it does not."""
-    dialect, symbols, listing = session
+    dialect, symbols, listing, depth = session
     if not listing:
         raise ValueError("the session holds no list of instruments")
     if dialect == Dialect.KRAKEN_FUTURES:
         return instruments_from_rest(listing, symbols)
     if dialect == Dialect.KRAKEN_SPOT_V1:
-        return instruments_from_asset_pairs(listing, symbols)
+        return tuple(replace(item, book_depth=depth) for item in instruments_from_asset_pairs(listing, symbols))
     if dialect == Dialect.KRAKEN_SPOT_V2:
-        return instruments_from_channel(listing, symbols)
+        return tuple(replace(item, book_depth=depth) for item in instruments_from_channel(listing, symbols))
     try:
         listed = {entry["symbol"]: entry for entry in orjson.loads(listing)["symbols"]}
     except (orjson.JSONDecodeError, KeyError, TypeError):

@@ -12,7 +12,7 @@ from engine.features.state import features_dtype, make_features_state
 from engine.ingest import dialects
 from engine.instruments import Instrument
 from engine.stage import STATE_HEAD
-from engine.validation.state import VALIDATION_STATE, make_validation_state
+from engine.validation.state import make_validation_state, validation_dtype
 from models.inference import INFERENCE_STATE
 from procs.table import Role
 
@@ -47,7 +47,7 @@ def initial_states(
     )
     return {
         Role.INGESTION: dialects.make_state(instruments),
-        Role.VALIDATION: make_validation_state(settings.validation),
+        Role.VALIDATION: make_validation_state(settings.validation, instruments),
         Role.FEATURES: make_features_state(settings.features, instruments),
         Role.ML: np.zeros(1, INFERENCE_STATE),
         Role.EXECUTION: execution,
@@ -57,11 +57,11 @@ def initial_states(
 
 def state_dtype(role: Role, instruments: Sequence[Instrument]) -> np.dtype:
     """The dtype of a role's state in a session with these instruments."""
-    if role == Role.FEATURES:
-        return features_dtype(max(item.index for item in instruments) + 1)
+    if role in (Role.VALIDATION, Role.FEATURES):
+        dtype = validation_dtype if role == Role.VALIDATION else features_dtype
+        return dtype(max(item.index for item in instruments) + 1)
     return {
         Role.INGESTION: dialects.state_dtype(instruments),
-        Role.VALIDATION: VALIDATION_STATE,
         Role.ML: INFERENCE_STATE,
         Role.EXECUTION: EXECUTION_STATE,
         Role.GATEWAY: GATEWAY_STATE,

@@ -19,10 +19,11 @@ from engine.execution.summary import execution_summary, reason_counts
 from engine.ingest.dialects import market_counts, waiting_frames
 from engine.instruments import Instrument
 from engine.kernel import kernel_digest
-from engine.validation.state import book_valid_ratio
+from engine.validation.state import book_valid_ratio, validation_rate
 from procs import VERSION
 from procs.instance import LAPPED, READ, Mapping, follower_place
 from procs.journal.index import read_indexes
+from procs.quarantine import quarantine_summary
 from procs.table import HOPS, PATH, PROCESS_BY_ROLE, PROCESSES, RINGS, STREAMS, Role
 from shm.atomics import load_acquire
 from shm.histogram import summary as histogram_summary
@@ -106,12 +107,14 @@ def ring_counts(mapping: Mapping, names: tuple[str, ...]) -> dict[str, Any]:
 
 def market_summary(states: dict[Role, np.ndarray]) -> dict[str, Any]:
     """Counters of the market data from the states of ingestion, validation and features."""
+    checks = states[Role.VALIDATION]["checks"]
     return {
         **market_counts(states[Role.INGESTION][0]),
-        # The venue of this dialect sends no checksums: none is verified, none can fail.
-        "checksums_verified": 0, "checksums_failed": 0,
-        "crossed_books": int(states[Role.FEATURES]["crossed_books"][0]),
+        "checksums_verified": int(checks["verified"].sum()), "checksums_failed": int(checks["mismatched"].sum()),
+        # Books that were crossed: those that validation found, and any that it let pass to the features.
+        "crossed_books": int(checks["crossed"].sum()) + int(states[Role.FEATURES]["crossed_books"][0]),
         "book_valid_ratio": float(book_valid_ratio(states[Role.VALIDATION])),
+        "validation_rate": validation_rate(states[Role.VALIDATION]),
     }
 
 
@@ -169,7 +172,13 @@ def summarise(mapping: Mapping, duration_s: float, memory: dict[str, int], mode:
     return found | {
         "rate_budget": mapping.budget().report(), "followers": follower_counts(mapping),
         "journal": journal_summary(plan.path),
+        "quarantine": quarantine_summary(plan.path, refusals(states)),
     }
+
+
+def refusals(states: dict[Role, np.ndarray]) -> dict[str, int]:
+    """What ingestion (frames) and validation (records) refused, by stage."""
+    return {role.label: int(states[role]["quarantined"].sum()) for role in (Role.INGESTION, Role.VALIDATION)}
 
 
 def follower_counts(mapping: Mapping) -> dict[str, dict[str, dict[str, int]]]:

@@ -20,11 +20,9 @@ import orjson
 
 from engine.config import MARKETS, Settings, config_hash
 from engine.kernel import kernel_digest
-from engine.reasons import Reason
 from engine.records import MARKET, Kind
 from engine.settings import as_plain
 from engine.stage import as_bytes
-from engine.validation.state import quarantined_records
 from models.card import load_card
 from procs import VERSION
 from procs.attach import launcher_of, leave_plan, lock_path, plan_path, started_ticks
@@ -51,7 +49,7 @@ from procs.triggers import triggers_lack
 from procs.trusted import check_shared_memory
 from procs.venue_process import VenueDidNotStart, VenueProcess
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, load_credentials
-from procs.venues.market import market_of
+from procs.venues.market import market_of, subscribed
 from shm.clock import python_monotonic_ns, sleep, wall_ns
 from shm.control import Stop, TripSource, tripped_sources
 from shm.lease import Lease, LeaseHeld
@@ -116,8 +114,9 @@ class Supervisor:
         self._folder = folder = self._make_folder(name)
         self._nursery = Nursery(folder)  # it gets ready while the venue starts
         endpoints, credentials = self._venue_access(folder)
-        listing = market_of(MARKETS[settings.venue.market]).fetch_listing(endpoints.rest_url, settings.venue.symbols)
-        instruments = listing.instruments
+        market = market_of(MARKETS[settings.venue.market])
+        listing = market.fetch_listing(endpoints.rest_url, settings.venue.symbols)
+        instruments = subscribed(market, listing, settings.feed)
         states = initial_states(settings, instruments)
         capacities = ring_capacities(settings.engine.memory_budget_mib << 20, memory_beside_rings(states))
         cores, spin, why = placement(tuple(sorted(os.sched_getaffinity(0))), settings.engine.placement)
@@ -415,21 +414,8 @@ class Supervisor:
         self.summary = summarise(self._mapping, duration_s, memory, "paper" if self.settings.venue.embedded else "live")
         if self.summary["unaccounted"] and not self._failure:
             self._failure = f"{self.summary['unaccounted']} records are unaccounted for"
-        self._keep_quarantine()
         self.summary["engine"] |= {"failure": self._failure, "restarts": self.crew.restarts()}
         return self.summary
-
-    def _keep_quarantine(self) -> None:
-        """The last records that validation refused, one JSON line each, in the session's folder."""
-        assert self._mapping is not None
-        refused = quarantined_records(self._mapping.state(Role.VALIDATION))
-        if len(refused):
-            names = refused.dtype.names or ()
-            lines = [
-                orjson.dumps({name: int(one[name]) for name in names} | {"refused": Reason(int(one["reason"])).name})
-                for one in refused
-            ]
-            (self.plan.path / "quarantine.jsonl").write_bytes(b"\n".join(lines) + b"\n")
 
     def _emergency_in_words(self) -> str:
         names = ", ".join(source.name.lower() for source in tripped_sources(self.mapping.control.word))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,9 @@ from procs.journal.reader import read_stream
 from procs.session_logs import Direction, session_lines
 from procs.venues.binance_usdm.endpoints import Endpoints, VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import cost_of
-from procs.venues.market import Market, check_feed, market_of
+from procs.venues.market import Listing, Market, check_feed, market_of, subscribed
 from procs.venues.subscriptions import Answer, Wanted
+from tests.market_records import make_instrument
 from tests.recordings import require_capture
 from tests.socket_venue import SocketVenue
 from tests.test_gateway_reports import ScriptedServer
@@ -288,7 +290,7 @@ def test_a_market_that_takes_no_orders_can_be_configured_but_not_traded() -> Non
 def test_the_contract_is_kept_by_every_room() -> None:
     for dialect in MARKETS.values():
         market: Market = market_of(dialect)
-        for name in ("fetch_listing", "sockets", "fetch_book", "ask_again", "answer"):
+        for name in ("fetch_listing", "sockets", "book_depth", "fetch_book", "ask_again", "answer"):
             assert callable(getattr(market, name)) and getattr(market, name).__doc__
 
 
@@ -301,3 +303,11 @@ def test_the_page_shows_what_the_rooms_say(capsys: pytest.CaptureFixture[str]) -
         assert set(market["kinds"]) <= set(KINDS) and "book" in market["kinds"]
     assert main(["venues"]) == 0
     assert "checksum of ten levels" in capsys.readouterr().out
+
+
+def test_instruments_know_how_deep_their_books_are_subscribed_to() -> None:
+    item = make_instrument()
+    for name, asked, told in (("kraken_spot", 25, 25), ("kraken_spot", 0, 100), ("kraken_futures", 0, 0)):
+        market = market_of(MARKETS[name])
+        (found,) = subscribed(market, Listing((item,), ()), FeedSettings(book_levels=asked))
+        assert found == replace(item, book_depth=told)

@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 import pytest
 
+from engine.reasons import Reason
 from engine.records import Kind, OrderAction, ReportKind
 from engine.stage import as_bytes
 from procs.children import Child, fork_child, kill
@@ -149,6 +150,10 @@ def test_the_metrics_are_what_lies_in_memory(plan: Plan) -> None:
     control.set_readiness(Role.ML, Readiness.READY)
     control.add_progress(Role.ML, 77)
     mapping.state(Role.INGESTION)["frames"] = 12
+    validation = mapping.state(Role.VALIDATION)
+    validation["records_in"], validation["processed"] = 1000, 998
+    validation["quarantined"][0, Reason.PRICE_RANGE], validation["dropped"][0, Reason.NO_SNAPSHOT] = 1, 1
+    validation["checks"]["verified"][0, 1] = 5
     execution = mapping.state(Role.EXECUTION)
     execution["sent"], execution["intents"] = 3, 4
     execution["ledger"]["realised"] = -150_000_000
@@ -167,6 +172,10 @@ def test_the_metrics_are_what_lies_in_memory(plan: Plan) -> None:
     plain = as_plain(block[0], plan.instruments)
     assert plain["interval_ms"] == 0 and plain["mode"] == "NORMAL"
     assert (plain["frames"], plain["sent"], plain["intents"]) == (12, 3, 4)
+    assert plain["validation"] == {
+        "in": 1000, "accepted": 998, "quarantined": 1, "dropped": 1, "checksums_verified": 5, "checksums_failed": 0,
+        "rate": 0.998,
+    }
     assert plain["pnl"]["realised"] == "-1.50000000"
     assert plain["latency_us"] == {"wire": {"count": 1, "p50": 0.04, "p99": 0.04, "p99_9": 0.04, "max": 0.04}}
     assert plain["seen"] == {"trades": 5, "predictions": 3, "orders": 2, "fills": 4}

@@ -12,8 +12,21 @@ import numpy as np
 import orjson
 import pytest
 
-from engine.records import ORDER, PREDICTION, REPORT, SOURCE_FILLS, SOURCE_MAIN, Kind, OrderAction, ReportKind, Side
+from engine.reasons import Reason
+from engine.records import (
+    MARKET,
+    ORDER,
+    PREDICTION,
+    REPORT,
+    SOURCE_FILLS,
+    SOURCE_MAIN,
+    Kind,
+    OrderAction,
+    ReportKind,
+    Side,
+)
 from engine.stage import as_bytes
+from engine.validation.step import VALIDATION
 from procs.children import kill
 from procs.instance import Mapping, Plan, ProcessContext
 from procs.journal.index import StreamIndexer, find_entry
@@ -28,6 +41,7 @@ from procs.table import STREAMS, Role
 from shm.clock import sleep
 from shm.control import Stop
 from tests.instance_memory import small_instance
+from tests.market_records import run_stage
 from tests.session_records import json_lines
 from tests.test_observers import has_ended, start, until
 
@@ -196,6 +210,28 @@ def test_the_newest_prediction_of_each_instrument_once_a_pause(plan: Plan) -> No
     lines = json_lines(plan.path / "predictions.jsonl")
     assert sorted((line["symbol"], line["ingest_id"]) for line in lines) == [("BTCUSDT", 5), ("ETHUSDT", 4)]
     assert lines[0]["output"] == [0.5, 0.0]
+    mapping.close()
+
+
+def test_what_was_refused_is_in_the_quarantine(plan: Plan) -> None:
+    """A frame that ingestion refused and a record that validation refused, each with its frame."""
+    mapping = Mapping(plan)
+    writer = JournalWriter(plan.path, "ingestion", plan.session)
+    writer.append(Entry.FRAME, b"<html>", 5, 0, 1)
+    writer.append(Entry.REFUSED, (1).to_bytes(8, "little"), 5, int(Reason.BAD_JSON), 1)
+    writer.append(Entry.FRAME, b"a trade", 6, 0, 1)
+    recorder = Recorder(ProcessContext(plan, Role.RECORDER))
+    recorder.turn()
+    bad = np.concatenate([plan.instruments[1].record(), np.zeros(1, MARKET)])
+    bad["kind"][1], bad["instrument"][1], bad["ingest_id"][1], bad["side"][1] = Kind.TRADE, 1, 2, Side.BUY
+    run_stage(VALIDATION, mapping.state(Role.VALIDATION), bad)
+    recorder.turn()
+    recorder.turn()
+    first, second = json_lines(plan.path / "quarantine.jsonl")
+    assert (first["stage"], first["reason"], first["frame"], first["ordinal"]) == ("ingestion", "BAD_JSON", "<html>", 1)
+    assert (second["stage"], second["reason"], second["frame"]) == ("validation", "PRICE_RANGE", "a trade")
+    assert (second["ingest_id"], second["ordinal"], second["record"]["symbol"]) == (2, 3, "ETHUSDT")
+    writer.close()
     mapping.close()
 
 

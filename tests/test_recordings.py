@@ -101,6 +101,10 @@ def test_a_session_replays_whole_and_the_same_again(name: str) -> None:
     assert {key: value for key, value in market.items() if key in counts} == counts
     assert summary["stages"]["ingestion"]["quarantined"] == ({Reason.UNKNOWN_STREAM.name: refused} if refused else {})
     assert (market["gaps"], market["crossed_books"], summary["unaccounted"]) == (0, 0, 0)
+    verified = 4269 if source.instruments[0].dialect == Dialect.KRAKEN_SPOT_V1 else 0
+    assert (market["checksums_verified"], market["checksums_failed"]) == (verified, 0)
+    assert {item.book_depth for item in source.instruments} == {1000 if verified else 0}
+    assert market["validation_rate"] == 1.0
     assert market["book_valid_ratio"] > 0.8
     for stage in ("validation", "features", "ml", "execution"):
         assert summary["stages"][stage]["quarantined"] == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.book.layout import FAR_LIMIT, WINDOW_TICKS
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
 from engine.settings import build
 from engine.stage import as_bytes
-from engine.validation.settings import ValidationSettings
+from engine.validation.settings import MEDIAN_PLACES, ValidationSettings
 from engine.validation.state import (
     QUARANTINE_PLACES,
     TRADE_ID_PLACES,
@@ -22,6 +24,8 @@ from engine.validation.state import (
     book_valid_times,
     make_validation_state,
     quarantined_records,
+    validation_dtype,
+    validation_rate,
 )
 from engine.validation.step import VALIDATION
 from tests.market_records import (
@@ -46,15 +50,20 @@ from tests.market_records import (
 from tests.recordings import USDM_CAPTURES
 
 SETTINGS = ValidationSettings()
+INSTRUMENTS = (make_instrument(0), make_instrument(1))
 SNAPSHOT_GROUP = [
     level(BUY, 1000, 5, SNAPSHOT | FIRST),
     level(SELL, 1010, 6, SNAPSHOT | LAST),
 ]
+SNAPSHOT_GROUP_LATER = [
+    level(BUY, 1000, 5, SNAPSHOT | FIRST, at=2),
+    level(SELL, 1010, 6, SNAPSHOT | LAST, at=2),
+]
 
 
-def run(*records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def run(*records: np.ndarray, chosen: ValidationSettings = SETTINGS) -> tuple[np.ndarray, np.ndarray]:
     """(output, state) of a fresh stage that has seen the instrument first."""
-    state = make_validation_state(SETTINGS)
+    state = make_validation_state(chosen, INSTRUMENTS)
     out = run_stage(VALIDATION, state, np.concatenate([make_instrument().record(), *records]))
     assert_balanced(state, out)
     return out[1:], state
@@ -85,6 +94,7 @@ REFUSED_TRADES = [
     (trade(BUY, 1003, 1), Reason.OFF_TICK),
     (trade(0, 1000, 1), Reason.BAD_SIDE),
     (trade(BUY, 1000, 1, instrument=3), Reason.NO_INSTRUMENT),
+    (trade(BUY, 1000, 1, instrument=2), Reason.NO_INSTRUMENT),
     (trade(BUY, 1000, 1, instrument=16), Reason.NO_INSTRUMENT),
     (trade(BUY, 1000, 1, instrument=65535), Reason.NO_INSTRUMENT),
     (record(Kind.QUOTE, side=BUY, price=1000, size=-1, recv_ts_ns=START_NS), Reason.SIZE_RANGE),
@@ -126,7 +136,7 @@ def test_good_records_pass_unchanged_and_in_order() -> None:
 
 
 def test_data_before_its_instrument_record_are_refused() -> None:
-    state = make_validation_state(SETTINGS)
+    state = make_validation_state(SETTINGS, INSTRUMENTS)
     out = run_stage(VALIDATION, state, np.concatenate([*SNAPSHOT_GROUP, trade(BUY, 1000, 1)]))
     assert len(out) == 0
     assert counted(state, "quarantined") == {Reason.NO_INSTRUMENT: 3}
@@ -146,6 +156,9 @@ def test_duplicate_trade_ids() -> None:
     out, state = run(*(trade(BUY, 1000, 1, trade_id=number) for number in ids))
     assert out["aux"].tolist() == [7, 8, 9]
     assert counted(state, "quarantined") == {Reason.DUPLICATE: 2}
+    twice = ValidationSettings(unique_trades=False)
+    out, _ = run(*(trade(BUY, 1000, 1, trade_id=number) for number in ids), chosen=twice)
+    assert out["aux"].tolist() == ids
     # Only trades have trade ids.
     quote = record(Kind.QUOTE, side=BUY, price=1000, size=1, aux=11, recv_ts_ns=START_NS)
     out, _ = run(quote, trade(BUY, 1000, 1, trade_id=11))
@@ -245,18 +258,93 @@ def test_book_valid_time() -> None:
     assert book_valid_ratio(state) == pytest.approx(0.6)
     _, state = run(trade(BUY, 1000, 1, at=0), *stamped, record(Kind.CLOCK, recv_ts_ns=START_NS + 20 * MS))
     assert book_valid_ratio(state) == pytest.approx(0.5)
-    assert book_valid_ratio(make_validation_state(SETTINGS)) == 0.0
+    assert book_valid_ratio(make_validation_state(SETTINGS, INSTRUMENTS)) == 0.0
+
+
+@pytest.mark.parametrize(("price", "reason"), [(1010, Reason.LOCKED_BOOK), (1020, Reason.CROSSED_BOOK)])
+def test_a_book_whose_sides_meet_is_invalid_until_the_next_snapshot(price: int, reason: Reason) -> None:
+    meets = level(BUY, price, 4, ALONE, at=1, ingest_id=9, sequence=77)
+    apart = level(BUY, price, 0, ALONE, at=2)
+    out, state = run(*SNAPSHOT_GROUP, meets, apart, *SNAPSHOT_GROUP_LATER, apart)
+    snapshot = [Kind.LEVEL, Kind.LEVEL, Kind.BOOK_VALID]
+    assert kinds(out) == [*snapshot, Kind.BOOK_INVALID, *snapshot, Kind.LEVEL]
+    verdict = out[3]
+    assert (verdict["aux"], verdict["reason"], verdict["ingest_id"], verdict["sequence"]) == (reason, reason, 9, 77)
+    assert counted(state, "quarantined") == {reason: 1} and counted(state, "dropped") == {Reason.NO_SNAPSHOT: 1}
+    assert quarantined_records(state)["price"].tolist() == [price]
+    assert state["instruments"][0]["resync_wanted"][0] == 1
+    # What holds only inside a group is no fault: the venue states a book at its end.
+    out, _ = run(*SNAPSHOT_GROUP, level(BUY, price, 4, FIRST, at=1), level(SELL, 1010, 0, at=1),
+                 level(SELL, 1030, 2, LAST, at=1))
+    assert kinds(out) == [*snapshot, Kind.LEVEL, Kind.LEVEL, Kind.LEVEL]
+    # Switched off it is counted, and passes.
+    off = ValidationSettings(crossed_books=False, locked_books=False)
+    out, state = run(*SNAPSHOT_GROUP, meets, chosen=off)
+    assert kinds(out) == [*snapshot, Kind.LEVEL]
+    assert state["checks"][0]["crossed"][0] + state["checks"][0]["locked"][0] == 1
+
+
+def test_a_snapshot_that_is_crossed_is_never_valid() -> None:
+    out, state = run(
+        level(BUY, 1020, 5, SNAPSHOT | FIRST), level(SELL, 1010, 6, SNAPSHOT | LAST), level(BUY, 900, 1, ALONE)
+    )
+    assert kinds(out) == [Kind.LEVEL, Kind.BOOK_INVALID]
+    assert state["instruments"][0]["resync_wanted"][0] == 1
+    assert state["checks"][0]["verdict"][0] == Reason.CROSSED_BOOK
+
+
+def test_a_level_that_the_book_has_no_room_for_makes_it_invalid() -> None:
+    """Far levels fill the table; when the touch goes, what was forgotten is needed."""
+    snapshot = [level(SELL, 10_000_010, 1, SNAPSHOT | FIRST), level(BUY, 10_000_000, 1, SNAPSHOT | LAST)]
+    far = [10_000_000 - (WINDOW_TICKS + k) * 10 for k in range(FAR_LIMIT + 1)]
+    out, state = run(
+        *snapshot, *(level(BUY, price, 1, ALONE) for price in far), level(BUY, 10_000_000, 0, ALONE, at=1),
+        *(level(BUY, price, 0, ALONE, at=1) for price in far[: FAR_LIMIT // 2]),
+    )
+    verdicts = out[out["kind"] == Kind.BOOK_INVALID]
+    assert verdicts["reason"].tolist() == [Reason.BOOK_INCOMPLETE]
+    assert kinds(out)[-1] == Kind.BOOK_INVALID
+    assert counted(state, "quarantined") == {Reason.BOOK_INCOMPLETE: 1}
+
+
+def test_rules_can_be_switched_off() -> None:
+    off = ValidationSettings(monotonic_time=False, tick_grid=False, price_band=False)
+    records = [trade(BUY, 1000, 1, at=5), trade(BUY, 1003, 2, at=4), trade(BUY, 90_000, 3, at=5)]
+    out, state = run(*records, chosen=off)
+    assert out["size"].tolist() == [1, 2, 3] and validation_rate(state) == 1.0
+    out, state = run(*records)
+    assert out["size"].tolist() == [1]
+    assert validation_rate(state) == pytest.approx(2 / 4)  # the INSTRUMENT record counts
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    window=st.integers(1, MEDIAN_PLACES),
+    ticks=st.lists(st.integers(1, 60) | st.integers(1, 10**9), min_size=1, max_size=200),
+)
+def test_prices_are_held_against_the_exact_median_of_the_newest(window: int, ticks: list[int]) -> None:
+    prices = [10 * tick for tick in ticks]
+    chosen = ValidationSettings(median_window=window, band_confirmations=1_000_000, band_fraction=0.25)
+    out, state = run(*(trade(BUY, price, 1) for price in prices), chosen=chosen)
+    accepted: list[int] = []
+    for price in prices:
+        median = statistics.median_low(accepted[-window:]) if accepted else price
+        if abs(price - median) <= 0.25 * median:
+            accepted.append(price)
+    assert out["price"].tolist() == accepted
+    assert state["instruments"][0]["reference_price"][0] == statistics.median_low(accepted[-window:])
 
 
 class Model:
     """The rules once more, in plain Python over dicts."""
 
     def __init__(self) -> None:
+        self.books: dict[int, dict[int, dict[int, int]]] = {}  # instrument, side, price: size
+        self.newest: dict[int, list[int]] = {}
         self.now = 0
         self.tick: dict[int, int] = {}
         self.phase: Counter[int] = Counter()  # 0 nothing, 1 in a snapshot, 2 whole
         self.said: dict[int, bool] = {}
-        self.reference: dict[int, int] = {}
         self.strays: dict[int, list[int]] = {}
         self.seen: dict[tuple[int, int], int] = {}
         self.quarantined: Counter[Reason] = Counter()
@@ -280,7 +368,8 @@ class Model:
         if kind in (Kind.TRADE, Kind.QUOTE):
             if price % self.tick[index]:
                 return Reason.OFF_TICK
-            reference = self.reference.setdefault(index, price)
+            newest = self.newest.setdefault(index, [])
+            reference = statistics.median_low(newest) if newest else price
             strays = self.strays.setdefault(index, [])
             if abs(price - reference) > SETTINGS.band_fraction * reference:
                 if strays and abs(price - strays[-1]) > SETTINGS.band_fraction * strays[-1]:
@@ -288,19 +377,34 @@ class Model:
                 strays.append(price)
                 if len(strays) <= SETTINGS.band_confirmations:
                     return Reason.PRICE_RANGE
-            self.reference[index] = price
+                newest.clear()
+            newest.append(price)
+            del newest[: -SETTINGS.median_window]
             strays.clear()
             if kind == Kind.TRADE and row["aux"]:
                 self.seen[slot] = row["aux"]
         return None
+
+    def judge(self, row: dict[str, int]) -> Reason | None:
+        """Apply a level; at the end of a group, what is wrong with the book."""
+        if row["flags"] & SNAPSHOT and row["flags"] & FIRST:
+            self.books[row["instrument"]] = {BUY: {}, SELL: {}}
+        sides = self.books[row["instrument"]]
+        sides[row["side"]][row["price"]] = row["size"]
+        if not row["size"]:
+            del sides[row["side"]][row["price"]]
+        if not row["flags"] & LAST or not all(sides.values()):
+            return None
+        bid, ask = max(sides[BUY]), min(sides[SELL])
+        return Reason.CROSSED_BOOK if bid > ask else Reason.LOCKED_BOOK if bid == ask else None
 
     def verdict(self, row: dict[str, int], kind: Kind, reason: Reason) -> None:
         self.said[row["instrument"]] = kind == Kind.BOOK_VALID
         self.out.append((row["ingest_id"], row["recv_ts_ns"], row["instrument"], int(kind), 0, 0, int(reason)))
 
     def emit(self, row: dict[str, int]) -> None:
-        self.out.append(tuple(row[name] for name in ("ingest_id", "recv_ts_ns", "instrument", "kind", "price", "size",
-                                                     "aux")))
+        names = ("ingest_id", "recv_ts_ns", "instrument", "kind", "price", "size")
+        self.out.append((*(row[name] for name in names), 0 if row["kind"] == Kind.LEVEL else row["aux"]))
 
     def take(self, row: dict[str, int]) -> None:
         index, kind, flags = row["instrument"], row["kind"], row["flags"]
@@ -322,7 +426,7 @@ class Model:
                         self.verdict(row, Kind.BOOK_INVALID, Reason.NO_SNAPSHOT)
                 self.now = max(self.now, row["recv_ts_ns"])
                 return
-            reason = self.refuse(row)
+            reason = self.refuse(row) or self.judge(row)
             if reason:
                 self.quarantined[reason] += 1
                 self.phase[index] = 0
@@ -350,7 +454,8 @@ class Model:
         else:
             self.emit(row)
             if kind == Kind.INSTRUMENT:
-                self.tick[index] = row["price"]
+                if index < len(INSTRUMENTS):
+                    self.tick[index] = row["price"]
             elif kind == Kind.GAP:
                 self.phase[index] = 0
                 if self.said.get(index):
@@ -368,7 +473,7 @@ def simplified(out: np.ndarray) -> list[tuple[Any, ...]]:
 @given(seed=st.integers(0, 2**32), hostile=st.booleans())
 def test_equals_the_plain_model(seed: int, hostile: bool) -> None:
     records = random_market(seed, 600, hostile=hostile)
-    state = make_validation_state(SETTINGS)
+    state = make_validation_state(SETTINGS, INSTRUMENTS)
     out = run_stage(VALIDATION, state, records)
     model = Model()
     for row in as_rows(records):
@@ -385,7 +490,7 @@ def test_equals_the_plain_model(seed: int, hostile: bool) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_any_batching_gives_the_same_bytes(seed: int) -> None:
     records = random_market(seed, 400, hostile=True)
-    whole_state, cut_state = make_validation_state(SETTINGS), make_validation_state(SETTINGS)
+    whole_state, cut_state = make_validation_state(SETTINGS, INSTRUMENTS), make_validation_state(SETTINGS, INSTRUMENTS)
     whole = run_stage(VALIDATION, whole_state, records)
     cut = run_stage(VALIDATION, cut_state, records, batch_splits(seed, len(records)))
     assert whole.tobytes() == cut.tobytes()
@@ -396,7 +501,7 @@ def test_any_batching_gives_the_same_bytes(seed: int) -> None:
 @pytest.mark.parametrize("capture", USDM_CAPTURES)
 def test_recorded_session_passes_whole(capture: str) -> None:
     records = recorded_market(capture, 10_000, make_instrument(tick=1 if "ethusdt" in capture else 10))
-    state = make_validation_state(SETTINGS)
+    state = make_validation_state(SETTINGS, INSTRUMENTS)
     out = run_stage(VALIDATION, state, records)
     assert state[0]["quarantine_total"] == 0
     assert state[0]["dropped"].sum() == 0
@@ -408,9 +513,17 @@ def test_settings_are_checked() -> None:
     assert build(ValidationSettings, {"band_fraction": 0.5}).band_fraction == 0.5
     with pytest.raises(ValueError, match="band_fraction"):
         build(ValidationSettings, {"band_fraction": 0})
+    with pytest.raises(ValueError, match="median_window"):
+        build(ValidationSettings, {"median_window": MEDIAN_PLACES + 1})
 
 
 def test_state_layout() -> None:
-    state = make_validation_state(SETTINGS)
-    assert state.shape == (1,) and state.dtype == VALIDATION.state_dtype
+    state = make_validation_state(SETTINGS, INSTRUMENTS)
+    assert state.shape == (1,) and state.dtype == validation_dtype(2)
+    assert VALIDATION.state_dtype == validation_dtype(16)
     assert state.dtype.itemsize % 8 == 0 and MARKET.itemsize == 64
+    assert make_validation_state(SETTINGS, INSTRUMENTS[:1]).nbytes < 400_000
+    with pytest.raises(ValueError, match="no instruments"):
+        make_validation_state(SETTINGS, [])
+    with pytest.raises(ValueError, match="16"):
+        make_validation_state(SETTINGS, [make_instrument(16)])

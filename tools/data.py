@@ -38,9 +38,21 @@ def _show(options: argparse.Namespace) -> int:
     return show_command(options)
 
 
+def _quarantine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--session", type=Path, metavar="DIR", help="folder of a session (default: the newest one)")
+    parser.add_argument("--reason", type=str.upper, metavar="R", help="only what was refused for this reason")
+
+
+def _quarantine(options: argparse.Namespace) -> int:
+    from tools.data_quarantine import quarantine_command
+
+    return quarantine_command(options)
+
+
 SUBCOMMANDS = (
     Subcommand("convert", "make a capture of a recording in another format", _convert_options, _convert),
     Subcommand("show", "what a capture holds; reads all of it", _show_options, _show),
+    Subcommand("quarantine", "frames and records that a session refused, and why", _quarantine_options, _quarantine),
 )
 
 

@@ -27,7 +27,7 @@ from procs.captures import CaptureError
 from procs.config_file import read_settings
 from procs.venue_process import VenueDidNotStart, VenueProcess
 from procs.venues.binance_usdm.endpoints import Endpoints, VenueUnreachable
-from procs.venues.market import check_feed, market_of
+from procs.venues.market import check_feed, market_of, subscribed
 from shm.clock import new_session_offset_ns, python_monotonic_ns, python_session_ns, wall_ns
 
 
@@ -99,15 +99,16 @@ def record(settings: Settings, endpoints: Endpoints, folder: Path, options: argp
     """
     market, symbols = market_of(MARKETS[settings.venue.market]), settings.venue.symbols
     listing = market.fetch_listing(endpoints.rest_url, symbols)
-    sockets = market.sockets(endpoints.ws_url, listing.instruments, settings.feed)
+    instruments = subscribed(market, listing, settings.feed)
+    sockets = market.sockets(endpoints.ws_url, instruments, settings.feed)
     manifest = Manifest(
-        capture=new_capture_id(), instruments=listing.instruments, connections=tuple(item.url for item in sockets),
+        capture=new_capture_id(), instruments=instruments, connections=tuple(item.url for item in sockets),
         started_ns=wall_ns(), subscription={"market": settings.venue.market, **as_plain(settings.feed)},
         source={"made_by": "record"},
     )
     writer, offset_ns = open_writer(folder, manifest), new_session_offset_ns()
     recorder = Recorder(
-        market, endpoints, listing.instruments, settings.feed,
+        market, endpoints, instruments, settings.feed,
         Budget.of_own(listing.rate_limits, python_monotonic_ns), writer, lambda: python_session_ns(offset_ns),
         lambda words: print(f"bot4: {words}", file=sys.stderr),
     )

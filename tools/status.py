@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from engine.execution.orders import open_order_count
-from engine.execution.summary import execution_summary
+from engine.execution.summary import execution_summary, reason_counts
+from engine.reasons import Reason
 from engine.units import format_units
+from engine.validation.state import validation_rate
 from procs.attach import NotRunning, attach
 from procs.config_file import read_settings
 from procs.deaths import Deaths
@@ -83,6 +86,7 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
         "tripped_by": [source.name.lower() for source in tripped_sources(control.word)],
         "processes": processes, "rings": rings,
         "market": {"frames": int(mapping.state(Role.INGESTION)["frames"][0])},
+        "validation": _validation(mapping),
         **execution_summary(state, mapping.plan.instruments),
         "latency_us": latency_summary(hop_histograms(mapping)),
         "rate_budget": mapping.budget().report(),
@@ -91,6 +95,21 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
         "control": control_status(mapping.plan.name),
         "dead_man": _dead_man(mapping),
     }
+
+
+def _validation(mapping: Mapping) -> dict[str, Any]:
+    """What validation accepted and refused, and what it holds of each book: valid, or the reason why not."""
+    state = mapping.state(Role.VALIDATION)
+    row = state[0]
+    return {
+        "in": int(row["records_in"]), "accepted": int(row["processed"]), "rate": round(validation_rate(state), 6),
+        "quarantined": reason_counts(row["quarantined"]), "dropped": reason_counts(row["dropped"]),
+        "books": {item.symbol: _book_in_a_word(row["checks"], item.index) for item in mapping.plan.instruments},
+    }
+
+
+def _book_in_a_word(checks: np.void, index: int) -> str:
+    return "VALID" if checks["valid"][index] else Reason(int(checks["verdict"][index])).name
 
 
 def _dead_man(mapping: Mapping) -> dict[str, Any]:
@@ -157,6 +176,11 @@ def _as_text(status: dict[str, Any]) -> str:
         "positions " + ", ".join(f"{symbol} {size}" for symbol, size in status["positions"].items()),
         f"cash {status['cash']}, " + ", ".join(f"{name} {value}" for name, value in status["pnl"].items()),
     ]
+    validation = status["validation"]
+    refused = sum(validation["quarantined"].values())
+    lines.append(f"validation: {100 * validation['rate']:.3f} % accepted, {refused} refused, books " + ", ".join(
+        f"{symbol} {word}" for symbol, word in validation["books"].items()
+    ))
     dead_man = status["dead_man"]
     lines.append("the venue's dead-man switch is " + (
         f"armed for {dead_man['left_s']} s" if dead_man["armed"] else "not armed"

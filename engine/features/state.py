@@ -18,9 +18,11 @@ from engine.maths import exp
 from engine.stage import STATE_HEAD
 
 NS_PER_MS = 1_000_000
+CUT_PLACES = 1280  # above every depth that a book may be subscribed to
 
 FLOW = np.dtype(
     [
+        ("depth", "<i8"),  # levels a side that the venue tells of, 0: all
         ("price_scale", "<f8"),  # 2 * 10^price_exp: (bid + ask) / price_scale is the mid in quote units
         ("filling", "<i8"),  # 1: levels have a snapshot to stand on
         ("valid", "<i8"),  # 1: the book is right and vectors may leave
@@ -48,6 +50,8 @@ _HEAD_FIELDS: list[tuple] = STATE_HEAD + [
     ("return_intervals", "<i8"),
     ("decay_rate", "<f8"),  # sample interval / volatility time constant
     ("decay", "<f8"),  # exp(-decay_rate)
+    ("cut_prices", "<i8", (CUT_PLACES,)),  # scratch
+    ("cut_sizes", "<i8", (CUT_PLACES,)),  # scratch
 ]
 FEATURES_HEAD = np.dtype(_HEAD_FIELDS, align=True)
 
@@ -77,5 +81,6 @@ def make_features_state(settings: FeatureSettings, instruments: Sequence[Instrum
     state["decay"] = exp(-settings.sample_interval_ms / settings.volatility_ms)
     for item in instruments:
         state["flows"][0]["price_scale"][item.index] = 2.0 * 10.0**item.price_exp
+        state["flows"][0]["depth"][item.index] = item.book_depth
     state["books"][0] = make_books(count)
     return state

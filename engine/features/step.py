@@ -1,9 +1,9 @@
 """The features stage: MARKET in, FEATURE out.
 
-Holds the books. Levels are applied in groups; control records pass on in order, as FEATURE records whose head is
-the market record; a VECTOR leaves at a record flagged LAST of a level group (not of a snapshot) or of a trade
-group, while that book is valid, has both sides and is not crossed. Quotes and liquidations are consumed. What
-the numbers mean: vector.py.
+Holds the books, cut to the depth that the venue tells of (see engine/integrity/checked_book.py). Levels are applied in
+groups; control records pass on in order, as FEATURE records whose head is the market record; a VECTOR leaves at a
+record flagged LAST of a level group (not of a snapshot) or of a trade group, while that book is valid, has both sides
+and is not crossed. Quotes and liquidations are consumed. What the numbers mean: vector.py.
 
 A book is valid from BOOK_VALID until BOOK_INVALID, GAP, the start of another snapshot, or until it had to forget
 levels that it needs; the last is found here, so BOOK_INVALID (BOOK_INCOMPLETE) is said here and `resync_wanted`
@@ -46,6 +46,7 @@ from engine.features.vector import (
     VOLATILITY_BPS,
 )
 from engine.instruments import MAX_INSTRUMENTS
+from engine.integrity.checked_book import cut_book
 from engine.kernel import kernel
 from engine.maths import exp, log
 from engine.reasons import Reason
@@ -245,6 +246,8 @@ def _level(
     head.processed += 1
     flow.book_recv_ts_ns = record.recv_ts_ns
     book_update(books, i, record.side, record.price, record.size)
+    if flow.depth > 0 and record.flags & _LAST != 0:
+        cut_book(books, i, flow.depth, head.cut_prices, head.cut_sizes)
     if flow.valid == 0:
         return written
     if books[i].faults != 0:

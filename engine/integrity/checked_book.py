@@ -1,14 +1,15 @@
 """Books that know whether they are right: the book kernel, cut to the subscribed depth, with the venue's checksum.
 
-Layout: BOOK[MAX_INSTRUMENTS] beside one CHECKS record. LEVEL records go in, in order; at the LAST of each group the
-book is cut to its depth and judged. Other kinds pass by.
+Layout: BOOK[n] beside one CHECKS record. LEVEL records go in, in order; at the LAST of each group the book is cut to
+its depth and judged. Other kinds pass by.
 
     a snapshot that is judged right      the book is valid
     any verdict but NONE                 it is invalid, and stays so until the next snapshot
     a GAP of the instrument              likewise
 
-Verdicts: BOOK_INCOMPLETE (the book had to forget levels, or got one that cannot be), CROSSED_BOOK (a locked one is
-right), CHECKSUM_MISMATCH. A checksum counts from the first group whose decimals are known (see wire_checksum.py).
+Verdicts: BOOK_INCOMPLETE (the book had to forget levels, or got one that cannot be), CROSSED_BOOK, LOCKED_BOOK where
+those are refused, CHECKSUM_MISMATCH. A checksum counts from the first group whose decimals are known (see
+wire_checksum.py). An instrument that has sent one must send one with every update: a group without is a mismatch.
 
 Cutting matters: a venue that sends a book of depth d says nothing of what falls out of it, so a level left beyond d
 would come back, outdated, when better ones go. Invariants: a valid book is uncrossed and no deeper than its depth.
@@ -28,6 +29,7 @@ from numba import types
 
 from engine.book.book import (
     CROSSED,
+    LOCKED,
     book_clear,
     book_crossing,
     book_levels,
@@ -46,19 +48,25 @@ from engine.records import MARKET, Flag, Kind
 from engine.stage import BYTES
 
 MAX_DEPTH = 1000  # deepest subscription
-SCRATCH_LEVELS = 8192  # read at once when a side is cut; more are cut in turns
+SCRATCH_LEVELS = 2048  # read at once when a side is cut; more are cut in turns
 
 CHECKS = np.dtype(
     [
+        # What is refused: 1 or 0.
+        ("refuse_crossed", "<i8"),
+        ("refuse_locked", "<i8"),
+        ("verify", "<i8"),  # checksums
         # By instrument.
         ("price_exp", "<i8", (MAX_INSTRUMENTS,)),
         ("size_exp", "<i8", (MAX_INSTRUMENTS,)),
         ("depth", "<i8", (MAX_INSTRUMENTS,)),  # levels a side, 0: the venue sends the whole book
         ("valid", "<i8", (MAX_INSTRUMENTS,)),
         ("verdict", "<i8", (MAX_INSTRUMENTS,)),  # Reason that made it invalid; NO_SNAPSHOT at first
+        ("checksummed", "<i8", (MAX_INSTRUMENTS,)),  # 1: a checksum has come
         ("verified", "<i8", (MAX_INSTRUMENTS,)),  # checksums that agreed
-        ("mismatched", "<i8", (MAX_INSTRUMENTS,)),  # checksums that did not
+        ("mismatched", "<i8", (MAX_INSTRUMENTS,)),  # checksums that did not, or did not come
         ("crossed", "<i8", (MAX_INSTRUMENTS,)),  # groups after which the book was crossed
+        ("locked", "<i8", (MAX_INSTRUMENTS,)),  # or locked
         ("cut", "<i8", (MAX_INSTRUMENTS,)),  # levels that fell out of the depth
         ("clearing", "<i8", (MAX_INSTRUMENTS,)),  # 1: inside the group of a snapshot
         # Scratch.
@@ -72,27 +80,36 @@ _LEVEL, _GAP = int(Kind.LEVEL), int(Kind.GAP)
 _FIRST, _LAST, _SNAPSHOT = int(Flag.FIRST), int(Flag.LAST), int(Flag.SNAPSHOT)
 _NONE, _NO_SNAPSHOT, _GAPPED = int(Reason.NONE), int(Reason.NO_SNAPSHOT), int(Reason.SEQUENCE_GAP)
 _INCOMPLETE, _CROSSED = int(Reason.BOOK_INCOMPLETE), int(Reason.CROSSED_BOOK)
+_LOCKED = int(Reason.LOCKED_BOOK)
 _MISMATCH = int(Reason.CHECKSUM_MISMATCH)
 
 
-def make_checked_books(
-    instruments: Sequence[Instrument], depths: Mapping[int, int] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """(CHECKS of shape (1,), BOOK[MAX_INSTRUMENTS]): empty books; depths by instrument index, default the whole book.
+def make_checks(instruments: Sequence[Instrument], depths: Mapping[int, int] | None = None) -> np.ndarray:
+    """CHECKS of shape (1,) of empty books; depths by instrument index, by default those of the instruments.
 
     Raises ValueError for a depth beyond MAX_DEPTH.
     """
-    checks, books = np.zeros(1, CHECKS), make_books(MAX_INSTRUMENTS)
+    checks = np.zeros(1, CHECKS)
     checks["verdict"] = _NO_SNAPSHOT
+    checks["refuse_crossed"] = checks["verify"] = 1
     for index, item in instruments_by_index(instruments).items():
-        depth = (depths or {}).get(index, 0)
+        depth = (depths or {}).get(index, item.book_depth)
         if not 0 <= depth <= MAX_DEPTH:
             raise ValueError(f"instrument {item.symbol}: depth {depth} is not in 0 to {MAX_DEPTH}")
         checks["price_exp"][0, index] = item.price_exp
         checks["size_exp"][0, index] = item.size_exp
         checks["depth"][0, index] = depth
+    return checks
+
+
+def make_checked_books(
+    instruments: Sequence[Instrument], depths: Mapping[int, int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(`make_checks`, BOOK[MAX_INSTRUMENTS] with their ticks)."""
+    books = make_books(MAX_INSTRUMENTS)
+    for index, item in instruments_by_index(instruments).items():
         book_set_tick(books, index, item.tick_size)
-    return checks, books
+    return make_checks(instruments, depths), books
 
 
 @kernel()
@@ -110,18 +127,24 @@ def cut_side(books: np.ndarray, i: int, side: int, depth: int, prices: Any, size
 
 
 @kernel()
-def _judge(checks: Any, books: np.ndarray, i: int, word: int) -> int:
-    """The verdict on book i at the end of a group."""
-    if checks.depth[i] > 0:
-        for side in (1, -1):
-            checks.cut[i] += cut_side(books, i, side, checks.depth[i], checks.prices, checks.sizes)
-    if books[i].faults != 0:
-        return _INCOMPLETE
-    if book_crossing(books, i) == CROSSED:
-        checks.crossed[i] += 1
-        return _CROSSED
+def cut_book(books: np.ndarray, i: int, depth: int, prices: Any, sizes: Any) -> int:
+    """Remove the levels of both sides beyond the best `depth`; how many they were. Scratch as for `cut_side`."""
+    return cut_side(books, i, 1, depth, prices, sizes) + cut_side(books, i, -1, depth, prices, sizes)
+
+
+@kernel()
+def _judge_checksum(checks: Any, books: np.ndarray, i: int, word: int) -> int:
+    """Whether the book agrees with the word of its group."""
+    if checks.verify == 0 or (word == 0 and checks.checksummed[i] == 0):
+        return _NONE
     told = unpack_checksum(word)
-    if told.given and told.known:
+    if not told.given:
+        if checks.checksummed[i] == 0 or checks.clearing[i] != 0:
+            return _NONE
+        checks.mismatched[i] += 1
+        return _MISMATCH
+    checks.checksummed[i] = 1
+    if told.known:
         ours = kraken_checksum(
             books, i, checks.price_exp[i], checks.size_exp[i], told.price_decimals, told.size_decimals,
             checks.prices, checks.sizes,
@@ -131,6 +154,25 @@ def _judge(checks: Any, books: np.ndarray, i: int, word: int) -> int:
             return _MISMATCH
         checks.verified[i] += 1
     return _NONE
+
+
+@kernel()
+def _judge(checks: Any, books: np.ndarray, i: int, word: int) -> int:
+    """The verdict on book i at the end of a group."""
+    if checks.depth[i] > 0:
+        checks.cut[i] += cut_book(books, i, checks.depth[i], checks.prices, checks.sizes)
+    if books[i].faults != 0:
+        return _INCOMPLETE
+    crossing = book_crossing(books, i)
+    if crossing == CROSSED:
+        checks.crossed[i] += 1
+        if checks.refuse_crossed != 0:
+            return _CROSSED
+    elif crossing == LOCKED:
+        checks.locked[i] += 1
+        if checks.refuse_locked != 0:
+            return _LOCKED
+    return _judge_checksum(checks, books, i, word)
 
 
 @kernel()

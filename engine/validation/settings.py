@@ -1,4 +1,4 @@
-"""What a user may set about validation."""
+"""What a user may set about validation: the rules, each of which may be switched off, and their bounds."""
 
 from __future__ import annotations
 
@@ -7,18 +7,27 @@ from dataclasses import dataclass
 from engine.book.book import MAX_PRICE
 from engine.settings import setting
 
+MEDIAN_PLACES = 63  # longest window of the running median
+
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """Bounds of plausible market data."""
+    """Which market data are believed."""
 
+    monotonic_time: bool = setting(True, "data received earlier than data before them are refused")
+    unique_trades: bool = setting(True, "a trade whose id was among the last ones is refused")
+    tick_grid: bool = setting(True, "trades and quotes whose price is no multiple of the tick size are refused")
+    price_band: bool = setting(True, "trades and quotes too far from the running median of the prices are refused")
     band_fraction: float = setting(
-        0.1, "trades and quotes farther from the last good price than this part of it are refused",
-        minimum=0.0001, maximum=100.0,
+        0.1, "so far, as a part of the median, a price may be from it", minimum=0.0001, maximum=100.0,
     )
     band_confirmations: int = setting(
-        8, "so many refused prices in a row that agree with each other move the reference: the market has moved",
+        8, "so many refused prices in a row that agree with each other begin a new median: the market has moved",
         minimum=1, maximum=1_000_000,
+    )
+    median_window: int = setting(
+        9, "the median is that of so many good trades and quotes; with 1 it is the last one",
+        minimum=1, maximum=MEDIAN_PLACES,
     )
     price_max: int = setting(
         MAX_PRICE, "largest price of any record, in price units of its instrument", minimum=1, maximum=MAX_PRICE,
@@ -26,3 +35,6 @@ class ValidationSettings:
     size_max: int = setting(
         1 << 56, "largest size of any record, in size units of its instrument", minimum=1, maximum=1 << 56,
     )
+    crossed_books: bool = setting(True, "a book whose best bid is above its best ask is invalid until it is made anew")
+    locked_books: bool = setting(True, "likewise one whose best bid is its best ask")
+    checksums: bool = setting(True, "a book that does not agree with the venue's checksum is invalid until made anew")

@@ -1,13 +1,22 @@
-"""The state of the validation stage, and what people read from it."""
+"""The state of the validation stage, and what people read from it.
+
+Layout: a head with a place for every instrument there may be, then a book for each that the session has. The books are
+the same as those of the features stage, so that a checkpoint copies some 265 KB an instrument.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from engine.instruments import MAX_INSTRUMENTS
+from engine.book.book import make_books
+from engine.book.layout import BOOK
+from engine.instruments import MAX_INSTRUMENTS, Instrument
+from engine.integrity.checked_book import CHECKS, make_checks
 from engine.records import MARKET
 from engine.stage import STATE_HEAD
-from engine.validation.settings import ValidationSettings
+from engine.validation.settings import MEDIAN_PLACES, ValidationSettings
 
 QUARANTINE_PLACES = 256  # a power of two
 TRADE_ID_PLACES = 256  # a power of two
@@ -29,7 +38,11 @@ INTEGRITY = np.dtype(
         ("valid_since_ns", "<i8"),  # record time of that BOOK_VALID
         ("valid_ns", "<i8"),  # time valid before that
         ("resync_wanted", "<i8"),  # how often a new snapshot was needed that ingestion does not know of
-        ("reference_price", "<i8"),  # the last good trade or quote, 0: none yet
+        ("reference_price", "<i8"),  # the running median of good trades and quotes, 0: none yet
+        ("newest_count", "<i8"),  # prices that it is made of, at most the window
+        ("newest_next", "<i8"),  # the place of the oldest, where the next one goes
+        ("newest", "<i8", (MEDIAN_PLACES,)),  # in the order of their arrival
+        ("ordered", "<i8", (MEDIAN_PLACES,)),  # the same, lowest first
         ("candidate_price", "<i8"),  # the last price refused for its distance
         ("candidate_count", "<i8"),  # how many such in a row agree
         ("trade_ids", "<i8", (TRADE_ID_PLACES,)),  # accepted trade ids by their low bits
@@ -37,26 +50,48 @@ INTEGRITY = np.dtype(
     align=True,
 )
 
-VALIDATION_STATE = np.dtype(
-    STATE_HEAD
-    + [
-        ("band_fraction", "<f8"),
-        ("band_confirmations", "<i8"),
-        ("price_max", "<i8"),
-        ("size_max", "<i8"),
-        ("quarantine_total", "<i8"),  # records ever quarantined; the next goes to this place, modulo the ring
-        ("quarantine", MARKET, (QUARANTINE_PLACES,)),  # the newest, with `reason` filled in
-        ("instruments", INTEGRITY, (MAX_INSTRUMENTS,)),
-    ],
-    align=True,
-)
+_SWITCHES = ("monotonic_time", "unique_trades", "tick_grid", "price_band")
+_BOUNDS = ("band_fraction", "band_confirmations", "median_window", "price_max", "size_max")
+
+_HEAD_FIELDS: list[tuple] = STATE_HEAD + [
+    ("instrument_count", "<i8"),  # books
+    *((name, "<i8") for name in _SWITCHES),  # 1 or 0, see settings.py
+    ("band_fraction", "<f8"),
+    ("band_confirmations", "<i8"),
+    ("median_window", "<i8"),
+    ("price_max", "<i8"),
+    ("size_max", "<i8"),
+    ("quarantine_total", "<i8"),  # records ever quarantined; the next goes to this place, modulo the ring
+    ("quarantine", MARKET, (QUARANTINE_PLACES,)),  # the newest, with `reason` filled in
+    ("instruments", INTEGRITY, (MAX_INSTRUMENTS,)),
+    ("checks", CHECKS),  # verdicts on the books
+]
+VALIDATION_HEAD = np.dtype(_HEAD_FIELDS, align=True)
 
 
-def make_validation_state(settings: ValidationSettings) -> np.ndarray:
-    """VALIDATION_STATE of shape (1,) with every instrument unknown."""
-    state = np.zeros(1, VALIDATION_STATE)
-    for name in ("band_fraction", "band_confirmations", "price_max", "size_max"):
+def validation_dtype(instrument_count: int) -> np.dtype:
+    """The state dtype for so many instruments (indexes 0 to instrument_count - 1)."""
+    return np.dtype([*_HEAD_FIELDS, ("books", BOOK, (instrument_count,))], align=True)
+
+
+def make_validation_state(settings: ValidationSettings, instruments: Sequence[Instrument]) -> np.ndarray:
+    """validation_dtype(largest index + 1) of shape (1,): every instrument unknown, every book empty.
+
+    Raises ValueError without instruments, for an index beyond MAX_INSTRUMENTS, for a book deeper than a checked book.
+    """
+    if not instruments:
+        raise ValueError("validation: no instruments")
+    checks = make_checks(instruments)
+    count = max(item.index for item in instruments) + 1
+    state = np.zeros(1, validation_dtype(count))
+    state["instrument_count"] = count
+    for name in _SWITCHES + _BOUNDS:
         state[name] = getattr(settings, name)
+    state["checks"] = checks
+    state["checks"]["refuse_crossed"] = settings.crossed_books
+    state["checks"]["refuse_locked"] = settings.locked_books
+    state["checks"]["verify"] = settings.checksums
+    state["books"][0] = make_books(count)
     return state
 
 
@@ -65,6 +100,12 @@ def quarantined_records(state: np.ndarray) -> np.ndarray:
     total = int(state["quarantine_total"][0])
     first = max(0, total - QUARANTINE_PLACES)
     return state["quarantine"][0][np.arange(first, total) % QUARANTINE_PLACES].copy()
+
+
+def validation_rate(state: np.ndarray) -> float:
+    """Part of the records taken that was passed on; 1 before any."""
+    taken = int(state["records_in"][0])
+    return int(state["processed"][0]) / taken if taken else 1.0
 
 
 def book_valid_times(state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

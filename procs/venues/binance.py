@@ -101,6 +101,10 @@ class BinanceMarket:
                 sockets.append(Socket(f"{ws_url}{root}/stream?streams={listened}"))
         return tuple(sockets)
 
+    def book_depth(self, feed: FeedSettings) -> int:
+        """See Market."""
+        return 0
+
     def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """See Market."""
         url = f"{rest_url}{REST_PATHS[self.dialect]}/depth"

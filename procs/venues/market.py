@@ -8,7 +8,7 @@ of the two `engine.ingest.dialects.has_rest_snapshots` says of its dialect. It k
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import requests
@@ -84,6 +84,9 @@ class Market(Protocol):
         Raises ValueError for a book that the venue does not tell so deep, or so often.
         """
 
+    def book_depth(self, feed: FeedSettings) -> int:
+        """Levels a side that the venue tells of in such a book; 0: of all. What falls out of the depth is not told."""
+
     def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """The body of a depth snapshot, untouched. Raises VenueUnreachable."""
 
@@ -109,6 +112,12 @@ def market_of(dialect: int) -> Market:
 
         return KrakenFuturesMarket()
     raise ValueError(f"there is no live market of dialect {Dialect(dialect).name}")
+
+
+def subscribed(market: Market, listing: Listing, feed: FeedSettings) -> tuple[Instrument, ...]:
+    """The listed instruments with books as deep as they are subscribed to."""
+    depth = market.book_depth(feed)
+    return tuple(replace(item, book_depth=depth) for item in listing.instruments)
 
 
 def check_feed(settings: Settings) -> None:

@@ -60,6 +60,10 @@ class KrakenFuturesMarket:
         asked = (Request(*subscribe(name, symbols)) for name, kinds in _FEEDS.items() if kinds & set(feed.kinds))
         return (Socket(f"{ws_url}/ws/v1", tuple(asked)),)
 
+    def book_depth(self, feed: FeedSettings) -> int:
+        """See Market."""
+        return 0
+
     def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """Raises VenueUnreachable: what REST says of a book has no sequence."""
         raise VenueUnreachable(f"{rest_url}: books of {symbol} come over the socket")

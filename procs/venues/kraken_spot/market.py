@@ -61,13 +61,17 @@ class KrakenSpotMarket:
         asked = (_subscribe(number, symbols, feed) for number, channel in _CHANNELS.items() if channel in feed.kinds)
         return (Socket(f"{ws_url}/v2", tuple(asked)),)
 
+    def book_depth(self, feed: FeedSettings) -> int:
+        """See Market."""
+        return feed.book_levels or USUAL_LEVELS
+
     def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """Raises VenueUnreachable: what REST says of a book has neither checksum nor sequence."""
         raise VenueUnreachable(f"{rest_url}: books of {symbol} come over the socket")
 
     def ask_again(self, instrument: Instrument, feed: FeedSettings) -> tuple[Request, ...]:
         """See Market."""
-        params = {"channel": "book", "symbol": [instrument.symbol], "depth": feed.book_levels or USUAL_LEVELS}
+        params = {"channel": "book", "symbol": [instrument.symbol], "depth": self.book_depth(feed)}
         leave = Request(orjson.dumps({"method": "unsubscribe", "params": params}))
         return leave, _subscribe(1, [instrument.symbol], feed)
 
