@@ -5,7 +5,7 @@ entry has waited for MAX_AGE_NS. A process that dies loses at most that; a machi
 covered as well. A block is written whole or not at all: where the disk is full, what was begun is cut off again and
 CaptureFull raised; everything before stays, and is a whole capture.
 One writer at a time has a capture: a lease on writer.lock, which its death gives back.
-Cost: 0.9 us an entry, and a block of 64 KiB compressed in one to four ms that hold the thread: in all 2 to 3 us an entry.
+Cost: 0.9 us an entry, and a block of 64 KiB compressed in one to four ms that hold the thread; in all 2 to 3 us.
 Market data become 4.7 to 6 times smaller. Larger blocks gain little (256 KiB: 2 %); a higher level of zlib takes
 twice the time for a fifth.
 """
