@@ -44,8 +44,10 @@ bench-kernels: $(VENV)/kernels
 
 # What the suites compare with; a suite says which peer it left out.
 $(VENV)/peers: $(VENV)/ready
-	@$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[bench]' \
-		|| echo "some peers could not be installed; bench rings leaves them out"
+	@for extra in bench parsers; do \
+		$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable ".[$$extra]" \
+			|| echo "some peers could not be installed ($$extra); the benches leave them out"; \
+	done
 	@touch $@
 
 # The interpreter is asked for by what the project needs; a missing one is said in one sentence.

@@ -303,7 +303,13 @@ def test_the_processes_decide_the_same_at_a_pace(frames: Frames, monkeypatch: py
 @pytest.mark.parametrize(
     ("suite", "expected"),
     [
-        (stages.decode, {"decode_binance_usdm_depth", "decode_binance_usdm_trade", "decode_binance_usdm_book_ticker"}),
+        (
+            stages.decode,
+            {
+                "decode_binance_usdm_depth", "decode_binance_usdm_trade", "decode_binance_usdm_book_ticker",
+                "depth_to_book",
+            },
+        ),
         (stages.ingest, {"ingest", "ingest_frame"}),
         (stages.book, {"book"}),
         (stages.features, {"validation", "features", "features_vector"}),

@@ -11,10 +11,11 @@ from engine.ingest.binance import decode_frame
 from engine.ingest.json_scan import Text, text_of
 from engine.ingest.state import INGEST_STATE
 from engine.kernel import kernel
-from engine.records import MARKET
+from engine.records import MARKET, Kind
 from engine.stage import BYTES
 
 INT64S = types.Array(types.int64, 1, "C")
+_LEVEL = int(Kind.LEVEL)
 _FRAME = types.Bytes(types.uint8, 1, "C")
 
 
@@ -39,8 +40,9 @@ def decode_each(state: np.ndarray, frames: bytes, ends: np.ndarray, room: np.nda
 
 @kernel(types.void(BYTES, BYTES, types.int64))
 def update_each(book: np.ndarray, records: np.ndarray, count: int) -> None:
-    """Apply `count` LEVEL records to one book."""
+    """Apply the LEVEL records among `count` records to one book."""
     books, levels = book.view(BOOK), records.view(MARKET)
     for index in range(count):
         record = levels[index]
-        book_update(books, 0, record.side, record.price, record.size)
+        if record.kind == _LEVEL:
+            book_update(books, 0, record.side, record.price, record.size)

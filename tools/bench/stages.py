@@ -5,15 +5,18 @@ Rates are of the median of PAIRS passes from fresh state, on one core.
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import orjson
 
-from engine.book.book import make_books
+from engine.book.book import book_best, make_books
 from engine.config import Settings
 from engine.features.step import FEATURES
 from engine.ingest.kernel import INGEST_OUTBOX_RECORDS, make_ingest_state
 from engine.records import MARKET, SOURCE_MAIN, Kind
 from engine.stage import Stage, as_bytes
+from engine.units import format_units
 from engine.validation.step import VALIDATION
 from models.inference import InferenceStage, Model, load_verified, open_session
 from procs.decoding import Decoder
@@ -24,6 +27,7 @@ from procs.table import Role
 from shm.clock import python_monotonic_ns
 from tools.bench.frames import RECORDED, Frames, load, numbers_of
 from tools.bench.machine import quiet, recording
+from tools.bench.parsers import PARSERS, Parser
 from tools.bench.report import PAIRS, BenchError, Ratio, Report, median_ratio, rate, times
 from tools.bench.stage_kernels import decode_each, update_each
 
@@ -31,6 +35,7 @@ _BATCH = 64  # records a step, as in the processes
 CALLS = 20_000  # of the model, a pass
 _KINDS = {"depth": b'"depthUpdate"', "trade": b'"trade"', "book_ticker": b'"bookTicker"'}
 _PARSER = "orjson+float"
+PARSER_GATES = {"cryptofeed": 10.0}  # ours to theirs, at the least
 
 
 def _frames(settings: Settings, full: bool) -> Frames:
@@ -62,6 +67,46 @@ def decode(report: Report, settings: Settings, full: bool) -> None:
         report.results += [rate(name, None, count, ours, unit), rate(name, _PARSER, count, theirs, unit)]
         ratio = median_ratio([1 / ns for ns in ours], [1 / ns for ns in theirs])
         report.ratios.append(Ratio(name, _PARSER, ratio, None))
+    for parser in PARSERS:
+        _beside(report, frames, parser())
+
+
+def _beside(report: Report, frames: Frames, parser: Parser) -> None:
+    """Bytes to a book, a call from Python a frame: decode, sequence and book beside a library's own parser."""
+    try:
+        report.versions[parser.package] = parser.version
+    except BenchError as error:
+        report.notes.append(str(error))
+        return
+    source = frames.source
+    snapshot = next(entry for entry in frames.entries if entry.kind == Entry.SNAPSHOT)
+    chosen = [entry for place, entry in enumerate(frames.entries) if frames.depth[place]]  # the first ones may be stale
+    payloads = [entry.payload for entry in chosen]
+    levels = sum(len(numbers_of(orjson.loads(payload))) // 2 for payload in payloads)
+    ours, theirs = [], []
+    books = make_books(1)
+    for _ in range(PAIRS):
+        decoder = Decoder(make_ingest_state(source.instruments), source.instruments)
+        books = make_books(1)
+        books["tick"] = source.instruments[0].tick_size
+        book = as_bytes(books)
+        update_each(book, decoder.outbox, decoder.apply(snapshot))
+        parser.begin(source.instruments[0].symbol, snapshot.payload)
+        with quiet():
+            started = python_monotonic_ns()
+            for entry in chosen:
+                update_each(book, decoder.outbox, decoder.frame(entry.payload, entry.ts_ns))
+            ours.append(python_monotonic_ns() - started)
+            started = python_monotonic_ns()
+            parser.take(payloads)
+            theirs.append(python_monotonic_ns() - started)
+    best = tuple(format_units(int(book_best(books, 0, side)[0]), source.instruments[0].price_exp) for side in (1, -1))
+    if tuple(map(Decimal, best)) != parser.touch:
+        report.findings.append(f"{parser.package}: its book ends at {parser.touch}, ours at {best}")
+    name, unit = "depth_to_book", "level updates/s"
+    report.results += [rate(name, None, levels, ours, unit), rate(name, parser.package, levels, theirs, unit)]
+    ratio = median_ratio([1 / ns for ns in ours], [1 / ns for ns in theirs])
+    report.ratios.append(Ratio(name, parser.package, ratio, PARSER_GATES.get(parser.package)))
 
 
 def ingest(report: Report, settings: Settings, full: bool) -> None:
