@@ -3,7 +3,8 @@
 A socket that opens is sent what its market wants to be asked, and counts as open once everything was accepted: a venue
 may refuse a subscription and go on sending heartbeats. What is refused, or not answered in time, and a socket that says
 nothing for SILENCE_NS, is given up and opened again, later each time, with jitter, so that not everybody comes back at
-once. All callbacks come from the event loop's thread.
+once. All callbacks come from the event loop's thread. Known limit: instruments so quiet that their socket says nothing
+for SILENCE_NS are connected anew all the time; subscribe something lively beside them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from procs.venues.subscriptions import Subscriptions
 # A market-data socket that says nothing for so long is taken for dead.
 SILENCE_NS = 5_000_000_000
 _ANSWER_NS = 10_000_000_000
+# A socket that is closed earlier counts as a failure: a venue that lets in and shows out again is not to be stormed.
+_STOOD_NS = 5_000_000_000
 _WATCH_S = 1.0
 _HANDSHAKE_S = 3.0
 _LONGEST_ANSWER = 4096  # bytes; what is longer is data
@@ -147,7 +150,8 @@ class MarketSockets:
                     self._open.pop(number, None)
                     watcher.cancel()
                 fault = connection.fault(self.now_ns())
-                failures = 0 if not fault else failures + 1
+                stood_ns = self.now_ns() - connection.opened_ns
+                failures = 0 if not fault and stood_ns >= _STOOD_NS else failures + 1
             except (TimeoutError, OSError, picows.WSError) as error:
                 fault = type(error).__name__
                 failures += 1

@@ -27,6 +27,7 @@ from procs.venues.binance_usdm.endpoints import Endpoints, VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import cost_of
 from procs.venues.market import Listing, Market, check_feed, market_of, subscribed
 from procs.venues.subscriptions import Answer, Wanted
+from shm.clock import python_monotonic_ns, sleep
 from tests.market_records import make_instrument
 from tests.recordings import require_capture
 from tests.socket_venue import SocketVenue
@@ -113,7 +114,7 @@ def test_what_is_subscribed_is_what_the_settings_say() -> None:
     assert socket.url == "wss://venue/public/stream?streams=btcusdt@depth@500ms/btcusdt@trade"
     feed = FeedSettings(kinds=("book", "liquidation"), book_levels=25)
     (socket,) = market_of(Dialect.KRAKEN_FUTURES).sockets(ROOT, instruments(Dialect.KRAKEN_FUTURES, "PI_XBTUSD"), feed)
-    assert [json.loads(request.frame)["feed"] for request in socket.requests] == ["book", "trade"]
+    assert [json.loads(request.frame)["feed"] for request in socket.requests] == ["heartbeat", "book", "trade"]
     pairs = instruments(Dialect.KRAKEN_SPOT_V2, "BTC/USD")
     (socket,) = market_of(Dialect.KRAKEN_SPOT_V2).sockets(ROOT, pairs, feed)
     assert [json.loads(request.frame)["params"] for request in socket.requests] == [
@@ -209,6 +210,8 @@ def kraken_futures(number: int, frame: bytes) -> list[bytes]:
     if not frame:
         return [b'{"event":"info","version":1}']
     asked = json.loads(frame)
+    if asked["feed"] == "heartbeat":
+        return [b'{"event":"subscribed","feed":"heartbeat"}', b'{"feed":"heartbeat","time":1534262350627}']
     answers = [
         json.dumps({"event": f"{asked['event']}d", "feed": asked["feed"], "product_ids": [name]}).encode()
         for name in asked["product_ids"]
@@ -234,6 +237,7 @@ def test_a_book_with_a_gap_is_subscribed_again_and_only_that(tmp_path: Path, mon
             venue.tell(update(326072250))
             until(lambda: int((run.take()["kind"] == Kind.LEVEL).sum()) == 4 + 1 + 4 + 1, "levels")
         assert venue.connections == 1
+        assert not run.ingestion._decoder.state["quarantined"].any()
     assert [json.loads(frame)["event"] for frame in venue.heard[asked:]] == ["unsubscribe", "subscribe"]
     assert int((run.records["kind"] == Kind.GAP).sum()) == 1
     assert run.replayed()[0].tobytes() == run.records.tobytes()
@@ -269,8 +273,20 @@ def test_a_refused_subscription_is_said_and_tried_again(
         until(lambda: run.ready, "book")
         assert venue.connections == 3
     said = [line for line in capfd.readouterr().out.splitlines() if "refused" in line]
-    assert said == [f"ingestion: {venue.url}/ws/v1: refused: Invalid feed, Invalid feed, Invalid feed"] * len(said)
+    assert said == [f"ingestion: {venue.url}/ws/v1: refused: {', '.join(['Invalid feed'] * 4)}"] * len(said)
     assert said
+
+
+def test_a_venue_that_shows_everybody_out_is_not_stormed(tmp_path: Path) -> None:
+    with (
+        SocketVenue(kraken_futures).running() as venue,
+        running(Endpoints("http://127.0.0.1:1", venue.url), tmp_path, 1 << 12, contract()),
+    ):
+        end = python_monotonic_ns() + 3_000_000_000
+        while python_monotonic_ns() < end:
+            venue.cut()
+            sleep(0.02)
+        assert 2 <= venue.connections <= 9  # after 0.1, 0.25, 0.5, 1 s ..., half of it at the least
 
 
 # --- configuration --------------------------------------------------------------------------------------------------

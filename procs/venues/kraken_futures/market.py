@@ -21,6 +21,7 @@ from procs.venues.kraken_futures.subscriptions import answer, subscribe
 from procs.venues.market import Capabilities, Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer
 
+_HEARTBEAT = Request(b'{"event":"subscribe","feed":"heartbeat"}')
 _RATE_LIMITS = (RateLimit(WEIGHT, 1, 1, ""), RateLimit(ORDERS, 60, 60, ""))
 # Feeds by the kinds that each carries: liquidations are trades of a type of their own, the ticker has the mark price.
 _FEEDS = {"book": {"book"}, "trade": {"trade", "liquidation"}, "ticker": {"ticker", "mark_price"}}
@@ -37,7 +38,7 @@ class KrakenFuturesMarket:
         """See Market."""
         kinds = ("book", "ticker", "trade", "mark_price", "liquidation")
         return Capabilities(
-            kinds, "snapshot over the socket", "sequence (seq)", "whole", "every change", "the ticker, once a second"
+            kinds, "snapshot over the socket", "sequence (seq)", "whole", "every change", "a message a second"
         )
 
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
@@ -58,7 +59,7 @@ class KrakenFuturesMarket:
         """See Market. A book is told whole and at once; its settings change nothing."""
         symbols = [item.symbol for item in instruments]
         asked = (Request(*subscribe(name, symbols)) for name, kinds in _FEEDS.items() if kinds & set(feed.kinds))
-        return (Socket(f"{ws_url}/ws/v1", tuple(asked)),)
+        return (Socket(f"{ws_url}/ws/v1", (_HEARTBEAT, *asked)),)
 
     def book_depth(self, feed: FeedSettings) -> int:
         """See Market."""
