@@ -37,6 +37,7 @@ class _Connection(picows.WSListener):
         self.transport: picows.WSTransport | None = None
         self.subscriptions = Subscriptions()
         self.opened_ns = self.last_frame_ns = owner.now_ns()
+        self._asked_ns = self.opened_ns  # when an answer was waited for last
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         """The socket is open: ask for what it is there for."""
@@ -49,6 +50,8 @@ class _Connection(picows.WSListener):
         """Send requests and remember which answers must come."""
         assert self.transport is not None
         for request in requests:
+            if request.wanted:
+                self._asked_ns = self._owner.now_ns()
             self.subscriptions.ask(request.wanted)
             self._owner.on_sent(self._number, request.frame)
             self.transport.send(picows.WSMsgType.TEXT, request.frame)
@@ -73,7 +76,7 @@ class _Connection(picows.WSListener):
             return f"refused: {', '.join(refused)}"
         if asked.unexplained:
             return f"refused: {', '.join(asked.unexplained)}"
-        if asked.pending and now_ns - self.opened_ns > _ANSWER_NS:
+        if asked.pending and now_ns - self._asked_ns > _ANSWER_NS:
             return f"{len(asked.pending)} subscriptions were not answered"
         return ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import requests
@@ -132,6 +133,7 @@ def test_what_is_subscribed_is_what_the_settings_say() -> None:
         ("binance_usdm", {"kinds": ["trade"]}, "feed.kinds = \\['trade'\\]: allowed are 'book' and others of"),
         ("binance_usdm", {"kinds": ["book", "candles"]}, "feed.kinds = "),
         ("binance_usdm", {"kinds": ["book", "book"]}, "feed.kinds = "),
+        ("binance_usdm", {"kinds": ["book", "liquidation"]}, "liquidations alone leave a socket silent"),
     ],
 )  # fmt: skip
 def test_a_feed_that_the_market_does_not_have_is_refused_before_the_start(
@@ -327,3 +329,18 @@ def test_instruments_know_how_deep_their_books_are_subscribed_to() -> None:
         market = market_of(MARKETS[name])
         (found,) = subscribed(market, Listing((item,), ()), FeedSettings(book_levels=asked))
         assert found == replace(item, book_depth=told)
+
+
+def test_an_answer_is_waited_for_from_when_it_was_asked_for() -> None:
+    """A book is asked for again over a socket that has stood for long: its answer has as much time as the first."""
+    now = [0]
+    market = market_of(Dialect.KRAKEN_FUTURES)
+    sockets = market.sockets(ROOT, contract(), FeedSettings())
+    owner = market_sockets.MarketSockets(market, sockets, lambda *_: None, lambda _: None, lambda: now[0], print)
+    connection = market_sockets._Connection(owner, 0)
+    connection.transport = Mock()
+    now[0] = connection.last_frame_ns = 60_000_000_000
+    connection.send(market.ask_again(contract()[0], FeedSettings()))
+    assert connection.fault(now[0]) == ""
+    connection.last_frame_ns = now[0] + 11_000_000_000
+    assert connection.fault(now[0] + 11_000_000_000) == "1 subscriptions were not answered"

@@ -17,6 +17,7 @@ import os
 import struct
 import zlib
 from bisect import bisect_left
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,6 +104,19 @@ def read_indexes(folder: Path, stream: str) -> list[SegmentIndex]:
     while (index := read_index(folder, stream, len(found))) is not None:
         found.append(index)
     return found
+
+
+def _newest_first(folder: Path, stream: str) -> Iterator[SegmentIndex]:
+    """The indexes of a stream's segments from the last on, each read when it is asked for: what is looked for is mostly
+    new, and a session of hours has many."""
+    number = 0
+    while index_path(folder, stream, number + 1).exists():
+        number += 1
+    while number >= 0:
+        index = read_index(folder, stream, number)
+        if index is not None:
+            yield index
+        number -= 1
 
 
 class StreamIndexer:
@@ -211,7 +225,7 @@ def find_entry(
         return mark.ordinal if ordinal is not None else mark.ingest_id
 
     tail, frames = JournalTail(folder, stream), 0
-    for index in reversed(read_indexes(folder, stream)):
+    for index in _newest_first(folder, stream):
         if reached(index.marks[0]) < wanted:
             # The last mark that lies before it.
             mark = index.marks[bisect_left(index.marks, wanted, key=reached) - 1]

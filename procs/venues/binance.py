@@ -96,6 +96,8 @@ class BinanceMarket:
         sockets = []
         for root, carried in _ROOTS[self.dialect].items():
             kinds = [streams[kind] for kind in carried if kind in feed.kinds]
+            if kinds == [streams["liquidation"]]:
+                raise ValueError("feed.kinds: liquidations alone leave a socket silent for minutes; add 'mark_price'")
             if kinds:
                 listened = "/".join(f"{name}@{kind}" for name in names for kind in kinds)
                 sockets.append(Socket(f"{ws_url}{root}/stream?streams={listened}"))
