@@ -79,7 +79,8 @@ def parse_rounded(text: Text, position: int, exp: int) -> tuple[int, int]:
     """The number at `position` as (nearest int64 of 10^-exp, halves away from zero, position after it).
 
     For what a venue computes and prints with more digits than anybody needs: funding rates, mark prices. Digits beyond
-    the first 18 that are not leading zeros are left out, which no rounding can notice. (0, -Reason) as parse_units.
+    the first 18 that are not leading zeros are left out: a result of 18 digits is cut, not rounded, and shorter ones
+    notice nothing. (0, -Reason) as parse_units.
     """
     size = text.size
     at = position
