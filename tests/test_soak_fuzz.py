@@ -25,6 +25,7 @@ def test_accidents_are_taken_or_refused_and_everything_balances(dialect: str) ->
     answers = runs[0].answers
     assert answers["taken"] > 50 and answers["refused"] > 500 and sum(answers.values()) == 1_500
     assert runs[1].answers == answers
+    assert runs[1].vectors == runs[0].vectors > 100  # books stood while accidents happened
 
 
 def test_what_does_not_balance_is_found() -> None:

@@ -132,12 +132,15 @@ class RestFaults:
 
 
 class Injector:
-    """Faults on items that come one at a time: for each first `before` its time, then `take`; at the end `rest`."""
+    """Faults on items that come one at a time: for each first `before` its time, then `take`; at the end `rest`.
 
-    def __init__(self, faults: Sequence[Fault], seed: int, note: Callable[[Injected], None]):
+    of_rest: whether recorded REST answers meet those of REST too; where requests are served, RestFaults meets them.
+    """
+
+    def __init__(self, faults: Sequence[Fault], seed: int, note: Callable[[Injected], None], of_rest: bool = True):
         self.lost = 0  # frames that fell into the time of a broken connection
         self._choosers = _choosers(faults, seed, FRAME_FAULTS)
-        self._rest = RestFaults(faults, seed, note)
+        self._rest = RestFaults(faults if of_rest else (), seed, note)
         self._note = note
         self._late: list[tuple[int, int, Item]] = []  # heap: due, in which order asked for
         self._asked = 0

@@ -13,14 +13,14 @@ import contextlib
 import errno
 import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from aiohttp import WSMsgType, web
 
-from procs.wire_player.faults import FRAME_FAULTS, REST_FAULTS, TOO_MANY, Fault, Injected, Injector, RestFaults
+from procs.wire_player.faults import TOO_MANY, Fault, Injected, Injector, RestFaults
 from procs.wire_player.recording import Recording
 from procs.wire_player.sequence import Item, What
 from procs.wire_player.venue import Listener
@@ -97,10 +97,9 @@ class WirePlayer:
         self.injected: list[Injected] = []
         self.injections: Counter[str] = Counter()
         self._recording = recording
-        frame_faults = [fault for fault in settings.faults if fault.kind in FRAME_FAULTS]
-        rest_faults: Sequence[Fault] = [fault for fault in settings.faults if fault.kind in REST_FAULTS]
-        self._injector = Injector(frame_faults, settings.seed, self._note)
-        self._rest_faults = RestFaults(rest_faults, settings.seed, self._note)
+        # Both get the whole list: a fault draws by its place in it, here as in the pure functions.
+        self._injector = Injector(settings.faults, settings.seed, self._note, of_rest=False)
+        self._rest_faults = RestFaults(settings.faults, settings.seed, self._note)
         self._clients: dict[_Client, None] = {}
         self._waiting: dict[str, list[tuple[web.BaseRequest, asyncio.Future[bytes]]]] = {}  # for a book, by symbol
         self._broken: set[int] = set()  # connections that nobody can make now
