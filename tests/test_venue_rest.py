@@ -38,17 +38,23 @@ def flat(venue, client):
     yield
     for symbol, name in ((BTC, "BTCUSDT"), (ETH, "ETHUSDT")):
         client.cancel_all_orders(symbol)
-        size = Decimal(venue.state()["positions"][name]["size"])
-        while size:
+        deadline = time.monotonic() + 30
+        while size := Decimal(venue.state()["positions"][name]["size"]):
+            assert time.monotonic() < deadline, f"{name}: {size} is still open after 30 s"
+            deep(client, symbol)  # an order into a swept book expires at once, and the venue counts its orders
             client.create_order(symbol, "market", "sell" if size > 0 else "buy", float(abs(size)), None,
                                 {"reduceOnly": True})
-            size = Decimal(venue.state()["positions"][name]["size"])
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:  # what a test swept away comes back
-            book = client.fetch_order_book(symbol, 50)
-            if min(sum(size for _, size in book[side]) for side in ("bids", "asks")) > 0.5:
-                break
-            time.sleep(0.05)
+        deep(client, symbol)
+
+
+def deep(client, symbol: str) -> None:
+    """Wait until what a test swept away has come back."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        book = client.fetch_order_book(symbol, 50)
+        if min(sum(size for _, size in book[side]) for side in ("bids", "asks")) > 0.5:
+            return
+        time.sleep(0.05)
 
 
 def signed(venue, method: str, path: str, secret: str | None = None, **parameters):
