@@ -27,10 +27,11 @@ from engine.safety.mode import Mode, lets_out
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
+from procs.venues.binance_usdm.last_gate import GateShut
 from procs.venues.binance_usdm.private_stream import StreamEvent
 from procs.venues.binance_usdm.rate_limits import BudgetSpent
 from procs.venues.binance_usdm.reports import FORCED, from_order_update, report
-from procs.venues.binance_usdm.trading import GateShut, TradingClient
+from procs.venues.binance_usdm.trading import TradingClient
 
 CATCH_UP = "catch up"
 KEEP_ALIVE = "keep alive"
@@ -239,7 +240,7 @@ class GatewayCore:
         slots = execution["orders"]["slots"]
         # The venue forgets orders that ended long ago without a fill.
         listed = (slots["venue_order_id"] > 0) & ((slots["filled"] > 0) | (slots["status"] < FIRST_TERMINAL))
-        self.client.succeed(
+        self.client.history.succeed(
             {index: int(log["floor"]) for index, log in enumerate(execution["ledger"]["logs"])},
             dict(enumerate(execution["reconcile"]["opened_after"].tolist())),
             {int(slot["venue_order_id"]): int(slot["order_id"]) for slot in slots[listed]},
@@ -307,7 +308,7 @@ class GatewayCore:
             self.place.stream_is_up()
         elif event == StreamEvent.LOST:
             self._state["stream_losses"] += 1
-            self.client.stream_lost()
+            self.client.history.stream_lost()
         else:
             self._take_frame(data)
 
@@ -337,13 +338,13 @@ class GatewayCore:
         order_id = int(record["order_id"][0])
         if not order_id:
             self.place.trip()  # the venue trades for our account: it is being liquidated
-        self.client.learn(
+        self.client.history.learn(
             int(record["venue_order_id"][0]), order_id or FORCED, int(record["instrument"][0]),
             int(record["trade_id"][0]),
         )
         done = event["o"]["X"] == "FILLED" or record["kind"][0] in _TERMINAL
         if done:
-            self.client.forget(int(record["order_id"][0]))
+            self.client.history.forget(int(record["order_id"][0]))
         self._publish([record])
 
     def _publish(self, reports: list[np.ndarray]) -> None:

@@ -31,6 +31,7 @@ from engine.records import ORDER, Flag, OrderAction, OrderType, ReportKind, Side
 from engine.units import MONEY_EXP, parse_units
 from procs.budget import Budget
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, VenueUnreachable
+from procs.venues.binance_usdm.last_gate import GateShut, LastGate
 from procs.venues.binance_usdm.order_check import OrderCheck
 from procs.venues.binance_usdm.reports import (
     ClientIds,
@@ -41,7 +42,8 @@ from procs.venues.binance_usdm.reports import (
 )
 from procs.venues.binance_usdm.rest import listen_key
 from procs.venues.binance_usdm.signed import SignedSession
-from procs.venues.binance_usdm.trading import GateShut, LastGate, TradingClient, make_exchange
+from procs.venues.binance_usdm.stock_client import make_exchange
+from procs.venues.binance_usdm.trading import TradingClient
 from procs.venues.market import market_of
 from shm.clock import python_monotonic_ns
 from tests.embedded_venue import RunningVenue, running_venue
@@ -484,7 +486,7 @@ def _reconcile(desk: Desk, opening: bool) -> np.void:
 
 def test_fees_are_whole_beyond_one_page_of_trades(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A day of trading is more than a page: the sum must not stop at the last one."""
-    monkeypatch.setattr("procs.venues.binance_usdm.trading._TRADES_PAGE", 2)
+    monkeypatch.setattr("procs.venues.binance_usdm.account_history._TRADES_PAGE", 2)
     desk.client.perform(_reconcile(desk, opening=True))
     before = len(desk.venue.state()["fills"])
     for _ in range(5):
@@ -506,15 +508,16 @@ def test_a_reconciliation_tells_what_nobody_has_told_once(desk: Desk) -> None:
         desk.perform(desk.taking())
     truth = _venue_fills(desk, [1, 2, 3])
     heard = truth[0]
-    desk.client.learn(heard["orderId"], 1, 0, heard["id"])
+    desk.client.history.learn(heard["orderId"], 1, 0, heard["id"])
     answers = desk.client.perform(_reconcile(desk, opening=False))
     assert trade_ids(answers) == [fill["id"] for fill in truth[1:]]
     kinds = [ReportKind(int(one["kind"][0])) for one in answers]
     assert kinds.index(ReportKind.BALANCE) > max(i for i, kind in enumerate(kinds) if kind == ReportKind.FILL)
     assert trade_ids(desk.client.perform(_reconcile(desk, opening=False))) == []
-    desk.client._known_orders._owners.clear()  # as when the answer to an order was lost: the venue is asked whose it is
+    # As when the answer to an order was lost: the venue is asked whose it is.
+    desk.client.history._known_orders._owners.clear()
     desk.perform(desk.taking())
-    desk.client._known_orders._owners.clear()
+    desk.client.history._known_orders._owners.clear()
     assert trade_ids(desk.client.perform(_reconcile(desk, opening=False))) == [
         fill["id"] for fill in _venue_fills(desk, [4])
     ]
@@ -544,7 +547,7 @@ def test_a_reconciliation_tells_of_orders_that_ended_or_live_unnoticed(desk: Des
             "POST", "/fapi/v1/order", symbol="ETHUSDT", side="BUY", type="LIMIT", timeInForce="GTC", quantity="0.1",
             price=f"{bid // 100}.00",
         )
-    desk.client.forget(2)  # as after a rejection that was none
+    desk.client.history.forget(2)  # as after a rejection that was none
     answers = desk.client.perform(_reconcile(desk, opening=False))
     told = {(ReportKind(int(one["kind"][0])), int(one["order_id"][0])) for one in answers if one["order_id"][0]}
     assert told == {(ReportKind.CANCELLED, 1), (ReportKind.ACCEPTED, 2)}
@@ -600,7 +603,7 @@ def _all_orders(desk: Desk, instrument: Instrument) -> list[dict]:
 def test_catching_up_gives_every_missed_fill_once_and_every_end(desk: Desk) -> None:
     desk.client.perform(_reconcile(desk, opening=True))
     desk.perform(desk.resting())
-    desk.client.stream_lost()
+    desk.client.history.stream_lost()
     for _ in range(3):
         desk.perform(desk.taking())
     desk.perform(desk.taking(instrument=ETH, side=-1, size=40))
@@ -616,15 +619,15 @@ def test_catching_up_gives_every_missed_fill_once_and_every_end(desk: Desk) -> N
 
 def test_a_trade_heard_after_the_reconnect_does_not_hide_those_before_it(desk: Desk) -> None:
     desk.client.perform(_reconcile(desk, opening=True))
-    desk.client.stream_lost()
+    desk.client.history.stream_lost()
     for _ in range(3):
         desk.perform(desk.taking())
     truth = _venue_fills(desk, [1, 2, 3])
     newest = truth[-1]
     # The stream is back and says the newest trade before the sender comes to catch up.
-    desk.client.learn(newest["orderId"], 3, 0, newest["id"])
+    desk.client.history.learn(newest["orderId"], 3, 0, newest["id"])
     for number in (1, 2, 3):
-        desk.client.forget(number)
+        desk.client.history.forget(number)
     assert set(trade_ids(desk.client.catch_up())) >= {fill["id"] for fill in truth[:-1]}
 
 
@@ -637,14 +640,14 @@ def test_a_successor_believes_no_list_without_the_orders_that_the_venue_must_kno
         Endpoints(address.rest_url, address.ws_url), Credentials(address.api_key, address.secret), [BTC, ETH], session,
         lambda: None, 1000, 1000, own_budget(),
     )
-    successor.succeed({}, {}, {int(taken["venue_order_id"][0]): 1}, 0)
+    successor.history.succeed({}, {}, {int(taken["venue_order_id"][0]): 1}, 0)
     for bad in range(6):  # each kind of garbage that the venue has, the empty list among them
         desk.venue.fault(fault="http", action="garbage_before", path="/fapi/v1/allOrders")
         with pytest.raises(ccxt.BaseError):
             successor.catch_up()
         assert desk.venue.state()["counters"]["faults"]["garbage_before"] >= bad + 1
     successor.catch_up()
-    fees = [one for one in successor.reconcile(opening=False) if one["kind"][0] == ReportKind.FEES]
+    fees = [one for one in successor.history.reconcile(opening=False) if one["kind"][0] == ReportKind.FEES]
     assert int(fees[0]["aux"][0]) == sum(
         parse_units(fill["commission"], MONEY_EXP) for fill in _venue_fills(desk, [1])
     ) > 0
@@ -653,25 +656,25 @@ def test_a_successor_believes_no_list_without_the_orders_that_the_venue_must_kno
 
 def test_a_catch_up_that_failed_is_made_up_for_by_the_next(desk: Desk) -> None:
     desk.client.perform(_reconcile(desk, opening=True))
-    desk.client.stream_lost()
+    desk.client.history.stream_lost()
     desk.perform(desk.taking())
-    desk.client.forget(1)
+    desk.client.history.forget(1)
     desk.venue.fault(fault="http", path="/fapi/v1/userTrades", method="GET", action="error_before")
     with pytest.raises(ccxt.BaseError):
         desk.client.catch_up()
     newest = _venue_fills(desk, [1])[-1]
-    desk.client.learn(newest["orderId"], 1, 0, newest["id"])
+    desk.client.history.learn(newest["orderId"], 1, 0, newest["id"])
     assert trade_ids(desk.client.catch_up()) == [fill["id"] for fill in _venue_fills(desk, [1])]
 
 
 def test_catching_up_reads_page_after_page(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("procs.venues.binance_usdm.trading._TRADES_PAGE", 2)
+    monkeypatch.setattr("procs.venues.binance_usdm.account_history._TRADES_PAGE", 2)
     desk.client.perform(_reconcile(desk, opening=True))
-    desk.client.stream_lost()
+    desk.client.history.stream_lost()
     for _ in range(5):
         desk.perform(desk.taking())
     for number in range(1, 6):
-        desk.client.forget(number)
+        desk.client.history.forget(number)
     assert trade_ids(desk.client.catch_up()) == [fill["id"] for fill in _venue_fills(desk, [1, 2, 3, 4, 5])]
 
 
@@ -927,7 +930,7 @@ def test_no_secret_in_any_text(venue: RunningVenue, caplog: pytest.LogCaptureFix
             with ScriptedServer(lambda method, path, s=status, b=body: (s, b)) as server:  # type: ignore[misc]
                 client = client_of(server)
                 texts += [repr(client), str(client), repr(client._exchange), str(vars(client).keys())]
-                for call in (client.catch_up, client.warm_up, lambda c=client: c.query(1, 0)):
+                for call in (client.catch_up, client.warm_up, lambda c=client: c.history.query(1, 0)):
                     try:
                         call()
                     except Exception as error:

@@ -20,7 +20,8 @@ from engine.records import OrderAction, ReportKind
 from procs.budget import Budget
 from procs.embedded.mix import FATES, HTTP_ACTIONS, TIMED
 from procs.gateway_core import GatewayCore
-from procs.venues.binance_usdm import trading
+from procs.venues.binance_usdm import account_history
+from procs.venues.binance_usdm.account_history import AccountHistory
 from procs.venues.binance_usdm.order_check import OrderCheck
 from procs.venues.binance_usdm.reports import from_user_trade, report
 from procs.venues.binance_usdm.trading import TradingClient
@@ -175,7 +176,7 @@ def test_a_fill_that_counts_twice_is_found(monkeypatch: pytest.MonkeyPatch) -> N
         record["trade_id"] += 1
         return record
 
-    monkeypatch.setattr(trading, "from_user_trade", renamed)
+    monkeypatch.setattr(account_history, "from_user_trade", renamed)
     assert found("told and never made")
 
 
@@ -205,7 +206,7 @@ def test_a_successor_that_sends_everything_again_is_found(monkeypatch: pytest.Mo
 
 def test_a_catch_up_that_looks_at_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TradingClient, "catch_up", lambda client: [])
-    monkeypatch.setattr(TradingClient, "query", lambda client, order_id, index: [
+    monkeypatch.setattr(AccountHistory, "query", lambda history, order_id, index: [
         report(ReportKind.CANCELLED, order_id, index)
     ])
     assert found("at the venue")
