@@ -1,7 +1,8 @@
 """Other libraries' own parsers of Binance USD-M depth, as peers of `bench decode`: bytes in hand to a book.
 
 Each gets the venue's REST snapshot first, then every depth frame of the recording in turn, through the code that its
-users' frames go through: parse, check the update ids, keep the book. Nothing is subscribed and no socket is open.
+users' frames go through: parse, check the update ids where it does, keep the book. Nothing is subscribed and no
+socket is open.
 """
 
 from __future__ import annotations
