@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", parents=[shared], help="measure a part of the engine, beside its peers")
     bench.add_argument("suite", choices=SUITE_NAMES, help="what to measure")
     bench.add_argument("--full", action="store_true", help="longer passes; without it 30 s at the most (kill: minutes)")
+    commands.add_parser("doctor", parents=[shared], help="what this machine lacks for low latency or for live trading")
     commands.add_parser("check", parents=[shared], help="show the resolved configuration and whether it is sound")
     return parser
 
@@ -148,6 +149,10 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.bench_command import bench_command
 
         return bench_command(options)
+    if options.command == "doctor":
+        from tools.doctor.command import doctor_command
+
+        return doctor_command(options)
     from tools.check import check_command
 
     return check_command(options)

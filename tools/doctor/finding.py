@@ -1,0 +1,67 @@
+"""What a check says, and where it looks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+
+from engine.config import Settings
+
+
+class Level(IntEnum):
+    """How much a finding matters."""
+
+    OK = 0
+    NOTE = 1  # could be better; nothing is lost by it but time
+    WARNING = 2  # latency or safety is worse than it need be
+    PROBLEM = 3  # the engine will not start, or must not trade, like this
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    topic: str  # short and the same on every machine, such as "clock source"
+    level: Level
+    found: str
+    effect: str = ""  # what it means for the engine; empty where all is well
+    remedy: str = ""  # what to do about it
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine to look at: this one, or in a test a folder that looks like one.
+
+    root      the folder that holds proc, sys and dev
+    settings  of the engine that shall run
+    cores     that a process started here may use
+    """
+
+    root: Path
+    settings: Settings
+    cores: tuple[int, ...] = field(default_factory=lambda: tuple(sorted(os.sched_getaffinity(0))))
+
+    def text(self, path: str) -> str | None:
+        """A small file without the white space around it; None where it is not there or must not be read."""
+        try:
+            return (self.root / path).read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            return None
+
+    def chosen(self, path: str) -> str | None:
+        """The choice in brackets of a file such as `always [madvise] never`."""
+        text = self.text(path)
+        if text is None or "[" not in text:
+            return None
+        return text[text.index("[") + 1 : text.index("]")]
+
+
+def core_list(text: str) -> tuple[int, ...]:
+    """The numbers in a list of the kernel, such as `0-3,8`. Raises ValueError."""
+    numbers: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        numbers += range(int(first), int(last or first) + 1)
+    return tuple(numbers)

@@ -1,0 +1,116 @@
+"""What is installed, whether it is compiled, and what time it is."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from engine.config import MARKETS
+from engine.kernel import NOTED_IMPORTS, PROJECT_ROOT
+from models.inference import ModelError, load_card
+from procs.inference import model_path
+from procs.venue_clock import TIME_PATHS, clock_ahead_ms
+from procs.venues.binance_usdm.endpoints import VenueUnreachable
+from tools.doctor.finding import Finding, Host, Level
+
+_TOLERATED_OFFSET_MS = 500  # half of the time for which an order is valid
+_CLOCK_ERROR = 5  # adjtimex: the clock is not synchronised
+
+def check_versions(host: Host) -> Iterator[Finding]:
+    """Whether the libraries are those that the project was tested with."""
+    constraints = host.text(str((PROJECT_ROOT / "constraints.txt").relative_to("/"))) or ""
+    tested = dict(line.split("==") for line in constraints.split() if "==" in line)
+    needed = [line.split(";")[0].strip() for line in requires("bot4") or [] if "extra ==" not in line]
+    different, missing = [], []
+    for name in needed:
+        try:
+            have = version(name)
+        except PackageNotFoundError:
+            missing.append(name)
+            continue
+        if name in tested and tested[name] != have:
+            different.append(f"{name} {have} (tested: {tested[name]})")
+    if missing:
+        yield Finding("libraries", Level.PROBLEM, f"missing: {', '.join(missing)}", "the engine does not start",
+                      "`pip install --constraint constraints.txt .`")
+    if different:
+        yield Finding("libraries", Level.WARNING, ", ".join(different),
+                      "nobody has run these together; a replay may give another hash",
+                      "`pip install --constraint constraints.txt .`")
+    if not missing and not different:
+        yield Finding("libraries", Level.OK, f"Python {platform.python_version()}, {len(needed)} as tested")
+
+
+def check_kernels(host: Host) -> Iterator[Finding]:
+    """Whether the first start has to compile."""
+    if NOTED_IMPORTS.exists():
+        yield Finding("compiled kernels", Level.OK, "in the cache")
+        return
+    yield Finding("compiled kernels", Level.NOTE, "not in the cache", "the first start takes minutes",
+                  "`python -m procs.warm`, once, before any engine starts")
+
+
+def check_model(host: Host) -> Iterator[Finding]:
+    """Whether the model fits the features."""
+    try:
+        load_card(model_path(host.settings.model.path), host.settings.features)
+    except ModelError as error:
+        yield Finding("model", Level.PROBLEM, str(error), "the engine does not start", "another model.path")
+        return
+    yield Finding("model", Level.OK, "fits the features")
+
+
+class _Timex(ctypes.Structure):
+    """struct timex of adjtimex(2), its first fields; the rest is room."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint), ("offset", ctypes.c_long), ("freq", ctypes.c_long), ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long), ("status", ctypes.c_int), ("rest", ctypes.c_long * 32),
+    )
+
+
+def kernel_clock() -> tuple[bool, int]:
+    """Whether the kernel's clock is disciplined, and its largest error in us, by adjtimex(2); it changes nothing."""
+    asked = _Timex()
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(asked))
+    return state not in (-1, _CLOCK_ERROR), int(asked.maxerror)
+
+
+def check_clock(host: Host) -> Iterator[Finding]:
+    """Whether anybody keeps the clock right."""
+    synchronised, error_us = kernel_clock()
+    if synchronised:
+        yield Finding("clock", Level.OK, f"disciplined, off by {error_us / 1000:.1f} ms at the most")
+        return
+    level = Level.NOTE if host.settings.venue.embedded else Level.WARNING
+    yield Finding(
+        "clock", level, "nobody says that it is right (no time service disciplines it)",
+        "a venue refuses orders whose time stamp is off, and latencies to it cannot be told",
+        "run chrony or systemd-timesyncd; where the hypervisor sets the clock this is fine",
+    )
+
+
+def check_venue(host: Host) -> Iterator[Finding]:
+    """Whether a venue that is not embedded answers, how fast, and how far its clock is from ours."""
+    venue = host.settings.venue
+    path = TIME_PATHS.get(MARKETS[venue.market])
+    if venue.embedded or path is None:
+        return
+    url = venue.rest_url + path
+    try:
+        ahead_ms, way_ms = clock_ahead_ms(url)
+    except VenueUnreachable as error:
+        yield Finding("venue", Level.PROBLEM, str(error), "the engine does not start",
+                      "look at venue.rest_url, the network, and the venue's status page")
+        return
+    found = f"{url} answers in {way_ms:.0f} ms; our clock is {ahead_ms:+.0f} ms ahead of its, +-{way_ms / 2:.0f}"
+    if abs(ahead_ms) <= _TOLERATED_OFFSET_MS + way_ms / 2:
+        yield Finding("venue", Level.OK, found)
+        return
+    yield Finding("venue", Level.PROBLEM, found, "the venue refuses our orders, or takes those that are too late",
+                  "run chrony or systemd-timesyncd")
+
+
+CHECKS = (check_versions, check_kernels, check_model, check_clock, check_venue)
