@@ -49,6 +49,11 @@ class OtherEnd:
     def _say_ready(self) -> None:
         self._shared[_READY] = 1
 
+    @property
+    def pid(self) -> int:
+        """Of the child."""
+        return self._pid
+
     def wait_ready(self) -> None:
         """Wait until the child is ready. Raises BenchError when it ends or hangs before."""
         self._wait(lambda: self._shared[_READY] != 0)

@@ -1,4 +1,4 @@
-"""`bench decode`, `ingest`, `book`, `features`, `inference`: single parts of the path over a recorded session.
+"""`bench decode`, `book`, `features`, `inference`: single parts of the path over a recorded session.
 
 Rates are of the median of PAIRS passes from fresh state, on one core.
 """
@@ -109,23 +109,23 @@ def _beside(report: Report, frames: Frames, parser: Parser) -> None:
     report.ratios.append(Ratio(name, parser.package, ratio, PARSER_GATES.get(parser.package)))
 
 
-def ingest(report: Report, settings: Settings, full: bool) -> None:
-    """Bytes to records with sequence rules and clock, one call from Python a frame, as ingestion does it."""
+def decoder(report: Report, settings: Settings, full: bool) -> None:
+    """Bytes to records with sequence rules and clock, one call from Python a frame: a part of what ingestion does."""
     frames = _frames(settings, full)
     passes, single = [], np.zeros(0, np.int64)
     for _ in range(PAIRS):
-        decoder = Decoder(make_ingest_state(frames.source.instruments), frames.source.instruments)
+        decode = Decoder(make_ingest_state(frames.source.instruments), frames.source.instruments)
         ns = [0] * len(frames.entries)
         with quiet():
             began = python_monotonic_ns()
             for index, entry in enumerate(frames.entries):
                 started = python_monotonic_ns()
-                decoder.apply(entry)
+                decode.apply(entry)
                 ns[index] = python_monotonic_ns() - started
             passes.append(python_monotonic_ns() - began)
         single = np.concatenate([single, np.array(ns)])
-    report.results.append(rate("ingest", None, len(frames.entries), passes, "frames/s"))
-    report.results.append(times("ingest_frame", None, single, "us"))
+    report.results.append(rate("ingest_decoder", None, len(frames.entries), passes, "frames/s"))
+    report.results.append(times("ingest_decoder_frame", None, single, "us"))
 
 
 def _step(stage: Stage, state: np.ndarray, records: np.ndarray) -> tuple[np.ndarray, int]:

@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable
 
 from engine.config import Settings
-from tools.bench import decision, kill, rings, stages
+from tools.bench import decision, ingest, kill, rings, stages
 from tools.bench.machine import machine_facts
 from tools.bench.report import Report
 
 SUITES: dict[str, Callable[[Report, Settings, bool], None]] = {
     "rings": lambda report, settings, full: rings.run(report, full),
     "decode": stages.decode,
-    "ingest": stages.ingest,
+    "ingest": ingest.run,
     "book": stages.book,
     "features": stages.features,
     "inference": stages.inference,
