@@ -15,10 +15,12 @@ from engine.instruments import MAX_INSTRUMENTS, Instrument
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
 from engine.stage import as_bytes
+from procs.direct import direct
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 
 ALL_INSTRUMENTS = -1
+_NOT = Reason.NONE
 
 
 class Decoder:
@@ -29,7 +31,7 @@ class Decoder:
         if state.dtype != state_dtype(instruments):
             raise TypeError("a decoder needs the state of ingestion that is made for its instruments")
         self._kernels = entry_points(int(state["dialect"][0]))
-        self._take_frame = self._kernels.frame  # looked up once: it is called for every frame
+        self._take_frame = direct(self._kernels.frame)  # it is called for every frame
         self.state = state
         self.instruments = tuple(instruments)
         self.ingest_id = 0
@@ -46,7 +48,11 @@ class Decoder:
     def frame(self, data: bytes, ts_ns: int) -> int:
         """A WebSocket frame; a refused one is counted by reason in the state and gives no records."""
         self.ingest_id += 1
-        return self._count(int(self._take_frame(self._state, data, ts_ns, self.ingest_id, self.outbox)))
+        answer: int = self._take_frame(self._state, data, ts_ns, self.ingest_id, self.outbox)
+        if answer < 0:
+            return self._count(answer)
+        self.refused = _NOT
+        return answer
 
     def snapshot(self, instrument: int, body: bytes, ts_ns: int) -> int:
         """A REST depth body. Raises ValueError for a dialect that has none."""

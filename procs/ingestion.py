@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -37,7 +38,7 @@ from procs.venue_lag import VenueLag
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.paying import paying_session
 from procs.venues.market import market_of
-from shm.clock import sleep
+from shm.clock import python_session_ns, sleep
 from shm.control import TripSource
 
 _TIMER_S = 0.01
@@ -45,6 +46,8 @@ _TIMER_S = 0.01
 _ASK_AGAIN_NS = 5_000_000_000
 # Slots of the market ring that only GAP records may use.
 _GAP_RESERVE = 64
+# Frames of a burst for which validation is woken once: waking costs as much as half a frame, at both ends.
+_MOST_UNHEARD = 15
 _CHECKPOINT_EVERY_NS = 1_000_000_000
 _ROOM_RETRY_S = 0.001
 
@@ -60,6 +63,7 @@ class Ingestion:
         self._journal = EdgeJournal(context)
         self._outlet = Outlet(context, "market")
         self._turns = Turns(context)
+        self._now_ns = partial(python_session_ns, context.clock_offset)  # looked at several times for every frame
         self._stamps = context.stamps()
         self._budget = context.budget()
         self._lag = VenueLag(context.lags(), self._decoder.records["exch_ts_ns"])
@@ -69,13 +73,14 @@ class Ingestion:
         self._has_rest_snapshots = has_rest_snapshots(self._market.dialect)
         self.sockets = MarketSockets(
             self._market, self._market.sockets(plan.endpoints.ws_url, plan.instruments, plan.settings.feed),
-            self._on_socket_frame, self._on_socket_lost, context.now_ns,
+            self._on_socket_frame, self._on_socket_lost, self._now_ns,
             lambda text: print(f"ingestion: {text}", flush=True),
         )
         self._asked_ns = [0] * len(self._symbols)  # when a book was asked for over the socket last
         self._fetching: set[int] = set()
         self._fetch_failures = [0] * len(self._symbols)
         self._inputs = 0
+        self._unheard = 0  # inputs since validation was woken
         self._synced_once = False
         # Stages downstream that found a book wrong count up here: each rise asks for a new snapshot.
         validation, features = context.state(Role.VALIDATION), context.state(Role.FEATURES)
@@ -89,40 +94,47 @@ class Ingestion:
 
     # --- one input: journal, decode, publish ------------------------------------------------------------------------
 
-    def _publish(self, count: int, now: int) -> None:
+    def _publish(self, count: int, now: int, more: bool = False) -> None:
+        """more: other frames have arrived already; validation is woken for several of them at once."""
         self._inputs += 1
+        wake = not more or self._unheard >= _MOST_UNHEARD
+        unheard, self._unheard = self._unheard, 0 if wake else self._unheard + 1
         if count == 0:
+            if wake and unheard:
+                self._outlet.ring()
             return
-        if self._outlet.room(count + _GAP_RESERVE) < count + _GAP_RESERVE:
-            self._journal.write(Entry.DROPPED, b"", now)
-            self._outlet.drop(count)
-            count = self._decoder.dropped(now)
+        if self._outlet.offer(self._decoder.outbox, count, _GAP_RESERVE, wake):
+            return
+        self._journal.write(Entry.DROPPED, b"", now)
+        self._outlet.drop(count)
+        count = self._decoder.dropped(now)
         if self._outlet.give(self._decoder.outbox, count) < count:
             # A book gets one GAP between two snapshots, so the reserve holds them all; without it nothing is sure.
             self.context.control.trip(TripSource.INTEGRITY)
 
     def _on_socket_frame(self, _: int, data: bytes) -> None:
-        now = self.context.now_ns()
+        now = self._now_ns()
         if self._journal.write(Entry.FRAME, data, now):
             count = self._decoder.frame(data, now)
-            self._note_refusal(now)
+            if self._decoder.refused:
+                self._note_refusal(now)
             self._lag.note(count, now)
             self._stamps[self._decoder.ingest_id & (len(self._stamps) - 1)] = now
-            self._publish(count, now)
-            record_latency(self._hop, self.context.now_ns() - now)
+            self._publish(count, now, self.sockets.more)
+            record_latency(self._hop, self._now_ns() - now)
 
     def _note_refusal(self, now: int) -> None:
         """Say in the journal that the frame before was refused, for the quarantine (procs/quarantine.py)."""
-        if self._decoder.refused:
-            ingest_id = self._decoder.ingest_id.to_bytes(8, "little")
-            self._journal.write(Entry.REFUSED, ingest_id, now, source=self._decoder.refused)
+        ingest_id = self._decoder.ingest_id.to_bytes(8, "little")
+        self._journal.write(Entry.REFUSED, ingest_id, now, source=self._decoder.refused)
 
     def _on_snapshot(self, index: int, body: bytes) -> None:
         now = self.context.now_ns()
         self._fetching.discard(index)
         if self._journal.write(Entry.SNAPSHOT, body, now, source=index):
             count = self._decoder.snapshot(index, body, now)
-            self._note_refusal(now)
+            if self._decoder.refused:
+                self._note_refusal(now)
             self._publish(count, now)
 
     def _on_socket_lost(self, _: int) -> None:
@@ -192,6 +204,9 @@ class Ingestion:
                     if self._turns.orphaned:
                         raise SystemExit(4)  # nobody is left who would end it
                     self._on_timer()
+                    if self._unheard:  # the burst ended with a frame that is no data
+                        self._unheard = 0
+                        self._outlet.ring()
                     self._take_resync_requests()
                     self._take_checkpoint()
                     wanted = self._decoder.state["snapshot_wanted"][0]

@@ -63,6 +63,7 @@ class _Connection(picows.WSListener):
             data = frame.get_payload_as_bytes()
             if self.subscriptions.pending and len(data) <= _LONGEST_ANSWER:
                 self.subscriptions.take(self._owner.market.answer(data))
+            self._owner.more = not frame.last_in_buffer
             self._owner.on_frame(self._number, data)
         elif frame.msg_type == picows.WSMsgType.CLOSE:
             transport.disconnect()
@@ -105,6 +106,7 @@ class MarketSockets:
         self.on_opened = on_opened
         self.on_sent = on_sent
         self.now_ns = now_ns
+        self.more = False  # whether the frame that `on_frame` is told of is followed by others that have arrived
         self.losses = 0
         self.opened_ns = 0  # when a socket was opened last
         self._on_lost = on_lost

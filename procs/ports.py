@@ -7,6 +7,7 @@ a spawned process compiles nothing at its start.
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import numpy as np
 from numba import types
@@ -14,6 +15,7 @@ from numba import types
 from engine.kernel import kernel
 from engine.stage import BYTES, as_bytes
 from procs.attach import lock_path
+from procs.direct import direct
 from procs.instance import Mapping, ProcessContext
 from procs.journal.layout import Entry
 from procs.journal.writer import JournalFull, JournalWriter
@@ -63,9 +65,19 @@ def _give(
     return given
 
 
-@kernel(types.int64(INT64S, INT64S, types.int64))
-def _room(control: np.ndarray, local: np.ndarray, wanted: int) -> int:
-    return producer_room(control, local, wanted)
+@kernel(types.boolean(INT64S, INT64S, BYTES, INT32S, types.int64, BYTES, types.int64, types.int64, types.boolean))
+def _offer(
+    control: np.ndarray, local: np.ndarray, slots: np.ndarray, bells: np.ndarray, bell: int, outbox: np.ndarray,
+    count: int, reserve: int, wake: bool,
+) -> bool:
+    if producer_room(control, local, count + reserve) < count + reserve:
+        return False
+    producer_claim(control, local, count)
+    producer_write(local, slots, 0, outbox, 0, count)
+    producer_publish(control, local, count)
+    if wake:
+        ring_bell(bells, bell)
+    return True
 
 
 @kernel(types.int64(INT64S, INT64S, INT32S, types.int64, types.int64))
@@ -96,9 +108,11 @@ def _turn(control: np.ndarray, role: int, now_ns: int, moved: int) -> int:
 
 
 @kernel(types.void(INT64S, types.int64))
-def record_latency(histogram: np.ndarray, value_ns: int) -> None:
-    """Count one latency (shm.histogram.record) from Python."""
+def _record_latency(histogram: np.ndarray, value_ns: int) -> None:
     record(histogram, value_ns)
+
+
+record_latency = direct(_record_latency)  # (histogram, value in ns): count one latency, from Python
 
 
 class Inlet:
@@ -143,10 +157,16 @@ class Outlet:
         self._slots = ring.slots
         self._ring = ring
         self._bell = (context.control.bells, context.consumer_bell(ring_name).at)
+        self._offer = partial(direct(_offer), *self._cursors, self._slots, *self._bell)
 
-    def room(self, wanted: int) -> int:
-        """Free slots, at least `wanted` if there are as many."""
-        return int(_room(*self._cursors, wanted))
+    def offer(self, outbox: np.ndarray, count: int, reserve: int, wake: bool = True) -> bool:
+        """Publish the first `count` (at least 1) records of outbox if that leaves `reserve` free slots; False when it
+        does not, and nothing is published. wake: ring the consumer too; else `ring` has to follow."""
+        return bool(self._offer(outbox, count, reserve, wake))
+
+    def ring(self) -> None:
+        """Wake the consumer."""
+        _ring(*self._bell)
 
     def give(self, outbox: np.ndarray, count: int, first: int = 0) -> int:
         """Publish outbox[first : first + count] (records as uint8[::1]) as far as there is room, and ring the
@@ -186,7 +206,7 @@ class EdgeJournal:
         except JournalFull:
             self._trip()
         try:
-            self._writer.append(kind, payload, ts_ns, source=source, count=count)
+            self._writer.append(kind, payload, ts_ns, source, count)
             return True
         except JournalFull:
             self._trip()

@@ -310,7 +310,7 @@ def test_the_processes_decide_the_same_at_a_pace(frames: Frames, monkeypatch: py
                 "depth_to_book",
             },
         ),
-        (stages.ingest, {"ingest", "ingest_frame"}),
+        (stages.decoder, {"ingest_decoder", "ingest_decoder_frame"}),
         (stages.book, {"book"}),
         (stages.features, {"validation", "features", "features_vector"}),
     ],

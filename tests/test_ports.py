@@ -52,7 +52,12 @@ def test_records_pass_in_order_over_the_end_of_the_ring_as_far_as_there_is_room(
         records = numbered(given, dice.randint(0, 24))
         first = dice.randint(0, len(records))
         room = 16 - (given - released)
-        assert outlet.room(16) == room
+        if dice.random() < 0.5:
+            reserve = dice.randint(0, 12)
+            offered = outlet.offer(as_bytes(numbered(given, 4)), 4, reserve)
+            assert offered == (room >= 4 + reserve)
+            given += 4 * offered
+            records, room = numbered(given, len(records)), room - 4 * offered
         count = outlet.give(as_bytes(numbered(given - first, first + len(records))), len(records), first)
         assert count == min(len(records), room)
         given += count
@@ -301,3 +306,19 @@ def test_a_disk_that_fills_up_again_after_a_reset_trips_again(plan: Plan, monkey
 
 def test_instruments_of_the_embedded_venue_are_those_of_its_settings() -> None:
     assert [item.symbol for item in listed_instruments()] == ["BTCUSDT", "ETHUSDT"]
+
+
+def test_a_consumer_that_sleeps_is_rung_when_it_should_be(plan: Plan) -> None:
+    producer, consumer = ProcessContext(plan, Role.INGESTION), ProcessContext(plan, Role.VALIDATION)
+    outlet, bells, at = Outlet(producer, "market"), consumer.control.bells, consumer.bell.at
+    bells[at + 1] = 1  # it says that it sleeps
+    rings = [int(bells[at])]
+    for act in (
+        lambda: outlet.offer(as_bytes(numbered(0, 2)), 2, 0, wake=False), outlet.ring,
+        lambda: outlet.offer(as_bytes(numbered(2, 2)), 2, 0),
+    ):
+        act()
+        rings.append(int(bells[at]))
+    assert np.diff(rings).tolist() == [0, 1, 1] and outlet.published == 4
+    producer.close()
+    consumer.close()

@@ -1,16 +1,25 @@
-"""Appending journal entries from inside a compiled loop.
+"""Appending journal entries: a helper for compiled loops, and the call by which procs/journal/writer.py appends.
 
-Same bytes as procs/journal/writer.py. The CRC is computed slice-by-8 over tables made at import (about 2 us for
-4 KiB); the payload is copied first, the header last, so that a killed writer leaves no entry that looks whole.
+The CRC is computed slice-by-8 over tables made at import; the payload is copied first, the header last, and the CRC
+over both holds only when both are there: a killed writer leaves no entry that looks whole.
 cursor: int64[2] = {offset of the next entry, ordinal of the last entry}.
+Cost: 40 ns for an entry of 64 bytes, of which the CRC is 30; 2 us for 4 KiB. A call from Python adds 400 ns.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from engine.kernel import kernel
+from engine.stage import BYTES
 from procs.journal.layout import ENTRY_HEADER
+from shm.atomics import word_pointer
 
 
 def _crc_tables() -> np.ndarray:
@@ -63,26 +72,73 @@ def crc32(data: np.ndarray, start: int, length: int, crc: int) -> int:
     return np.int64(value ^ np.uint32(0xFFFFFFFF))  # type: ignore[return-value]
 
 
+@intrinsic
+def _store_word(typing_context: Any, buffer: Any, at: Any, word: Any) -> Any:
+    """The int64 at a place of a uint8 array, little-endian as the machine is; not checked."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = word_pointer(context, builder, buffer, arguments[0], arguments[1])
+        builder.store(arguments[2], builder.bitcast(place, ir.IntType(64).as_pointer())).align = 1
+        return context.get_dummy_value()
+
+    return types.void(buffer, types.int64, types.int64), emit
+
+
+@intrinsic
+def _copy_payload(typing_context: Any, buffer: Any, at: Any, payload: Any, count: Any) -> Any:
+    """The first `count` bytes of a payload, an array or bytes, to a place of a uint8 array; not checked."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        into = word_pointer(context, builder, buffer, arguments[0], arguments[1])
+        out_of = context.make_array(signature.args[2])(context, builder, arguments[2]).data
+        cgutils.raw_memcpy(builder, into, out_of, arguments[3], ir.Constant(ir.IntType(64), 1), align=1)
+        return context.get_dummy_value()
+
+    return types.void(buffer, types.int64, payload, types.int64), emit
+
+
+@kernel(inline=True)
+def _write_entry(
+    buffer: np.ndarray, offset: int, ordinal: int, kind: int, source: int, count: int, ts_ns: int, payload: Any,
+    length: int,
+) -> int:
+    """Write one entry where there is room for it; the offset of the next."""
+    _copy_payload(buffer, offset + _HEADER, payload, length)
+    _store_word(buffer, offset + 8, ordinal)
+    _store_word(buffer, offset + 16, ts_ns)
+    _store_word(buffer, offset + 24, kind | (source << 16) | (count << 32))
+    crc = crc32(buffer, offset + 8, 24 + length, 0)
+    _store_word(buffer, offset, length | (crc << 32))
+    return offset + _HEADER + ((length + 7) & ~7)
+
+
 @kernel()
 def journal_room(buffer: np.ndarray, cursor: np.ndarray, length: int) -> bool:
     """True when an entry with a payload of this length fits into the segment."""
     return cursor[0] + _HEADER + ((length + 7) & ~7) <= buffer.size
 
 
-@kernel(makes_arrays=True)
+@kernel()
 def journal_append(
     buffer: np.ndarray, cursor: np.ndarray, kind: int, source: int, count: int, ts_ns: int, payload: np.ndarray,
     length: int,
 ) -> None:
     """Append one entry of payload[:length] (uint8); the caller has checked `journal_room`."""
-    offset = cursor[0]
-    ordinal = cursor[1] + 1
-    words = buffer[offset : offset + _HEADER].view(np.int64)
-    buffer[offset + _HEADER : offset + _HEADER + length] = payload[:length]
-    words[1] = ordinal
-    words[2] = ts_ns
-    words[3] = kind | (source << 16) | (count << 32)
-    crc = crc32(buffer, offset + 8, 24 + length, 0)
-    words[0] = length | (crc << 32)
-    cursor[0] = offset + _HEADER + ((length + 7) & ~7)
-    cursor[1] = ordinal
+    cursor[0] = _write_entry(buffer, cursor[0], cursor[1] + 1, kind, source, count, ts_ns, payload, length)
+    cursor[1] += 1
+
+
+@kernel(
+    types.int64(
+        BYTES, types.int64, types.int64, types.int64, types.int64, types.int64, types.int64,
+        types.Bytes(types.uint8, 1, "C"),
+    )
+)
+def append_bytes(
+    buffer: np.ndarray, offset: int, ordinal: int, kind: int, source: int, count: int, ts_ns: int, payload: bytes
+) -> int:
+    """Append one entry at an offset (not negative), from Python; the offset of the next, or 0 where it has no room."""
+    length = len(payload)
+    if offset + _HEADER + ((length + 7) & ~7) > buffer.size:
+        return 0
+    return _write_entry(buffer, offset, ordinal, kind, source, count, ts_ns, payload, length)

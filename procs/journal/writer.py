@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import mmap
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from procs.journal.layout import CRC_TAIL, ENTRY_HEADER, FILE_HEADER, MAGIC, Entry, padded
+from procs.direct import direct
+from procs.journal.kernel import append_bytes
+from procs.journal.layout import ENTRY_HEADER, FILE_HEADER, MAGIC, Entry, padded
 from procs.journal.reader import begun, end_of_segment, segment_path
 
 DEFAULT_SEGMENT_BYTES = 16 << 20
+_append = direct(append_bytes)
 
 
 class JournalFull(OSError):
@@ -42,6 +44,12 @@ class JournalWriter:
         else:
             self._map, self._fd = self._make(0, segment_bytes)
             self._start()
+        self._take_buffer()
+
+    def _take_buffer(self) -> None:
+        """What appending needs of the segment that was begun or taken up."""
+        self._buffer = self.buffer()
+        self._half_at = len(self._buffer) - self._segment_bytes // 2
 
     def _resume(self) -> None:
         """Map the last segment that was begun, cut what was torn, and forget one that was made ahead of need."""
@@ -104,7 +112,7 @@ class JournalWriter:
     @property
     def half_full(self) -> bool:
         """True once the current segment is half full and the next one is not there yet."""
-        return self._next is None and self.free < self._segment_bytes // 2
+        return self._next is None and self.offset > self._half_at
 
     def roll(self, need: int = 0) -> None:
         """Close the current segment at its length and go on in the next one. Raises JournalFull."""
@@ -120,6 +128,7 @@ class JournalWriter:
         self._map, self._fd = following
         self._number += 1
         self._start()
+        self._take_buffer()
 
     def _discard_next(self) -> None:
         if self._next is not None:
@@ -130,16 +139,12 @@ class JournalWriter:
 
     def append(self, kind: Entry, payload: bytes | memoryview, ts_ns: int, source: int = 0, count: int = 1) -> int:
         """Write one entry and return its ordinal. Raises JournalFull (see `reserve`)."""
-        length = len(payload)
-        self.reserve(length)
         ordinal = self.ordinal + 1
-        tail = CRC_TAIL.pack(ordinal, ts_ns, kind, 0, source, count)
-        crc = zlib.crc32(payload, zlib.crc32(tail))
-        offset = self.offset
-        body = offset + ENTRY_HEADER.size
-        self._map[body : body + length] = bytes(payload)
-        ENTRY_HEADER.pack_into(self._map, offset, length, crc, ordinal, ts_ns, kind, 0, source, count)
-        self.offset = body + padded(length)
+        end = _append(self._buffer, self.offset, ordinal, kind, source, count, ts_ns, payload)
+        if not end:
+            self.reserve(len(payload))
+            end = _append(self._buffer, self.offset, ordinal, kind, source, count, ts_ns, payload)
+        self.offset = end
         self.ordinal = ordinal
         return ordinal
 

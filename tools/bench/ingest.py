@@ -93,7 +93,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def _remove_finished(folder: Path) -> None:
-    """Delete journal segments that are full: half an hour of a busy market a second would fill a disk."""
+    """Delete journal segments that are full: some 60 MB a second are written."""
     for segment in sorted(folder.glob("ingestion-*.journal"))[:-2]:
         segment.unlink()
 
@@ -117,7 +117,8 @@ def _until(reached: Callable[[], Any], children: list[Child], folder: Path, what
             raise BenchError(f"{what} not within {_PATIENCE_S:.0f} s")
 
 
-def _book_in_units(book: Sides, item: Instrument) -> list[dict[int, int]]:
+def book_in_units(book: Sides, item: Instrument) -> list[dict[int, int]]:
+    """[bids, asks] of a book of text as price -> size in the instrument's units."""
     return [
         {parse_units(price, item.price_exp): parse_units(size, item.size_exp) for price, size in side.items()}
         for side in book
@@ -214,8 +215,8 @@ class _Run:
         unaccounted += abs(sent - taken["in"]) + sum(ring["in_flight"] for ring in rings.values())
         unaccounted += abs(int(self._counts[_DRAINED]) - rings["valid"]["produced"])
         row = states[Role.INGESTION][0]
-        levels = int(row["level_updates"] + row["snapshot_levels"])
-        if not any(taken["dropped"].values()) and not any(accounts["validation"]["quarantined"].values()):
+        if not taken["dropped"] and not taken["quarantined"] and not accounts["validation"]["quarantined"]:
+            levels = int(words[LEVELS] + row["snapshot_levels"])
             unaccounted += abs(levels - int(self._counts[_DRAINED_LEVELS]))
         report.notes.append(
             f"ingest: {sent} frames sent, {words[LEVELS]} level updates in them; ingestion took {taken['in']}: "
@@ -228,7 +229,7 @@ class _Run:
         if row["gaps"] or words[BROKEN] or self._mapping.control.tripped:
             report.findings.append(f"ingest: {row['gaps']} gaps, {words[BROKEN]} broken connections")
         item = self._mapping.plan.instruments[0]
-        text = _book_in_units(self._lap.book(int(words[FRAMES]) % len(self._lap.frames)), item)
+        text = book_in_units(self._lap.book(int(words[FRAMES]) % len(self._lap.frames)), item)
         if book_levels(states[Role.VALIDATION]["books"][0, 0]) != text:
             report.findings.append("ingest: the book of validation is not that of the text that was sent")
 
@@ -253,7 +254,8 @@ def through_sockets(report: Report, settings: Settings, lap: Lap, item: Instrume
                 name=name, session="00000000", folder=folder, kernel_digest=kernel_digest(), settings=settings,
                 instruments=(item,), endpoints=Endpoints(f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}"),
                 capacities=ring_capacities(settings.engine.memory_budget_mib << 20, memory_beside_rings(states)),
-                cores=_cores(), spin=False, rate_limits=tuple(RateLimit(kind, 60, 1_000_000, "") for kind in (WEIGHT, ORDERS)),
+                cores=_cores(), spin=False,
+                rate_limits=tuple(RateLimit(kind, 60, 1_000_000, "") for kind in (WEIGHT, ORDERS)),
             )
             lease = Lease.acquire(lock_path(name))
             try:

@@ -105,7 +105,9 @@ class Lap:
         goal = self.book(0)
         gone = [(side, price, "0") for side in (0, 1) for price in book[side] if price not in goal[side]]
         come = [
-            (side, price, size) for side in (0, 1) for price, size in goal[side].items() if book[side].get(price) != size
+            (side, price, size)
+            for side in (0, 1) for price, size in goal[side].items()
+            if book[side].get(price) != size
         ]
         parts = [part[at : at + _MOST_LEVELS] for part in (gone, come) for at in range(0, len(part), _MOST_LEVELS)]
         ids = [*range(last["u"], last["u"] + max(1, len(parts))), last["u"] + _ROOM]
@@ -117,7 +119,8 @@ class Lap:
     def _prepare(self) -> None:
         """Lay the frames out as they go over the socket, and find the digits of their ids."""
         wired = [wire(payload) for payload in self.frames]
-        self._bytes = np.frombuffer(bytearray(b"".join(wired)), np.uint8)
+        self._wire = bytearray(b"".join(wired))
+        self._bytes = np.frombuffer(self._wire, np.uint8)
         ends = np.cumsum([len(one) for one in wired])
         by_digits: dict[int, list[tuple[int, int, int]]] = {}
         for payload, end in zip(self.frames, ends.tolist(), strict=True):
@@ -148,7 +151,7 @@ class Lap:
 
     def chunks(self) -> Iterator[tuple[memoryview, int, int]]:
         """(bytes, frames, levels) of lap after lap, for ever; the bytes are overwritten a lap later."""
-        view = memoryview(self._bytes).cast("B")
+        view = memoryview(self._wire)
         number = 0
         while True:
             for digits, rows in self._ids.items():
