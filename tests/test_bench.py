@@ -311,7 +311,7 @@ def test_the_processes_decide_the_same_at_a_pace(frames: Frames, monkeypatch: py
             },
         ),
         (stages.decoder, {"ingest_decoder", "ingest_decoder_frame"}),
-        (stages.book, {"book"}),
+        (stages.book, set(stages.BOOKS)),
         (stages.features, {"validation", "features", "features_vector"}),
     ],
 )
@@ -320,11 +320,12 @@ def test_suites_of_single_parts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stages, "_frames", lambda settings, full: frames)
+    monkeypatch.setattr(stages, "load", lambda path, settings: frames)
     monkeypatch.setattr(stages, "PAIRS", 2)
     report = new_report("book")
     suite(report, Settings(), False)
     assert {result.name for result in report.results} == expected
-    assert all(result.value > 0 and result.count >= 2 for result in report.results)
+    assert all(result.value > 0 and result.count >= 2 for result in report.results) and report.findings == []
 
 
 @pytest.mark.recordings
@@ -336,13 +337,19 @@ def test_counts_of_single_parts_are_those_of_the_recording(frames: Frames, monke
     counted = {result.name: result.count for result in report.results if result.peer is None}
     assert counted["decode_binance_usdm_depth"] == 2 * int(frames.levels[frames.depth].sum())
     report = new_report("book")
-    stages.book(report, Settings(), False)
+    stages.apply_levels(report, "book", frames)
+    assert report.findings == []
     state = make_ingest_state(frames.source.instruments)
     decoder = Decoder(state, frames.source.instruments)
     levels = 0
     for entry in frames.entries:
         levels += int((decoder.records[: decoder.apply(entry)]["kind"] == Kind.LEVEL).sum())
     assert report.results[0].count == 2 * levels
+
+    held = stages.book_levels
+    monkeypatch.setattr(stages, "book_levels", lambda book: [dict(list(side.items())[1:]) for side in held(book)])
+    stages.apply_levels(report, "book", frames)
+    assert report.findings == ["book: the book is not that of the recording"], "one level fewer"
 
 
 @pytest.mark.recordings

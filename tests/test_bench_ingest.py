@@ -18,7 +18,7 @@ from procs.decoding import Decoder
 from procs.states import initial_states
 from procs.table import Role
 from tests.recordings import require_capture
-from tools.bench import ingest, lap
+from tools.bench import ingest, lap, stages
 from tools.bench.frames import RECORDED, Frames, load
 from tools.bench.lap import FRAMES, LEVELS, ORDER, PORT, Lap
 from tools.bench.pairs import OtherEnd
@@ -73,7 +73,7 @@ def test_laps_follow_on_each_other_and_lead_the_book_back(frames: Frames, small:
     validate(decoder.start(now))
     validate(decoder.snapshot(0, small.snapshot, now))
     row, book = states[Role.INGESTION][0], states[Role.VALIDATION]["books"][0, 0]
-    begin = ingest.book_levels(book)
+    begin = stages.book_levels(book)
     assert begin == ingest.book_in_units(small.book(0), item) and sum(map(len, begin)) == 2000
     told, sent, chunks = 0, 0, small.chunks()
     for number in range(1, 4):
@@ -87,7 +87,7 @@ def test_laps_follow_on_each_other_and_lead_the_book_back(frames: Frames, small:
                 assert not decoder.refused
             sent, told = sent + count, told + levels
         assert sent == number * len(small.frames) == number * len(small.levels)
-        assert ingest.book_levels(book) == begin
+        assert stages.book_levels(book) == begin
     assert int(row["gaps"]) == 0 and not row["dropped"].any() and not row["quarantined"].any()
     assert int(row["level_updates"]) == told == 3 * int(small.levels.sum()) > 20_000
     assert not states[Role.VALIDATION]["quarantined"].any() and not states[Role.VALIDATION]["dropped"].any()

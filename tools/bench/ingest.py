@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import psutil
 
-from engine.book.layout import WINDOW_TICKS
 from engine.config import Settings
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Instrument
@@ -125,19 +124,6 @@ def book_in_units(book: Sides, item: Instrument) -> list[dict[int, int]]:
     ]
 
 
-def book_levels(book: np.void) -> list[dict[int, int]]:
-    """[bids, asks] of a BOOK record as price -> size, read off its arrays."""
-    sides: list[dict[int, int]] = []
-    for number, sign in enumerate((1, -1)):
-        ranks = int(book["base"][number]) + np.arange(WINDOW_TICKS) * int(book["tick"])
-        levels = zip(
-            np.concatenate((ranks, book["far_ranks"][number])).tolist(),
-            np.concatenate((book["sizes"][number], book["far_sizes"][number])).tolist(), strict=True,
-        )
-        sides.append({sign * rank: size for rank, size in levels if size})
-    return sides
-
-
 class _Run:
     """The processes of one measurement, and what is told of them."""
 
@@ -230,7 +216,7 @@ class _Run:
             report.findings.append(f"ingest: {row['gaps']} gaps, {words[BROKEN]} broken connections")
         item = self._mapping.plan.instruments[0]
         text = book_in_units(self._lap.book(int(words[FRAMES]) % len(self._lap.frames)), item)
-        if book_levels(states[Role.VALIDATION]["books"][0, 0]) != text:
+        if stages.book_levels(states[Role.VALIDATION]["books"][0, 0]) != text:
             report.findings.append("ingest: the book of validation is not that of the text that was sent")
 
     def close(self) -> None:

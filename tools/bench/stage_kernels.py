@@ -13,9 +13,12 @@ from engine.ingest.state import INGEST_STATE
 from engine.kernel import kernel
 from engine.records import MARKET, Kind
 from engine.stage import BYTES
+from procs.journal.kernel import journal_append, journal_room
+from procs.journal.layout import Entry
 
 INT64S = types.Array(types.int64, 1, "C")
 _LEVEL = int(Kind.LEVEL)
+_BATCH = int(Entry.BATCH)
 _FRAME = types.Bytes(types.uint8, 1, "C")
 
 
@@ -46,3 +49,16 @@ def update_each(book: np.ndarray, records: np.ndarray, count: int) -> None:
         record = levels[index]
         if record.kind == _LEVEL:
             book_update(books, 0, record.side, record.price, record.size)
+
+
+@kernel(types.int64(BYTES, INT64S, BYTES, types.int64, types.int64))
+def append_each(journal: np.ndarray, cursor: np.ndarray, records: np.ndarray, size: int, most: int) -> int:
+    """Append the records of `size` bytes, each an entry of its own, over and over until `most` are appended or the
+    segment is full; how many there were."""
+    entries = records.size // size
+    for number in range(most):
+        if not journal_room(journal, cursor, size):
+            return number
+        first = (number % entries) * size
+        journal_append(journal, cursor, _BATCH, 0, 1, number, records[first : first + size], size)
+    return most

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from engine.config import Settings
-from tools.bench import decision, ingest, kill, rings, stages
+from tools.bench import decision, ingest, journal, kill, rings, stages
 from tools.bench.machine import machine_facts
 from tools.bench.report import Report
 
@@ -15,6 +15,7 @@ SUITES: dict[str, Callable[[Report, Settings, bool], None]] = {
     "decode": stages.decode,
     "ingest": ingest.run,
     "book": stages.book,
+    "journal": lambda report, settings, full: journal.run(report, full),
     "features": stages.features,
     "inference": stages.inference,
     "decision": decision.run,
