@@ -18,7 +18,8 @@ import numpy as np
 from engine.ingest.dialects import has_rest_snapshots
 from engine.ingest.entry import CLOCK_GRID_NS
 from engine.stage import as_bytes
-from procs.back_off import back_off_s
+from procs.arbiter import Arbiter
+from procs.book_requests import PATIENCE_NS, BookRequests
 from procs.checkpoint import (
     EXTRA,
     HEADER_WORDS,
@@ -42,8 +43,6 @@ from shm.clock import python_session_ns, sleep
 from shm.control import TripSource
 
 _TIMER_S = 0.01
-# A book that comes over the socket is asked for again when it was not there after so long.
-_ASK_AGAIN_NS = 5_000_000_000
 # Slots of the market ring that only GAP records may use.
 _GAP_RESERVE = 64
 # Frames of a burst for which validation is woken once: waking costs as much as half a frame, at both ends.
@@ -74,11 +73,12 @@ class Ingestion:
         self.sockets = MarketSockets(
             self._market, self._market.sockets(plan.endpoints.ws_url, plan.instruments, plan.settings.feed),
             self._on_socket_frame, self._on_socket_lost, self._now_ns,
-            lambda text: print(f"ingestion: {text}", flush=True),
+            lambda text: print(f"ingestion: {text}", flush=True), self._on_socket_opened,
+            copies=plan.settings.feed.connections,
+            make_arbiter=lambda: Arbiter(plan.instruments, lambda index: bool(self._wanted[index])),
         )
-        self._asked_ns = [0] * len(self._symbols)  # when a book was asked for over the socket last
-        self._fetching: set[int] = set()
-        self._fetch_failures = [0] * len(self._symbols)
+        self._wanted = self._decoder.state["snapshot_wanted"][0]
+        self._requests = BookRequests(len(self._symbols), None if self._has_rest_snapshots else PATIENCE_NS)
         self._inputs = 0
         self._unheard = 0  # inputs since validation was woken
         self._synced_once = False
@@ -130,12 +130,17 @@ class Ingestion:
 
     def _on_snapshot(self, index: int, body: bytes) -> None:
         now = self.context.now_ns()
-        self._fetching.discard(index)
         if self._journal.write(Entry.SNAPSHOT, body, now, source=index):
             count = self._decoder.snapshot(index, body, now)
             if self._decoder.refused:
                 self._note_refusal(now)
             self._publish(count, now)
+
+    def _on_socket_opened(self, number: int) -> None:
+        """A subscription asks for every book of it that comes over the socket."""
+        if number == 0 and not self._has_rest_snapshots:
+            for index in range(len(self._symbols)):
+                self._requests.asked(index, self._now_ns())
 
     def _on_socket_lost(self, _: int) -> None:
         """What was missed while a socket was not open makes every book start again."""
@@ -174,26 +179,41 @@ class Ingestion:
             return None
 
     async def _snapshot(self, loop: asyncio.AbstractEventLoop, pool: ThreadPoolExecutor, index: int) -> None:
-        """Fetch one wanted snapshot; a failure is retried later, further apart each time."""
+        """Fetch one wanted snapshot; where that does not help, the next one waits, longer each time."""
         losses = self.sockets.losses
         body = await loop.run_in_executor(pool, self._fetch, index)
         if self.sockets.losses != losses:
-            self._fetching.discard(index)  # of a time that the sockets do not continue
-        elif body is None:
-            self._fetch_failures[index] += 1
-            await asyncio.sleep(back_off_s(self._fetch_failures[index]))
-            self._fetching.discard(index)
-        else:
-            self._fetch_failures[index] = 0
+            self._requests.forgotten(index)  # of a time that the sockets do not continue
+            return
+        if body is not None:
             self._on_snapshot(index, body)
+        self._settle(index)
 
-    def _ask_again(self, index: int) -> None:
-        """Subscribe a wanted book anew, unless it was asked for a moment ago: then it is on its way."""
+    def _settle(self, index: int) -> None:
+        """Note whether a request for a book has helped."""
         now = self.context.now_ns()
-        if now - max(self._asked_ns[index], self.sockets.opened_ns) >= _ASK_AGAIN_NS:
-            self._asked_ns[index] = now
-            plan = self.context.plan
-            self.sockets.send(self._market.ask_again(plan.instruments[index], plan.settings.feed))
+        if self._wanted[index]:
+            self._requests.failed(index, now)
+        else:
+            self._requests.helped(index, now)
+
+    def _get_books(self, loop: asyncio.AbstractEventLoop, pool: ThreadPoolExecutor) -> list[asyncio.Task[None]]:
+        """Ask for the books that are wanted; the tasks that do. A book that begins before its diffs flow would be
+        called valid while nobody hears of its changes."""
+        tasks: list[asyncio.Task[None]] = []
+        plan = self.context.plan
+        for index in range(len(self._symbols)) if self.sockets.all_open else ():
+            now = self.context.now_ns()
+            if not self._wanted[index]:
+                if not self._has_rest_snapshots:
+                    self._requests.helped(index, now)
+            elif self._requests.due(index, now):
+                self._requests.asked(index, now)
+                if self._has_rest_snapshots:
+                    tasks.append(asyncio.create_task(self._snapshot(loop, pool, index)))
+                else:
+                    self.sockets.send(self._market.ask_again(plan.instruments[index], plan.settings.feed))
+        return tasks
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -209,18 +229,8 @@ class Ingestion:
                         self._outlet.ring()
                     self._take_resync_requests()
                     self._take_checkpoint()
-                    wanted = self._decoder.state["snapshot_wanted"][0]
-                    # A book that begins before its diffs flow would be called valid while nobody hears of its changes.
-                    if self.sockets.all_open and wanted[: len(self._symbols)].any():
-                        for index in range(len(self._symbols)):
-                            if not wanted[index]:
-                                continue
-                            if not self._has_rest_snapshots:
-                                self._ask_again(index)
-                            elif index not in self._fetching:
-                                self._fetching.add(index)
-                                tasks.add(asyncio.create_task(self._snapshot(loop, pool, index)))
-                    if not self._synced_once and not wanted[: len(self._symbols)].any():
+                    tasks.update(self._get_books(loop, pool))
+                    if not self._synced_once and not self._wanted[: len(self._symbols)].any():
                         self._synced_once = True
                         self.context.ready()
                     for task in [task for task in tasks if task.done()]:

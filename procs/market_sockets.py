@@ -1,10 +1,12 @@
 """The sockets of a market, kept open: whoever takes market data is told of every frame and of every loss.
 
 A socket that opens is sent what its market wants to be asked, and counts as open once everything was accepted: a venue
-may refuse a subscription and go on sending heartbeats. What is refused, or not answered in time, and a socket that says
-nothing for SILENCE_NS, is given up and opened again, later each time, with jitter, so that not everybody comes back at
-once. All callbacks come from the event loop's thread. Known limit: instruments so quiet that their socket says nothing
-for SILENCE_NS are connected anew all the time; subscribe something lively beside them.
+may refuse a subscription and go on sending heartbeats. What is refused, or not answered in time, and a socket that is
+dead by the rule of its market (`connection_rule`), is given up and opened again, later each time (procs/back_off.py).
+
+Of each socket there may be several copies, to be open at once with the same subscription. Then an arbiter
+(procs/arbiter.py) passes on the first copy of every frame, in the order of the venue's own numbers, and data are lost
+only when the last copy that was in service is. All callbacks come from the event loop's thread.
 """
 
 from __future__ import annotations
@@ -14,37 +16,36 @@ from collections.abc import Callable, Iterable, Sequence
 
 import picows
 
-from procs.back_off import back_off_s
+from procs.arbiter import Arbiter
+from procs.back_off import Pace
 from procs.venues.market import Market, Request, Socket
 from procs.venues.subscriptions import Subscriptions
 
-# A market-data socket that says nothing for so long is taken for dead.
-SILENCE_NS = 5_000_000_000
 _ANSWER_NS = 10_000_000_000
-# A socket that is closed earlier counts as a failure: a venue that lets in and shows out again is not to be stormed.
-_STOOD_NS = 5_000_000_000
 _WATCH_S = 1.0
+_LATE_S = 0.01
 _HANDSHAKE_S = 3.0
 _LONGEST_ANSWER = 4096  # bytes; what is longer is data
+_NS = 1_000_000_000
 
 
 class _Connection(picows.WSListener):
     """One socket for as long as it is open."""
 
-    def __init__(self, owner: MarketSockets, number: int) -> None:
+    def __init__(self, owner: MarketSockets, number: int, copy: int = 0) -> None:
         self._owner = owner
         self._number = number
+        self._copy = copy
         self.transport: picows.WSTransport | None = None
         self.subscriptions = Subscriptions()
-        self.opened_ns = self.last_frame_ns = owner.now_ns()
+        self.opened_ns = self.heard_ns = self.last_frame_ns = owner.now_ns()
         self._asked_ns = self.opened_ns  # when an answer was waited for last
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         """The socket is open: ask for what it is there for."""
         self.transport = transport
-        self._owner.on_opened(self._number)
+        self._owner.opened(self._number, self._copy, self)
         self.send(self._owner.sockets[self._number].requests)
-        self._owner.opened(self._number, self)
 
     def send(self, requests: Iterable[Request]) -> None:
         """Send requests and remember which answers must come."""
@@ -57,21 +58,31 @@ class _Connection(picows.WSListener):
             self.transport.send(picows.WSMsgType.TEXT, request.frame)
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        """Called by the event loop for every frame."""
-        self.last_frame_ns = self._owner.now_ns()
+        """Called by the event loop for every frame; the answer to a ping only says that the socket is alive."""
+        self.heard_ns = self._owner.now_ns()
         if frame.msg_type == picows.WSMsgType.TEXT:
+            self.last_frame_ns = self.heard_ns
             data = frame.get_payload_as_bytes()
             if self.subscriptions.pending and len(data) <= _LONGEST_ANSWER:
                 self.subscriptions.take(self._owner.market.answer(data))
-            self._owner.more = not frame.last_in_buffer
-            self._owner.on_frame(self._number, data)
+            # An arbiter may drop the last one of those that have arrived, and nobody would hear of the others.
+            self._owner.more = not frame.last_in_buffer and not self._owner.arbiters
+            self._owner.came(self._number, self._copy, data)
         elif frame.msg_type == picows.WSMsgType.CLOSE:
             transport.disconnect()
 
+    @property
+    def in_service(self) -> bool:
+        """Whether everything that was asked for is accepted and something has come."""
+        return self.subscriptions.complete() and self.last_frame_ns > self.opened_ns
+
     def fault(self, now_ns: int) -> str:
         """Why this socket is of no use, in words; empty while it is."""
-        if now_ns - self.last_frame_ns > SILENCE_NS:
-            return f"nothing was heard for {SILENCE_NS // 10**9} s"
+        rule = self._owner.market.connection_rule
+        if now_ns - self.heard_ns > rule.silence_s * _NS:
+            return f"nothing was heard for {rule.silence_s:.0f} s"
+        if now_ns - self.last_frame_ns > rule.quiet_s * _NS:
+            return f"no data for {rule.quiet_s:.0f} s"
         asked = self.subscriptions
         if refused := [*(f"{item.channel} of {item.symbol}: {why}" for item, why in asked.refused.items())]:
             return f"refused: {', '.join(refused)}"
@@ -87,6 +98,7 @@ class MarketSockets:
 
     on_frame(number of the socket, bytes); on_lost(number): the socket was closed, or could not be opened.
     on_opened(number): it is open, and nothing was sent or received yet; on_sent(number, bytes): they are about to be.
+    make_arbiter: of a socket of which there are `copies`; called once a socket.
     """
 
     def __init__(
@@ -99,75 +111,132 @@ class MarketSockets:
         say: Callable[[str], None],
         on_opened: Callable[[int], None] = lambda number: None,
         on_sent: Callable[[int, bytes], None] = lambda number, data: None,
+        copies: int = 1,
+        make_arbiter: Callable[[], Arbiter] | None = None,
     ) -> None:
+        """Raises ValueError for several copies without somebody who arbitrates between them."""
+        if copies > 1 and make_arbiter is None:
+            raise ValueError("several copies of a socket need an arbiter")
         self.market = market
         self.sockets = tuple(sockets)
+        self.copies = copies
         self.on_frame = on_frame
-        self.on_opened = on_opened
         self.on_sent = on_sent
         self.now_ns = now_ns
         self.more = False  # whether the frame that `on_frame` is told of is followed by others that have arrived
-        self.losses = 0
-        self.opened_ns = 0  # when a socket was opened last
+        self.losses = 0  # of data
+        self.copy_losses = 0  # of a copy while another one was in service
+        self.arbiters = [make_arbiter() for _ in sockets] if copies > 1 and make_arbiter is not None else []
+        self._on_opened = on_opened
         self._on_lost = on_lost
         self._say = say
-        self._open: dict[int, _Connection] = {}
+        self._pace = Pace(market.connection_rule, len(self.sockets) * copies)
+        self._open: dict[tuple[int, int], _Connection] = {}
         self._told = [""] * len(self.sockets)  # the fault that was said last of each, so that it is said once
 
     @property
+    def open_count(self) -> int:
+        """Sockets that are open, every copy counted."""
+        return len(self._open)
+
+    @property
     def all_open(self) -> bool:
-        """Whether every socket is open and everything that was asked for is accepted."""
-        return len(self._open) == len(self.sockets) and all(
-            connection.subscriptions.complete() for connection in self._open.values()
+        """Whether a copy of every socket is open with everything that was asked for accepted."""
+        return all(
+            any(connection.subscriptions.complete() for connection in self._copies(number))
+            for number in range(len(self.sockets))
         )
 
+    def _copies(self, number: int) -> list[_Connection]:
+        """The copies of a socket that are open."""
+        return [connection for (place, _), connection in self._open.items() if place == number]
+
     def send(self, requests: Iterable[Request]) -> bool:
-        """Send over the first socket, which carries the books; False while it is not open."""
-        connection = self._open.get(0)
-        if connection is None:
+        """Send over a copy of the first socket, which carries the books; False while none is open."""
+        connections = self._copies(0)
+        if not connections:
             return False
-        connection.send(requests)
+        connections[0].send(requests)
         return True
 
-    def opened(self, number: int, connection: _Connection) -> None:
+    def opened(self, number: int, copy: int, connection: _Connection) -> None:
         """Called by a connection when it stands."""
-        self._open[number] = connection
-        self.opened_ns = self.now_ns()
+        is_first = not self._copies(number)
+        self._open[number, copy] = connection
+        if self.arbiters:
+            self.arbiters[number].opened(copy)
+        if is_first:
+            self._on_opened(number)
+
+    def came(self, number: int, copy: int, data: bytes) -> None:
+        """Called by a connection for every frame of text."""
+        if not self.arbiters:
+            self.on_frame(number, data)
+            return
+        for frame in self.arbiters[number].take(copy, data, self.now_ns()):
+            self.on_frame(number, frame)
 
     def tasks(self) -> set[asyncio.Task[None]]:
         """Start keeping every socket open; the tasks, for the caller to cancel."""
-        return {asyncio.create_task(self._keep(number)) for number in range(len(self.sockets))}
+        keeping = {
+            asyncio.create_task(self._keep(number, copy))
+            for number in range(len(self.sockets)) for copy in range(self.copies)
+        }
+        return keeping | {asyncio.create_task(self._pass_on_late())} if self.arbiters else keeping
 
-    async def _keep(self, number: int) -> None:
-        """Keep one socket open."""
-        failures = 0
+    async def _keep(self, number: int, copy: int) -> None:
+        """Keep one copy of a socket open."""
+        slot = number * self.copies + copy
         while True:
-            fault = ""
+            while wait_ns := self._pace.wait_ns(slot, self.now_ns()):
+                await asyncio.sleep(wait_ns / _NS)
+            self._pace.tried(self.now_ns())
+            fault, useful_ns = "", 0
             try:
                 transport, connection = await picows.ws_connect(
-                    lambda: _Connection(self, number), self.sockets[number].url,
-                    websocket_handshake_timeout=_HANDSHAKE_S, enable_auto_ping=True,
+                    lambda: _Connection(self, number, copy), self.sockets[number].url,
+                    websocket_handshake_timeout=_HANDSHAKE_S,
                 )
                 watcher = asyncio.create_task(self._watch(transport, connection))
                 try:
                     await transport.wait_disconnected()
                 finally:
-                    self._open.pop(number, None)
+                    self._open.pop((number, copy), None)
                     watcher.cancel()
                 fault = connection.fault(self.now_ns())
-                stood_ns = self.now_ns() - connection.opened_ns
-                failures = 0 if not fault and stood_ns >= _STOOD_NS else failures + 1
+                useful_ns = connection.last_frame_ns - connection.opened_ns
             except (TimeoutError, OSError, picows.WSError) as error:
                 fault = type(error).__name__
-                failures += 1
+            self._pace.ended(slot, self.now_ns(), useful_ns)
             self._tell(number, fault)
-            self.losses += 1
-            self._on_lost(number)
-            await asyncio.sleep(back_off_s(failures))
+            self._lost(number, copy)
+
+    def _lost(self, number: int, copy: int) -> None:
+        """A copy is not open: that is a loss of data unless another one is in service."""
+        if any(connection.in_service for connection in self._copies(number)):
+            self.copy_losses += 1
+            for frame in self.arbiters[number].lost(copy):
+                self.on_frame(number, frame)
+            return
+        if self.arbiters:
+            self.arbiters[number].begin_again()
+        self.losses += 1
+        self._on_lost(number)
+
+    async def _pass_on_late(self) -> None:
+        """Pass on what an arbiter has held back for long enough."""
+        while True:
+            await asyncio.sleep(_LATE_S)
+            for number, arbiter in enumerate(self.arbiters):
+                for frame in arbiter.late(self.now_ns()):
+                    self.on_frame(number, frame)
 
     async def _watch(self, transport: picows.WSTransport, connection: _Connection) -> None:
-        """Close a socket that is open and of no use."""
-        while not connection.fault(self.now_ns()):
+        """Ask a socket that says nothing whether it is there, and close one that is of no use."""
+        ping_ns = int(self.market.connection_rule.ping_s * _NS)
+        while not connection.fault(now_ns := self.now_ns()):
+            if ping_ns and now_ns - connection.heard_ns > ping_ns:
+                transport.send_ping()
             await asyncio.sleep(_WATCH_S)
         transport.disconnect()
 

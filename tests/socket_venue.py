@@ -53,11 +53,11 @@ class SocketVenue:
 
         asyncio.run_coroutine_threadsafe(send(), self._loop).result(10)
 
-    def cut(self) -> None:
-        """Break every connection."""
+    def cut(self, most: int | None = None) -> None:
+        """Break every connection, or at most so many."""
 
         async def close() -> None:
-            for transport in list(self._transports):
+            for transport in list(self._transports)[:most]:
                 transport.abort()
 
         asyncio.run_coroutine_threadsafe(close(), self._loop).result(10)

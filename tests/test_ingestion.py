@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.config import Settings
 from engine.ingest.dialects import make_state
 from engine.instruments import Instrument
 from engine.reasons import Reason
@@ -67,10 +68,11 @@ def at(venue: RunningVenue) -> Endpoints:
 
 @contextlib.contextmanager
 def running(
-    endpoints: Endpoints, folder: Path, capacity: int, instruments: tuple[Instrument, ...] = ()
+    endpoints: Endpoints, folder: Path, capacity: int, instruments: tuple[Instrument, ...] = (),
+    settings: Settings | None = None,
 ) -> Iterator[Run]:
     """Ingestion from its start to its orderly end."""
-    with small_instance(folder, endpoints, capacity, instruments=instruments) as plan:
+    with small_instance(folder, endpoints, capacity, instruments=instruments, settings=settings) as plan:
         context = ProcessContext(plan, Role.INGESTION)
         run = Run(Ingestion(context), Mapping(plan), folder)
         thread = threading.Thread(target=run.ingestion.run, daemon=True)

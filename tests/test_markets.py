@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
+import picows
 import pytest
 import requests
 
@@ -17,7 +18,6 @@ from engine.instruments import Dialect, Instrument
 from engine.kernel import PROJECT_ROOT
 from engine.records import Kind
 from engine.settings import SettingsError
-from procs import ingestion as ingesting
 from procs import market_sockets
 from procs.budget import ORDERS, WEIGHT
 from procs.config_file import read_settings
@@ -227,8 +227,7 @@ def contract() -> tuple[Instrument, ...]:
     return (Instrument(**(item.as_dict() | {"dialect": Dialect.KRAKEN_FUTURES})),)
 
 
-def test_a_book_with_a_gap_is_subscribed_again_and_only_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingesting, "_ASK_AGAIN_NS", 200_000_000)
+def test_a_book_with_a_gap_is_subscribed_again_and_only_that(tmp_path: Path) -> None:
     with SocketVenue(kraken_futures).running() as venue:
         with running(Endpoints("http://127.0.0.1:1", venue.url), tmp_path, 1 << 12, contract()) as run:
             until(lambda: run.ready, "book")
@@ -291,6 +290,35 @@ def test_a_venue_that_shows_everybody_out_is_not_stormed(tmp_path: Path) -> None
         assert 2 <= venue.connections <= 9  # after 0.1, 0.25, 0.5, 1 s ..., half of it at the least
 
 
+def test_a_quiet_socket_that_answers_pings_is_kept_and_a_dead_one_is_not() -> None:
+    """Binance says nothing by itself for minutes; a market with heartbeats of its own is not asked."""
+    now = [0]
+
+    def connection_of(dialect: Dialect) -> market_sockets._Connection:
+        market = market_of(dialect)
+        sockets = market.sockets(ROOT, instruments(dialect, "BTCUSD"), FeedSettings())
+        owner = market_sockets.MarketSockets(market, sockets, lambda *_: None, lambda _: None, lambda: now[0], print)
+        return market_sockets._Connection(owner, 0)
+
+    quiet, pong = connection_of(Dialect.BINANCE_COINM), Mock(msg_type=picows.WSMsgType.PONG)
+    for second in range(1, 300):
+        now[0] = second * 10**9
+        quiet.on_ws_frame(Mock(), pong)
+        assert quiet.fault(now[0]) == ""
+    now[0] += 4 * 10**9
+    quiet.on_ws_frame(Mock(), pong)
+    assert quiet.fault(now[0]) == "no data for 300 s"
+    now[0] += 6 * 10**9
+    assert quiet.fault(now[0]) == "nothing was heard for 5 s"
+    now[0] = 0
+    beating = connection_of(Dialect.KRAKEN_SPOT_V2)
+    now[0] = 5 * 10**9 + 1
+    beating.on_ws_frame(Mock(), pong)
+    assert beating.fault(now[0]) == "no data for 5 s"
+    rules = {name: market_of(dialect).connection_rule for name, dialect in MARKETS.items()}
+    assert {name for name in rules if rules[name].ping_s} == {name for name in MARKETS if name.startswith("binance")}
+
+
 # --- configuration --------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +331,19 @@ def test_a_market_that_takes_no_orders_can_be_configured_but_not_traded() -> Non
         check_trading(settings_from({"venue": venue | {"market": "binance_usdm"}}))
     with pytest.raises(SettingsError, match=r"when venue\.embedded is true"):
         settings_from({"venue": {"market": "kraken_spot"}})
+
+
+def test_several_connections_need_a_venue_that_numbers_what_it_sends() -> None:
+    venue = {"embedded": False, "rest_url": "https://a", "ws_url": "wss://a"}
+    for market in MARKETS:
+        settings = settings_from({"venue": venue | {"market": market}, "feed": {"connections": 2}})
+        if market == "kraken_spot":
+            with pytest.raises(SettingsError, match=r"allowed is 1; kraken_spot does not number"):
+                check_feed(settings)
+        else:
+            check_feed(settings)
+    with pytest.raises(SettingsError, match=r"feed\.connections = 4: allowed is a whole number from 1 to 3"):
+        settings_from({"feed": {"connections": 4}})
 
 
 def test_the_contract_is_kept_by_every_room() -> None:
@@ -339,8 +380,8 @@ def test_an_answer_is_waited_for_from_when_it_was_asked_for() -> None:
     owner = market_sockets.MarketSockets(market, sockets, lambda *_: None, lambda _: None, lambda: now[0], print)
     connection = market_sockets._Connection(owner, 0)
     connection.transport = Mock()
-    now[0] = connection.last_frame_ns = 60_000_000_000
+    now[0] = connection.last_frame_ns = connection.heard_ns = 60_000_000_000
     connection.send(market.ask_again(contract()[0], FeedSettings()))
     assert connection.fault(now[0]) == ""
-    connection.last_frame_ns = now[0] + 11_000_000_000
+    connection.last_frame_ns = connection.heard_ns = now[0] + 11_000_000_000
     assert connection.fault(now[0] + 11_000_000_000) == "1 subscriptions were not answered"

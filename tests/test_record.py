@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from engine.config import Settings
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
-from procs import market_sockets
+from procs.back_off import ConnectionRule
 from procs.budget import ORDERS, WEIGHT, Budget, RateLimit
 from procs.capture.layout import NO_CONNECTION, NO_SYMBOL, Captured, CaptureEntry
 from procs.capture.manifest import Manifest, new_capture_id
@@ -23,16 +24,18 @@ from procs.capture.reader import CaptureReader
 from procs.capture.recorder import Recorder
 from procs.capture.writer import open_writer
 from procs.replay import open_source, replay_fused
+from procs.venues import binance
 from procs.venues.binance import BinanceMarket
 from procs.venues.binance_usdm.endpoints import Endpoints
 from procs.venues.kraken_futures.market import KrakenFuturesMarket
+from procs.venues.kraken_spot.market import KrakenSpotMarket
 from procs.venues.market import Listing, Market, Request, Socket, market_of
 from shm.clock import new_session_offset_ns, python_monotonic_ns, python_session_ns, wall_ns
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.recordings import PROJECT_ROOT
 from tests.socket_venue import SocketVenue
 from tests.test_capture import largest_file
-from tools import cli
+from tools import cli, record
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 PATIENCE_NS = 60_000_000_000
@@ -170,7 +173,8 @@ def test_a_disconnect_is_recorded_and_every_book_begins_again(venue: RunningVenu
 def test_a_socket_that_falls_silent_is_given_up(
     venue: RunningVenue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(market_sockets, "SILENCE_NS", 2_500_000_000)  # the mark price comes every second
+    quick = ConnectionRule(silence_s=2.5, ping_s=1.0, quiet_s=9.0, longest_wait_s=1.0, opens=99, window_s=1.0)
+    monkeypatch.setattr(binance, "_CONNECTION_RULE", quick)
     silence = once(lambda: venue.fault(fault="half_open", streams="public", duration_ms=300))
     recorder = recorded(venue, tmp_path / "c", books_right, silence, lost(1), more(20, snapshots=4))
     assert (Captured.LOST, 0) in kinds(entries_of(tmp_path / "c"), Captured.LOST)
@@ -261,6 +265,62 @@ def test_a_venue_whose_books_come_over_the_socket(venue: RunningVenue, tmp_path:
     summary = replay_fused(open_source(tmp_path / "c", Settings()), None)
     assert summary["market"]["snapshot_levels"] == 8 and summary["market"]["resyncs"] == 2
     assert summary["stages"]["ingestion"]["quarantined"] == {} and summary["unaccounted"] == 0
+
+
+def kraken_book(kind: str, bids: dict[str, str], asks: dict[str, str], told: dict[str, str] | None = None) -> bytes:
+    """A frame of Kraken's book with the checksum of these levels; told: the levels of a side in the frame, if fewer."""
+    best = sorted(asks.items(), key=lambda level: float(level[0])) + sorted(
+        bids.items(), key=lambda level: -float(level[0])
+    )
+    digits = "".join(text.replace(".", "").lstrip("0") for level in best for text in level)
+    levels = {
+        side: ",".join(f'{{"price":{price},"qty":{size}}}' for price, size in part.items())
+        for side, part in (("bids", bids if told is None else told), ("asks", asks if told is None else {}))
+    }
+    return (
+        f'{{"channel":"book","type":"{kind}","data":[{{"symbol":"BTC/USD","bids":[{levels["bids"]}],'
+        f'"asks":[{levels["asks"]}],"checksum":{zlib.crc32(digits.encode())},"timestamp":"2026-01-01T00:00:00.000000Z"}}]}}'
+    ).encode()
+
+
+def test_checksums_are_verified_while_recording_and_a_wrong_book_begins_again(
+    venue: RunningVenue, tmp_path: Path
+) -> None:
+    """Kraken spot: nothing else would tell that a change is missing."""
+    bids, asks = {"100.1": "1.50000000", "100.0": "2.00000000"}, {"100.3": "0.50000000"}
+
+    def script(number: int, heard: bytes) -> list[bytes]:
+        message = orjson.loads(heard) if heard else {}
+        if message.get("method") != "subscribe":
+            return []
+        channel = message["params"]["channel"]
+        ack = {"method": "subscribe", "result": {"channel": channel, "symbol": "BTC/USD"}, "success": True}
+        return [orjson.dumps(ack), *([kraken_book("snapshot", bids, asks)] if channel == "book" else [])]
+
+    right = kraken_book("update", bids | {"100.1": "3.00000000"}, asks, told={"100.1": "3.00000000"})
+    missed = kraken_book("update", bids | {"99.9": "1.00000000"}, asks, told={"100.0": "7.00000000"})
+
+    def verified(count: int) -> Callable[[Recorder], bool]:
+        return lambda recorder: recorder.counts()["checksums_verified"] >= count
+
+    item = Instrument(0, "BTC/USD", "BTC", "USD", 1, 8, 1, 1, 0, dialect=Dialect.KRAKEN_SPOT_V2, book_depth=100)
+    limits = (RateLimit(WEIGHT, 1, 1, ""), RateLimit(ORDERS, 60, 60, ""))
+    with SocketVenue(script).running() as server:
+        recorder = recorded(
+            venue, tmp_path / "c", verified(1), once(lambda: server.tell(right)), verified(2),
+            once(lambda: server.tell(missed)), verified(3), market=KrakenSpotMarket(),
+            listing=Listing((item,), limits), ws_url=server.url,
+        )
+    found = recorder.counts()
+    assert (found["checksums_verified"], found["checksums_failed"]) == (3, 1)
+    assert found["wrong_books"] == {"checksum_mismatch": 1} and found["gaps"] == 1 and recorder.losses == 0
+    asked = [orjson.loads(frame) for frame in server.heard]
+    assert [(item["method"], item["params"]["channel"]) for item in asked[3:]] == [
+        ("unsubscribe", "book"), ("subscribe", "book")
+    ]
+    assert "wrong books: checksum_mismatch 1, checksums: 3 verified, 1 failed" in record._words(found)
+    summary = replay_fused(open_source(tmp_path / "c", Settings()), None)
+    assert summary["market"]["resyncs"] == 1 and summary["unaccounted"] == 0
 
 
 def test_an_earlier_recording_is_gone_on_with(venue: RunningVenue, tmp_path: Path) -> None:

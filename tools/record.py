@@ -148,7 +148,10 @@ def record_command(options: argparse.Namespace) -> int:
 
 def _words(counts: dict[str, Any]) -> str:
     symbols = ", ".join(f"{name} {count}" for name, count in counts["symbols"].items())
+    wrong = ", ".join(f"{reason} {count}" for reason, count in counts["wrong_books"].items()) or "none"
     return (
         f"{counts['entries']} entries, {counts['frames']} frames ({symbols}), {counts['snapshots']} snapshots, "
-        f"{counts['losses']} connections lost, {counts['data_bytes']} bytes in {counts['stored_bytes']}"
+        f"{counts['losses']} connections lost, {counts['data_bytes']} bytes in {counts['stored_bytes']}; "
+        f"{counts['gaps']} gaps, wrong books: {wrong}, checksums: {counts['checksums_verified']} verified, "
+        f"{counts['checksums_failed']} failed"
     )

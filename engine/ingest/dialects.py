@@ -64,6 +64,23 @@ def entry_points(dialect: int) -> EntryPoints:
     raise ValueError(f"there is no dialect {dialect}")
 
 
+def is_numbered(dialect: int) -> bool:
+    """Whether the venue numbers what it sends, so that several connections can be put in order."""
+    return dialect in BINANCE_DIALECTS or dialect == Dialect.KRAKEN_FUTURES
+
+
+def place_kernel(dialect: int) -> Callable[..., int]:
+    """The kernel that says where a frame stands: (state, frame, outbox, place), see places.py.
+
+    Raises ValueError for a dialect whose frames have no numbers.
+    """
+    from engine.ingest.places import binance_place, kraken_futures_place
+
+    if not is_numbered(dialect):
+        raise ValueError(f"{Dialect(dialect).name} does not number what it sends")
+    return binance_place if dialect in BINANCE_DIALECTS else kraken_futures_place
+
+
 def _of_kraken(instruments: Sequence[Instrument]) -> bool:
     return bool(instruments) and Dialect(instruments[0].dialect) in KRAKEN_DIALECTS
 

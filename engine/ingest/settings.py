@@ -24,6 +24,10 @@ class FeedSettings:
         0, "How often a book is told at the most, where that can be chosen (Binance); 0: as often as the market can.",
         minimum=0, maximum=1000,
     )
+    connections: int = setting(
+        1, "So many connections with the same subscription; the first copy of every frame counts, in the order of the "
+        "venue's numbers. More than one not where it has none (Kraken spot).", minimum=1, maximum=3,
+    )
 
 
 def check_kinds(feed: FeedSettings) -> None:

@@ -3,7 +3,8 @@
 The loop thread alone chooses the order of entries: frames as their callbacks come, REST snapshots when their fetch has
 returned. What a socket says is written before anybody looks at it. The decoder of live ingestion goes along, so a book
 is fetched (or subscribed anew, where the venue sends it over the socket) at the start, after each loss and after a gap,
-once all sockets are open, just as an engine would.
+once all sockets are open, just as an engine would. Its records go through checked books (engine/integrity), so what is
+recorded is known to be right: a book that its checksum or its touch proves wrong begins again.
 A full disk ends the recording; the capture is whole up to there.
 """
 
@@ -16,13 +17,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import requests
 
 from engine.ingest.dialects import has_rest_snapshots, make_state
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Instrument
-from procs.back_off import back_off_s
+from engine.integrity.checked_book import check_records, make_checked_books
+from engine.reasons import Reason
+from engine.stage import as_bytes
+from procs.arbiter import Arbiter
+from procs.book_requests import PATIENCE_NS, BookRequests
 from procs.budget import Budget
 from procs.capture.layout import NO_CONNECTION, NO_SYMBOL, Captured
 from procs.capture.writer import CaptureFull, CaptureWriter
@@ -35,8 +39,6 @@ from procs.venues.market import Market
 
 _TURN_S = 0.05
 _SYNC_EVERY_NS = 5_000_000_000
-# A book that comes over the socket is asked for again when it was not there after so long.
-_ASK_AGAIN_NS = 5_000_000_000
 
 
 class Recorder:
@@ -67,19 +69,23 @@ class Recorder:
         self._decoder = Decoder(make_state(instruments), instruments)
         self._sockets = MarketSockets(
             market, market.sockets(endpoints.ws_url, instruments, feed), self._on_frame, self._on_socket_lost, now_ns,
-            say, self._on_opened, self._on_sent,
+            say, self._on_opened, self._on_sent, copies=feed.connections,
+            make_arbiter=lambda: Arbiter(self._instruments, lambda index: bool(self._wanted[index])),
         )
+        self._wanted = self._decoder.state["snapshot_wanted"][0]
+        self._has_rest_snapshots = has_rest_snapshots(market.dialect)
+        self._requests = BookRequests(len(self._symbols), None if self._has_rest_snapshots else PATIENCE_NS)
+        checks, books = make_checked_books(self._instruments)
+        self._checks, self._checked = checks, (as_bytes(checks), as_bytes(books))
         self._stop = asyncio.Event()
         self._is_ending = False  # from then on nothing is taken, though sockets speak until the loop is closed
         self._open: set[int] = set()
-        self._fetching: set[int] = set()
-        self._fetches = [0] * len(self._symbols)  # in a row, without the book being right
-        self._asked_ns = [0] * len(self._symbols)
         self.failure: CaptureFull | None = None
         self.frames: Counter[str] = Counter()  # by symbol; "" for those of none
         self.data_bytes = 0
         self.snapshots = 0
         self.losses = 0
+        self.wrong_books: Counter[str] = Counter()  # books that were judged wrong, by reason
 
     def stop(self) -> None:
         """End the recording; call in the loop's thread."""
@@ -103,8 +109,12 @@ class Recorder:
         self._stop.set()
 
     def _on_opened(self, number: int) -> None:
+        now = self._now_ns()
         self._open.add(number)
-        self._append(Captured.OPENED, b"", self._now_ns(), number, key=self._sockets.sockets[number].url)
+        self._append(Captured.OPENED, b"", now, number, key=self._sockets.sockets[number].url)
+        if number == 0 and not self._has_rest_snapshots:
+            for index in range(len(self._symbols)):
+                self._requests.asked(index, now)
 
     def _on_sent(self, number: int, data: bytes) -> None:
         self._append(Captured.SENT, data, self._now_ns(), number)
@@ -116,7 +126,7 @@ class Recorder:
         symbol = symbol_of(data, self._market.dialect)
         self._append(Captured.FRAME, data, now, number, self._places.get(symbol, NO_SYMBOL))
         self.frames[symbol if symbol in self._places else ""] += 1
-        self._decoder.frame(data, now)
+        self._check(self._decoder.frame(data, now), now)
 
     def _on_socket_lost(self, number: int) -> None:
         if number in self._open and not self._is_ending:  # else it could not be opened, and nothing more is lost
@@ -128,13 +138,22 @@ class Recorder:
         """With a connection perhaps data of every book are lost."""
         now = self._now_ns()
         self._append(Captured.LOST, b"", now, number)
-        self._decoder.lost(ALL_INSTRUMENTS, now)
+        self._check(self._decoder.lost(ALL_INSTRUMENTS, now), now)
 
     def _on_snapshot(self, index: int, url: str, body: bytes) -> None:
         now = self._now_ns()
         self.snapshots += 1
         self._append(Captured.REST, body, now, symbol=index, key=url)
-        self._decoder.snapshot(index, body, now)
+        self._check(self._decoder.snapshot(index, body, now), now)
+
+    def _check(self, count: int, now: int) -> None:
+        """Let the books take `count` records; one that is wrong begins again, as it does in an engine."""
+        checks, books = self._checked
+        if check_records(checks, books, self._decoder.outbox, count):
+            for index, verdict in enumerate(self._checks["verdict"][0, : len(self._symbols)].tolist()):
+                if verdict != Reason.NONE and not self._wanted[index]:
+                    self.wrong_books[Reason(verdict).name.lower()] += 1
+                    self._check(self._decoder.lost(index, now), now)
 
     # --- books ------------------------------------------------------------------------------------------------------
 
@@ -153,39 +172,34 @@ class Recorder:
         except VenueUnreachable:
             return None
 
-    def _wanted(self) -> list[int]:
-        """The books that need a snapshot."""
-        return [int(index) for index in np.flatnonzero(self._decoder.state["snapshot_wanted"][0])]
-
     async def _snapshot(self, pool: ThreadPoolExecutor, index: int) -> None:
         """Fetch one snapshot; where it does not help, the next one waits, longer each time."""
-        losses = self.losses
+        losses = self._sockets.losses
         answer = await asyncio.get_running_loop().run_in_executor(pool, self._fetch, index)
-        if answer is not None and self.losses == losses:  # else of a time that the sockets do not continue
+        if self._sockets.losses != losses:
+            self._requests.forgotten(index)  # of a time that the sockets do not continue
+            return
+        if answer is not None:
             self._on_snapshot(index, *answer)
-        if index in self._wanted():
-            await asyncio.sleep(back_off_s(self._fetches[index]))
-            self._fetches[index] += 1
+        if self._wanted[index]:
+            self._requests.failed(index, self._now_ns())
         else:
-            self._fetches[index] = 0
-        self._fetching.discard(index)
-
-    def _ask_again(self, index: int) -> None:
-        """Subscribe a book anew, unless it was asked for a moment ago: then it is on its way."""
-        now = self._now_ns()
-        if now - max(self._asked_ns[index], self._sockets.opened_ns) >= _ASK_AGAIN_NS:
-            self._asked_ns[index] = now
-            self._sockets.send(self._market.ask_again(self._instruments[index], self._feed))
+            self._requests.helped(index, self._now_ns())
 
     def _get_books(self, pool: ThreadPoolExecutor) -> list[asyncio.Task[None]]:
         """Ask for the books that are wanted; a book that began before its diffs flow would lack some of them."""
-        tasks = []
-        for index in self._wanted() if self._sockets.all_open else ():
-            if not has_rest_snapshots(self._market.dialect):
-                self._ask_again(index)
-            elif index not in self._fetching:
-                self._fetching.add(index)
-                tasks.append(asyncio.create_task(self._snapshot(pool, index)))
+        tasks: list[asyncio.Task[None]] = []
+        for index in range(len(self._symbols)) if self._sockets.all_open else ():
+            now = self._now_ns()
+            if not self._wanted[index]:
+                if not self._has_rest_snapshots:
+                    self._requests.helped(index, now)
+            elif self._requests.due(index, now):
+                self._requests.asked(index, now)
+                if self._has_rest_snapshots:
+                    tasks.append(asyncio.create_task(self._snapshot(pool, index)))
+                else:
+                    self._sockets.send(self._market.ask_again(self._instruments[index], self._feed))
         return tasks
 
     # --- the loop ---------------------------------------------------------------------------------------------------
@@ -241,4 +255,7 @@ class Recorder:
             "snapshots": self.snapshots, "losses": self.losses, "data_bytes": self.data_bytes,
             "stored_bytes": stored, "ratio": round(self.data_bytes / stored, 3) if stored else 0.0,
             "cut_bytes": self._writer.cut_bytes,
+            "checksums_verified": int(self._checks["verified"].sum()),
+            "checksums_failed": int(self._checks["mismatched"].sum()),
+            "wrong_books": dict(self.wrong_books), "gaps": int(self._decoder.state["gaps"][0]),
         }

@@ -8,7 +8,8 @@
 
 Streams are named in the URL, so a socket that opens is subscribed: there is nothing to send, and nothing to answer.
 Source: Binance spot, USD-M and COIN-M futures, "WebSocket Market Streams", "Market Data Endpoints"; for USD-M the
-notice "Base URL Split & Migration" of 2026.
+notice "Base URL Split & Migration" of 2026. The server pings every 20 s (spot) or 3 min (futures), too seldom to tell a
+dead socket by, and answers our pings; an address may open 300 connections in 5 min (spot, "Limits").
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import requests
 from engine.binance_listing import instrument_from_binance
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
+from procs.back_off import ConnectionRule
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import limits_of
 from procs.venues.market import Capabilities, Listing, Request, Socket, get
@@ -41,6 +43,9 @@ _ROOTS: dict[Dialect, dict[str, tuple[str, ...]]] = {
     Dialect.BINANCE_USDM: {"/public": _PUBLIC, "/market": _OF_FUTURES},
     Dialect.BINANCE_COINM: {"": (*_PUBLIC, *_OF_FUTURES)},
 }
+_CONNECTION_RULE = ConnectionRule(
+    silence_s=5.0, ping_s=2.5, quiet_s=300.0, longest_wait_s=10.0, opens=100, window_s=300.0
+)
 _FUTURES_INTERVALS_MS = (0, 100, 250, 500)
 _INTERVALS_MS = {
     Dialect.BINANCE_SPOT: (100, 1000), Dialect.BINANCE_USDM: _FUTURES_INTERVALS_MS,
@@ -61,8 +66,13 @@ class BinanceMarket:
         intervals = ", ".join(map(str, _INTERVALS_MS[self.dialect]))
         proof = "U, u" if self.dialect == Dialect.BINANCE_SPOT else "U, u, pu"
         return Capabilities(
-            kinds, "REST snapshot", f"sequence ({proof})", "whole", f"{intervals} ms", "the server's pings; data flow"
+            kinds, "REST snapshot", f"sequence ({proof})", "whole", f"{intervals} ms", "answers to our pings"
         )
+
+    @property
+    def connection_rule(self) -> ConnectionRule:
+        """See Market."""
+        return _CONNECTION_RULE
 
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """See Market. Raises ValueError also for a limit that exchangeInfo does not name."""

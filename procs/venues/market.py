@@ -14,9 +14,11 @@ from typing import Any, Protocol
 import requests
 
 from engine.config import MARKETS, Settings
+from engine.ingest.dialects import is_numbered
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
 from engine.settings import SettingsError
+from procs.back_off import ConnectionRule
 from procs.budget import RateLimit
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.subscriptions import Answer, Wanted
@@ -71,6 +73,10 @@ class Market(Protocol):
     def capabilities(self) -> Capabilities:
         """What it offers."""
 
+    @property
+    def connection_rule(self) -> ConnectionRule:
+        """How its sockets are told from dead ones, and how often they may be opened."""
+
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """The named instruments as the venue describes them now, indexed in the order of `symbols`, and its limits.
 
@@ -122,10 +128,16 @@ def subscribed(market: Market, listing: Listing, feed: FeedSettings) -> tuple[In
 
 def check_feed(settings: Settings) -> None:
     """Raises SettingsError for market data that the configured market does not offer as they are asked for."""
+    dialect, copies = MARKETS[settings.venue.market], settings.feed.connections
     try:
-        market_of(MARKETS[settings.venue.market]).sockets("", (), settings.feed)
+        market_of(dialect).sockets("", (), settings.feed)
     except ValueError as error:
         raise SettingsError(str(error)) from None
+    if copies > 1 and not is_numbered(dialect):
+        raise SettingsError(
+            f"feed.connections = {copies}: allowed is 1; {settings.venue.market} does not number what it sends, so "
+            "several connections cannot be put in order"
+        )
 
 
 def get(session: requests.Session, url: str, params: Mapping[str, Any] | None = None) -> bytes:

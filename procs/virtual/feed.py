@@ -7,18 +7,17 @@ Sockets, back-off, silence, snapshots and resyncs are as in procs/ingestion.py, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 
 from engine.config import Settings
 from engine.ingest.kernel import CLOCK_GRID_NS
 from engine.instruments import Instrument
-from procs.back_off import LADDER_S
+from procs.back_off import Pace
+from procs.book_requests import BookRequests
 from procs.decoding import ALL_INSTRUMENTS
 from procs.embedded.venue import Reply
 from procs.fused import BATCH, FusedPath
-from procs.market_sockets import SILENCE_NS
 from procs.table import Role
 from procs.venues.binance import SNAPSHOT_LEVELS
 from procs.venues.market import market_of
@@ -31,31 +30,36 @@ _HANDSHAKE_NS = 3_000 * MS
 _REQUEST_NS = 5_000 * MS
 
 
-def _back_off_ns(failures: int) -> int:
-    return int(LADDER_S[min(failures, len(LADDER_S) - 1)] * 1e9)
+def _no_jitter() -> float:
+    """A session in virtual time is the same each time."""
+    return 1.0
 
 
 class _MarketSocket:
     """Keeps one of the feed's sockets open."""
 
-    def __init__(self, feed: Feed, url: str):
+    def __init__(self, feed: Feed, number: int, url: str):
         self.feed = feed
-        self.failures = 0
+        self.number = number
+        self._opened_ns = 0
         self.socket: Socket | None = None
         self.root = url.split("/")[3]
         self.streams = url.partition("streams=")[2].split("/")
 
     def connect(self) -> None:
-        """Try to open it."""
+        """Try to open it, as soon as that is allowed."""
+        loop = self.feed.wire.loop
+        if wait_ns := self.feed.pace.wait_ns(self.number, loop.now_ns):
+            loop.after(wait_ns, self.connect)
+            return
+        self.feed.pace.tried(loop.now_ns)
         connect(self.feed.wire, self, self.root, self.streams, True, _HANDSHAKE_NS, self._opened)
 
     def _opened(self, socket: Socket | None) -> None:
         self.socket = socket
+        self._opened_ns = self.feed.wire.loop.now_ns
         if socket is None:
-            self.failures += 1
-            self._again()
-        else:
-            self.failures = 0
+            self._again(0)
 
     def on_frame(self, data: bytes) -> None:
         """A frame has come."""
@@ -63,19 +67,24 @@ class _MarketSocket:
 
     def on_lost(self) -> None:
         """The connection has broken."""
+        heard_ns = self.socket.heard_ns if self.socket is not None else self._opened_ns
         self.socket = None
-        self._again()
+        self._again(heard_ns - self._opened_ns)
 
     def watch(self) -> None:
-        """Let go of a socket that is open and says nothing."""
-        if self.socket is not None and self.feed.wire.loop.now_ns - self.socket.heard_ns > SILENCE_NS:
+        """Let go of a socket that is open, says nothing, and answers no ping."""
+        silence_ns = int(self.feed.connection_rule.silence_s * 1e9)
+        if self.socket is not None and self.socket.silent and (
+            self.feed.wire.loop.now_ns - self.socket.heard_ns > silence_ns
+        ):
             self.socket.close()
             self.on_lost()
 
-    def _again(self) -> None:
+    def _again(self, useful_ns: int) -> None:
         self.feed.on_lost(ALL_INSTRUMENTS)
         self.feed.losses += 1
-        self.feed.wire.loop.after(_back_off_ns(self.failures), self.connect)
+        self.feed.pace.ended(self.number, self.feed.wire.loop.now_ns, useful_ns)
+        self.connect()
 
 
 class Feed:
@@ -90,10 +99,12 @@ class Feed:
         self.losses = 0
         self._deliver = deliver
         self._instruments = tuple(instruments)
-        sockets = market_of(instruments[0].dialect).sockets("ws://venue", instruments, settings.feed)
-        self._sockets = [_MarketSocket(self, socket.url) for socket in sockets]
-        self._fetching: set[int] = set()
-        self._failures = [0] * len(self._instruments)
+        market = market_of(instruments[0].dialect)
+        sockets = market.sockets("ws://venue", instruments, settings.feed)
+        self.connection_rule = market.connection_rule
+        self.pace = Pace(market.connection_rule, len(sockets), _no_jitter)
+        self._sockets = [_MarketSocket(self, number, socket.url) for number, socket in enumerate(sockets)]
+        self._requests = BookRequests(len(self._instruments), jitter=_no_jitter)
         validation, features = self.path.states[Role.VALIDATION], self.path.states[Role.FEATURES]
         self._resync_counters = (
             validation["instruments"]["resync_wanted"][0], features["flows"]["resync_wanted"][0]
@@ -138,12 +149,12 @@ class Feed:
         wanted = decoder.state["snapshot_wanted"][0]
         if all(socket.socket is not None for socket in self._sockets):
             for index in range(len(self._instruments)):
-                if wanted[index] and index not in self._fetching:
+                if wanted[index] and self._requests.due(index, now):
                     self._fetch(index)
 
     def _fetch(self, index: int) -> None:
-        """Ask for a snapshot; a failure is retried later, further apart each time."""
-        self._fetching.add(index)
+        """Ask for a snapshot; where that does not help, the next one waits, longer each time."""
+        self._requests.asked(index, self.wire.loop.now_ns)
         losses = self.losses
         answered: list[bool] = []
 
@@ -151,15 +162,16 @@ class Feed:
             if answered:
                 return
             answered.append(True)
+            now, decoder = self.wire.loop.now_ns, self.path.decoder
             if self.losses != losses:
-                self._fetching.discard(index)
-            elif reply is None or reply.status != 200:
-                self._failures[index] += 1
-                self.wire.loop.after(_back_off_ns(self._failures[index]), partial(self._fetching.discard, index))
+                self._requests.forgotten(index)
+                return
+            if reply is not None and reply.status == 200:
+                self._pass(decoder.snapshot(index, reply.body, now))
+            if decoder.state["snapshot_wanted"][0, index]:
+                self._requests.failed(index, now)
             else:
-                self._failures[index] = 0
-                self._fetching.discard(index)
-                self._pass(self.path.decoder.snapshot(index, reply.body, self.wire.loop.now_ns))
+                self._requests.helped(index, now)
 
         symbol = self._instruments[index].symbol
         self.wire.send_paid("GET", f"/fapi/v1/depth?symbol={symbol}&limit={SNAPSHOT_LEVELS}", None, done)

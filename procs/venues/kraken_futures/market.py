@@ -1,7 +1,8 @@
 """Market data of Kraken Futures: one socket; the book with its sequence, trades and the ticker of each contract.
 
 A book that is wrong is left and subscribed again, one contract at a time; the venue then sends a snapshot.
-Source: Kraken Futures, "WebSocket API" and "REST API". The limit of public calls is that of spot, one a second.
+Source: Kraken Futures, "WebSocket API" and "REST API". The limit of public calls is that of spot, one a second, and
+so is that of connections: this venue states none of its own.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import requests
 
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
+from procs.back_off import ConnectionRule
 from procs.budget import ORDERS, WEIGHT, RateLimit
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.kraken_futures.instruments import instrument_from_entry, parse_instruments
 from procs.venues.kraken_futures.subscriptions import answer, subscribe
+from procs.venues.kraken_spot.market import CONNECTION_RULE
 from procs.venues.market import Capabilities, Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer
 
@@ -40,6 +43,11 @@ class KrakenFuturesMarket:
         return Capabilities(
             kinds, "snapshot over the socket", "sequence (seq)", "whole", "every change", "a message a second"
         )
+
+    @property
+    def connection_rule(self) -> ConnectionRule:
+        """See Market."""
+        return CONNECTION_RULE
 
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """See Market."""

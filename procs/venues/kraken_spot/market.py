@@ -1,7 +1,8 @@
 """Market data of Kraken spot over WebSocket v2: one socket; the book, its checksum, trades and the touch of each pair.
 
 A book that is wrong is left and subscribed again, one pair at a time; the venue then sends a snapshot.
-Source: Kraken, "Spot WebSocket API v2"; "Spot REST API, rate limits": one public call a second.
+Source: Kraken, "Spot WebSocket API v2"; "Spot REST API, rate limits": one public call a second; "WebSocket API FAQ":
+about 150 connections of an address in any ten minutes, after which it is shut out for ten.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import requests
 
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
+from procs.back_off import ConnectionRule
 from procs.budget import ORDERS, WEIGHT, RateLimit
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.kraken_spot.instruments import instrument_from_pair, parse_asset_pairs, v2_symbol
@@ -22,6 +24,9 @@ from procs.venues.market import Capabilities, Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer, Wanted
 
 USUAL_LEVELS = 100
+CONNECTION_RULE = ConnectionRule(
+    silence_s=5.0, ping_s=0.0, quiet_s=5.0, longest_wait_s=20.0, opens=50, window_s=600.0
+)
 _RATE_LIMITS = (RateLimit(WEIGHT, 1, 1, ""), RateLimit(ORDERS, 60, 60, ""))
 _CHANNELS = {1: "book", 2: "trade", 3: "ticker"}  # by the number that the answers repeat; spot has no others
 
@@ -40,6 +45,11 @@ class KrakenSpotMarket:
             tuple(_CHANNELS.values()), "snapshot over the socket", "checksum of ten levels (CRC-32)",
             f"{depths} levels a side", "every change", "a message a second",
         )
+
+    @property
+    def connection_rule(self) -> ConnectionRule:
+        """See Market."""
+        return CONNECTION_RULE
 
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """See Market."""
