@@ -60,6 +60,7 @@ class Reason(IntEnum):
     CHECKSUM_MISMATCH = 56  # the venue's checksum is not that of our book
     EMPTY_SNAPSHOT = 57  # a snapshot without any level: no record could say that the book is empty
     LOCKED_BOOK = 58  # best bid = best ask
+    AUDIT_MISMATCH = 59  # the venue's ticker disagrees with our book, again and again
 
 
 REASON_COUNT = 64

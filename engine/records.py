@@ -26,7 +26,7 @@ class Kind(IntEnum):
     CLOCK = 16  # recv_ts_ns is a grid point that time has passed
     GAP = 17  # data of this instrument were lost; aux = first ingest id lost, or 0
     INSTRUMENT = 18  # price = tick size, size = lot size, aux = minimum notional in 1e-8, sequence = epoch
-    BOOK_VALID = 19  # from here on the book of this instrument is right
+    BOOK_VALID = 19  # from here on the book of this instrument is right; aux = 1: nothing proves it, it is audited
     BOOK_INVALID = 20  # from here on it is not; aux = reason code
     STATUS = 21  # instrument status: aux = 1 trading, 0 halted
     VECTOR = 32  # a feature vector

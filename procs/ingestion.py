@@ -66,6 +66,7 @@ class Ingestion:
         self._stamps = context.stamps()
         self._budget = context.budget()
         self._lag = VenueLag(context.lags(), self._decoder.records["exch_ts_ns"])
+        self._feed_counts = context.feed_counts()
         self._hop = context.histogram(context.role, "hop")
         self._checkpoint_cost = context.histogram(context.role, "checkpoint")
         self._market = market_of(plan.instruments[0].dialect)
@@ -265,13 +266,14 @@ class Ingestion:
         self._on_lost(ALL_INSTRUMENTS)
 
     def _take_checkpoint(self) -> None:
-        """Once a second: the state, what of the journal it has seen, what of it is published."""
+        """Once a second: the state, what of the journal it has seen, what of it is published; how the sockets are."""
         now = self.context.now_ns()
         if now >= self._checkpoint_due_ns:
             self._checkpoint_due_ns = now + _CHECKPOINT_EVERY_NS
             self._checkpoint[OUTPUT_CURSOR] = self._outlet.published
             self._checkpoint[JOURNAL_ORDINAL] = self._journal.ordinal
             self._checkpoint[EXTRA] = self._decoder.ingest_id
+            self._feed_counts[:] = self.sockets.counts
             checkpoint_now(self._arena, as_bytes(self._decoder.state), self._checkpoint)
             record_latency(self._checkpoint_cost, self.context.now_ns() - now)
 

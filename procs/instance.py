@@ -22,6 +22,7 @@ from engine.stage import as_bytes
 from procs.budget import BUDGET_WORDS, Budget, RateLimit, write_limits
 from procs.checkpoint import HEADER_WORDS, SLOTS, checkpoint_now, slot_words
 from procs.deaths import DEATH_WORDS
+from procs.feed_counts import FEED_COUNTS
 from procs.metrics import METRICS, METRICS_WORDS
 from procs.table import CHECKPOINTED, PROCESS_BY_ROLE, RING_BY_NAME, RINGS, Role
 from procs.venue_lag import LAG_WORDS
@@ -161,6 +162,7 @@ def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
             create_arena(plan, role, state)
     _words_segment(plan, "stamps", STAMPS, create=True).close()
     _words_segment(plan, "lags", LAG_WORDS, create=True).close()
+    _words_segment(plan, "feed", len(FEED_COUNTS), create=True).close()
     _words_segment(plan, "intents", plan.capacities["orders"], create=True).close()
     _words_segment(plan, "latency", _histogram_words(), create=True).close()
     _words_segment(plan, "followers", FOLLOWER_WORDS, create=True).close()
@@ -174,10 +176,10 @@ def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
 
 def memory_beside_rings(states: dict[Role, np.ndarray]) -> int:
     """Bytes that an instance needs beside its rings."""
-    pages = 4096 * (len(states) + len(RING_BY_NAME) + 9)
+    pages = 4096 * (len(states) + len(RING_BY_NAME) + 10)
     arenas = sum(8 * SLOTS * slot_words(state.nbytes) for role, state in states.items() if role in CHECKPOINTED)
     words = STAMPS + RING_BY_NAME["orders"].capacity + _histogram_words() + BUDGET_WORDS + DEATH_WORDS
-    words += FOLLOWER_WORDS + METRICS_WORDS + LAG_WORDS
+    words += FOLLOWER_WORDS + METRICS_WORDS + LAG_WORDS + len(FEED_COUNTS)
     return arenas + sum(state.nbytes for state in states.values()) + 8 * words + pages + 65536
 
 
@@ -242,6 +244,10 @@ class Mapping:
     def lags(self) -> np.ndarray:
         """int64[LAG_WORDS]: how far the venue's stamps were behind our receipt (procs/venue_lag.py)."""
         return self._words("lags", LAG_WORDS)
+
+    def feed_counts(self) -> np.ndarray:
+        """int64[len(FEED_COUNTS)]: of ingestion's connections (procs/feed_counts.py)."""
+        return self._words("feed", len(FEED_COUNTS))
 
     def _words(self, name: str, words: int) -> np.ndarray:
         segment = _words_segment(self.plan, name, words, create=False, read_only=self._read_only)

@@ -140,6 +140,12 @@ class MarketSockets:
         return len(self._open)
 
     @property
+    def counts(self) -> list[int]:
+        """What procs/feed_counts.py names, in that order."""
+        arbitrated = [sum(counts) for counts in zip(*(arbiter.counts for arbiter in self.arbiters), strict=True)]
+        return [self.open_count, self.losses, self.copy_losses, *(arbitrated or [0, 0, 0])]
+
+    @property
     def all_open(self) -> bool:
         """Whether a copy of every socket is open with everything that was asked for accepted."""
         return all(

@@ -15,6 +15,7 @@ from engine.instruments import MAX_INSTRUMENTS, Instrument
 from engine.records import OUTPUT_COUNT
 from engine.safety.mode import Mode, mode_of
 from engine.units import MONEY_EXP, format_units
+from procs.feed_counts import FEED_COUNTS
 from procs.table import HOPS, RINGS, Role
 from shm.control import Readiness
 from shm.seqlock import seqlock_bytes
@@ -47,6 +48,16 @@ INSTRUMENT_METRICS = np.dtype(
         ("position", "<i8"),  # size units, signed
         ("unrealised", "<i8"),  # 1e-8 quote
         ("output", "<f8", (OUTPUT_COUNT,)),  # of the model, last
+        ("book_valid_ns", "<i8"), ("book_ns", "<i8"),  # with a valid book, since the first record
+        ("books_lost", "<i8"),  # how often a valid book became invalid
+        ("audits_agreed", "<i8"), ("audits_disagreed", "<i8"),  # of the book with the venue's ticker
+    ]
+)
+# Of ingestion's connections, and of the venue's clock.
+FEED_METRICS = np.dtype(
+    [(name, "<i8") for name in FEED_COUNTS] + [
+        ("venue_lag_ns", "<i8"),  # the least that the venue's stamps were behind our receipt of late; may be negative
+        ("venue_lag_known", "<i8"),  # 1: venue_lag_ns says something
     ]
 )
 # What passed since the engine started, as the followers saw it.
@@ -59,6 +70,7 @@ METRICS = np.dtype(
         ("mode", "<i8"),  # Mode
         ("frames", "<i8"),
         ("frames_per_second", "<f8"),
+        ("feed", FEED_METRICS),
         ("signals", "<i8"), ("intents", "<i8"), ("sent", "<i8"), ("open_orders", "<i8"), ("fills", "<i8"),
         ("realised", "<i8"), ("unrealised", "<i8"), ("fees", "<i8"), ("funding", "<i8"), ("balance", "<i8"),
         ("seen", "<i8", (len(SEEN),)),
@@ -95,6 +107,7 @@ def as_plain(metrics: np.void, instruments: Sequence[Instrument]) -> dict[str, A
         "emergency_word": int(metrics["emergency_word"]),
         "frames": int(metrics["frames"]),
         "frames_per_second": round(float(metrics["frames_per_second"]), 1),
+        "feed": _feed(metrics["feed"]),
         **{key: int(metrics[key]) for key in ("signals", "intents", "sent", "open_orders", "fills")},
         "pnl": {key: money(key) for key in ("realised", "unrealised", "fees", "funding")},
         "cash": money("balance"),
@@ -109,6 +122,11 @@ def as_plain(metrics: np.void, instruments: Sequence[Instrument]) -> dict[str, A
         "processes": {role.label: _process(metrics["processes"][role]) for role in Role},
         "instruments": {item.symbol: _instrument(metrics["instruments"][item.index], item) for item in instruments},
     }
+
+
+def _feed(row: np.void) -> dict[str, Any]:
+    lag = round(int(row["venue_lag_ns"]) / 1e6, 3) if row["venue_lag_known"] else None
+    return {name: int(row[name]) for name in FEED_COUNTS} | {"venue_lag_ms": lag}
 
 
 def _validation(row: np.void) -> dict[str, Any]:
@@ -136,10 +154,20 @@ def _process(row: np.void) -> dict[str, Any]:
     }
 
 
+def _hours(ns: int) -> float:
+    """Hours, of a time at least a minute: rates of less say nothing."""
+    return max(int(ns), 60_000_000_000) / 3.6e12
+
+
 def _instrument(row: np.void, item: Instrument) -> dict[str, Any]:
     return {
         **{key: format_units(int(row[key]), item.price_exp) for key in ("bid_price", "ask_price", "trade_price")},
         **{key: format_units(int(row[key]), item.size_exp) for key in ("bid_size", "ask_size", "position")},
         "unrealised": format_units(int(row["unrealised"]), MONEY_EXP),
         "output": [float(value) for value in row["output"]],
+        "book": {
+            "valid_ratio": round(int(row["book_valid_ns"]) / int(row["book_ns"]), 6) if row["book_ns"] else 0.0,
+            "lost": int(row["books_lost"]), "lost_per_hour": round(int(row["books_lost"]) / _hours(row["book_ns"]), 3),
+            "audits_agreed": int(row["audits_agreed"]), "audits_disagreed": int(row["audits_disagreed"]),
+        },
     }

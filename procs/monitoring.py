@@ -9,6 +9,7 @@ Its death costs a second of metrics. A successor goes on with its predecessor's 
 from __future__ import annotations
 
 import gc
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ import numpy as np
 from engine.execution.orders import open_order_count
 from engine.execution.summary import unrealised_profit
 from engine.records import Kind, ReportKind
+from engine.validation.state import book_valid_times
 from procs.deaths import Deaths
+from procs.feed_counts import FEED_COUNTS
 from procs.following import Following
 from procs.instance import ProcessContext
 from procs.lines import LineFile
@@ -24,6 +27,7 @@ from procs.memory_use import descriptor_count, pss_bytes
 from procs.metrics import METRICS, SEEN, as_plain
 from procs.ports import Turns
 from procs.table import HOPS, PROCESSES, RINGS, Role
+from procs.venue_lag import least_lag_ns
 from shm.clock import sleep
 from shm.control import Stop
 from shm.histogram import between, summary
@@ -33,6 +37,7 @@ _EVERY_NS = 1_000_000_000
 _PSS_EVERY = 10  # metrics between two looks at memory: each walks the page tables of all processes
 _BATCH = 4096
 _METRICS_FILE_BYTES = 16 << 20
+_LAG_WINDOW_S = 30.0
 
 
 class Monitoring:
@@ -49,6 +54,7 @@ class Monitoring:
         self.metrics = before if before is not None else np.zeros(1, METRICS)
         self._histograms = {hop: self._view.histogram(*place) for hop, place in HOPS.items()}
         self._deaths = Deaths(self._view.deaths())
+        self._feed_counts, self._lags = self._view.feed_counts(), self._view.lags()
         self._counted = {hop: histogram.copy() for hop, histogram in self._histograms.items()}
         self._file = LineFile(Path(context.plan.folder) / "metrics.jsonl", _METRICS_FILE_BYTES)
         self._due_ns = context.now_ns()
@@ -123,6 +129,8 @@ class Monitoring:
         self._measure_hops(row)
         self._measure_processes(row, now, per_second)
         self._measure_validation(row["validation"])
+        self._measure_books(row["instruments"])
+        self._measure_feed(row["feed"], now)
         self._measure_trading(row, per_second)
         self._last_ns = now
         self._block.write(self.metrics)
@@ -169,6 +177,23 @@ class Monitoring:
         target["in"] = state["records_in"]  # read last: never less than what became of it
         target["checksums_verified"] = state["checks"]["verified"].sum()
         target["checksums_failed"] = state["checks"]["mismatched"].sum()
+
+    def _measure_books(self, instruments: np.ndarray) -> None:
+        state = self._view.state(Role.VALIDATION)
+        valid_ns, total_ns = book_valid_times(state)
+        for item in self._context.plan.instruments:
+            target, index = instruments[item.index], item.index
+            target["book_valid_ns"], target["book_ns"] = valid_ns[index], total_ns[index]
+            target["books_lost"] = state["instruments"]["lost"][0, index]
+            target["audits_agreed"] = state["audits"]["agreed"][0, index]
+            target["audits_disagreed"] = state["audits"]["disagreed"][0, index]
+
+    def _measure_feed(self, target: np.void, now: int) -> None:
+        for name, value in zip(FEED_COUNTS, self._feed_counts.tolist(), strict=True):
+            target[name] = value
+        least = least_lag_ns(self._lags, now, _LAG_WINDOW_S)
+        target["venue_lag_known"] = not math.isnan(least)
+        target["venue_lag_ns"] = 0 if math.isnan(least) else int(least)
 
     def _measure_trading(self, row: np.void, per_second: float) -> None:
         frames = int(self._view.state(Role.INGESTION)["frames"][0])

@@ -19,7 +19,7 @@ from procs.handover import Handover
 from procs.supervisor import EngineError, Supervisor
 from procs.trusted import NotOurs, check_config
 from procs.venues.binance_usdm.endpoints import CredentialsError, VenueUnreachable
-from procs.venues.market import check_feed
+from procs.venues.market import check_feed, check_verified
 from shm.clock import python_monotonic_ns
 from shm.segment import SegmentError
 from tools.status import status_line
@@ -48,6 +48,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     settings = read_settings(options.config)
     check_trading(settings)
     check_feed(settings)
+    check_verified(settings)
     try:
         check_config(options.config or Path(DEFAULT_FILE))
     except NotOurs as error:

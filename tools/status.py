@@ -104,12 +104,16 @@ def _validation(mapping: Mapping) -> dict[str, Any]:
     return {
         "in": int(row["records_in"]), "accepted": int(row["processed"]), "rate": round(validation_rate(state), 6),
         "quarantined": reason_counts(row["quarantined"]), "dropped": reason_counts(row["dropped"]),
-        "books": {item.symbol: _book_in_a_word(row["checks"], item.index) for item in mapping.plan.instruments},
+        "books": {item.symbol: _book_in_a_word(row, item.index) for item in mapping.plan.instruments},
     }
 
 
-def _book_in_a_word(checks: np.void, index: int) -> str:
-    return "VALID" if checks["valid"][index] else Reason(int(checks["verdict"][index])).name
+def _book_in_a_word(validation: np.void, index: int) -> str:
+    """VALID, UNVERIFIED for one that is right as far as audits tell, or why it is not valid."""
+    checks = validation["checks"]
+    if not checks["valid"][index]:
+        return Reason(int(checks["verdict"][index])).name
+    return "VALID" if validation["audits"]["proven"][index] else "UNVERIFIED"
 
 
 def _dead_man(mapping: Mapping) -> dict[str, Any]:

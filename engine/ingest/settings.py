@@ -28,6 +28,9 @@ class FeedSettings:
         1, "So many connections with the same subscription; the first copy of every frame counts, in the order of the "
         "venue's numbers. More than one not where it has none (Kraken spot).", minimum=1, maximum=3,
     )
+    accept_unverified: bool = setting(
+        False, "Trade also on books that neither sequence nor checksum proves right, which are audited only."
+    )
 
 
 def check_kinds(feed: FeedSettings) -> None:

@@ -37,4 +37,14 @@ class ValidationSettings:
     )
     crossed_books: bool = setting(True, "a book whose best bid is above its best ask is invalid until it is made anew")
     locked_books: bool = setting(True, "likewise one whose best bid is its best ask")
+    ticker_audit: bool = setting(
+        True, "a book whose touch is not that of the venue's ticker, again and again, is invalid until made anew"
+    )
+    audit_disagreements: int = setting(
+        3, "so many disagreements in a row are needed for that", minimum=1, maximum=1_000_000,
+    )
+    audit_band: float = setting(
+        0.002, "where ticker and book cannot be tied together they may be so far apart, as a part of the price",
+        minimum=0.0, maximum=1.0,
+    )
     checksums: bool = setting(True, "a book that does not agree with the venue's checksum is invalid until made anew")

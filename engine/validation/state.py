@@ -16,6 +16,7 @@ from engine.instruments import MAX_INSTRUMENTS, Instrument
 from engine.integrity.checked_book import CHECKS, make_checks
 from engine.records import MARKET
 from engine.stage import STATE_HEAD
+from engine.validation.audit import AUDIT, BY_NOTHING, audit_rule, is_proven
 from engine.validation.settings import MEDIAN_PLACES, ValidationSettings
 
 QUARANTINE_PLACES = 256  # a power of two
@@ -37,6 +38,7 @@ INTEGRITY = np.dtype(
         ("first_ns", "<i8"),  # record time of the first record of this instrument
         ("valid_since_ns", "<i8"),  # record time of that BOOK_VALID
         ("valid_ns", "<i8"),  # time valid before that
+        ("lost", "<i8"),  # how often a valid book became invalid
         ("resync_wanted", "<i8"),  # how often a new snapshot was needed that ingestion does not know of
         ("reference_price", "<i8"),  # the running median of good trades and quotes, 0: none yet
         ("newest_count", "<i8"),  # prices that it is made of, at most the window
@@ -51,7 +53,10 @@ INTEGRITY = np.dtype(
 )
 
 _SWITCHES = ("monotonic_time", "unique_trades", "tick_grid", "price_band")
-_BOUNDS = ("band_fraction", "band_confirmations", "median_window", "price_max", "size_max")
+_BOUNDS = (
+    "band_fraction", "band_confirmations", "median_window", "price_max", "size_max", "audit_disagreements",
+    "audit_band",
+)
 
 _HEAD_FIELDS: list[tuple] = STATE_HEAD + [
     ("instrument_count", "<i8"),  # books
@@ -61,10 +66,13 @@ _HEAD_FIELDS: list[tuple] = STATE_HEAD + [
     ("median_window", "<i8"),
     ("price_max", "<i8"),
     ("size_max", "<i8"),
+    ("audit_disagreements", "<i8"),
+    ("audit_band", "<f8"),
     ("quarantine_total", "<i8"),  # records ever quarantined; the next goes to this place, modulo the ring
     ("quarantine", MARKET, (QUARANTINE_PLACES,)),  # the newest, with `reason` filled in
     ("instruments", INTEGRITY, (MAX_INSTRUMENTS,)),
     ("checks", CHECKS),  # verdicts on the books
+    ("audits", AUDIT, (MAX_INSTRUMENTS,)),  # by the venue's ticker
 ]
 VALIDATION_HEAD = np.dtype(_HEAD_FIELDS, align=True)
 
@@ -92,6 +100,10 @@ def make_validation_state(settings: ValidationSettings, instruments: Sequence[In
     state["checks"]["refuse_locked"] = settings.locked_books
     state["checks"]["verify"] = settings.checksums
     state["books"][0] = make_books(count)
+    for item in instruments:
+        audit = state["audits"][0, item.index]
+        audit["proven"] = is_proven(item, settings.checksums)
+        audit["rule"] = audit_rule(item, settings.checksums) if settings.ticker_audit else BY_NOTHING
     return state
 
 

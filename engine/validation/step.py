@@ -17,6 +17,7 @@ Rules       NO_INSTRUMENT   data before the INSTRUMENT record, or an instrument 
             UNKNOWN_STREAM  a kind that does not belong here
 Verdicts    CROSSED_BOOK, LOCKED_BOOK, CHECKSUM_MISMATCH   at the LAST of a group
             BOOK_INCOMPLETE                                at the level that the book had no room for
+            AUDIT_MISMATCH      the venue's ticker disagrees (audit.py), at the LAST of a group or behind a quote
 Levels have no price band: far levels are real, and harmless. What is switched off in the settings is not refused.
 
 Invariants: records_in = processed + sum(quarantined) + sum(dropped); at most two output records for one input;
@@ -42,6 +43,7 @@ from engine.kernel import kernel
 from engine.reasons import Reason
 from engine.records import MARKET, Flag, Kind
 from engine.stage import STEP_SIGNATURE, Stage
+from engine.validation.audit import audit_group, audit_quote, forget_tickers
 from engine.validation.rules import judge_control, judge_data
 from engine.validation.state import (
     FILLING,
@@ -97,6 +99,7 @@ def _announce(state: Any, item: Any, valid: int) -> None:
         item.valid_since_ns = state.now_ns
     elif valid == 0 and item.announced != 0:
         item.valid_ns += state.now_ns - item.valid_since_ns
+        item.lost += 1
     item.announced = valid
 
 
@@ -130,6 +133,7 @@ def _lose_book(state: Any, item: Any, i: int, reason: int) -> None:
     item.phase = NO_SNAPSHOT
     state.checks.valid[i] = 0
     state.checks.verdict[i] = reason
+    forget_tickers(state.audits[i])
     _announce(state, item, 0)
 
 
@@ -156,6 +160,8 @@ def _level(
         reason = check_record(state.checks, books, record)
         if books[i].faults != 0:
             reason = _BOOK_INCOMPLETE
+        if reason == _OK and snapshot == 0 and record.flags & _LAST != 0:
+            reason = audit_group(state.audits[i], books, i, record.sequence, state.audit_disagreements)
     if reason != _OK:
         _quarantine(state, record, reason)
         _lose_book(state, item, i, reason)
@@ -168,7 +174,24 @@ def _level(
         item.phase = WHOLE
         _announce(state, item, 1)
         written = _emit_verdict(outbox, routes, written, record, _OK)
+        outbox[written - 1].aux = 1 - state.audits[i].proven
     return written
+
+
+@kernel()
+def _audit(
+    state: Any, item: Any, books: np.ndarray, i: int, record: Any, outbox: np.ndarray, routes: np.ndarray, written: int
+) -> int:
+    """Hold a book against the venue's ticker; the number of records then written."""
+    is_whole = item.phase == WHOLE
+    reason = audit_quote(
+        state.audits[i], books, i, record, is_whole, state.audit_disagreements, state.audit_band
+    )
+    if reason == _OK or not is_whole:
+        return written
+    _lose_book(state, item, i, reason)
+    item.resync_wanted += 1
+    return _emit_verdict(outbox, routes, written, record, reason)
 
 
 @kernel()
@@ -233,6 +256,8 @@ def validate_step(
             else:
                 state.processed += 1
                 written = _emit(outbox, routes, written, record)
+            if kind == _QUOTE and i < state.instrument_count:
+                written = _audit(state, item, books, i, record, outbox, routes, written)
         else:
             written = _control(state, item, books, i, record, outbox, routes, written)
     state.out += written

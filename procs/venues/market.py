@@ -57,6 +57,7 @@ class Capabilities:
     kinds: tuple[str, ...]  # of engine/ingest/settings.py
     book_begins: str  # how a book comes, at first and after a loss
     book_proof: str  # how we know that no change of a book is missing; empty: it cannot be known
+    proof: str  # by what: "sequence", "checksum", or empty
     depth: str
     interval: str
     heartbeat: str  # how a connection that is alive is told from a silent one
@@ -138,6 +139,21 @@ def check_feed(settings: Settings) -> None:
             f"feed.connections = {copies}: allowed is 1; {settings.venue.market} does not number what it sends, so "
             "several connections cannot be put in order"
         )
+
+
+def check_verified(settings: Settings) -> None:
+    """Raises SettingsError for trading on books that nothing proves, unless that is accepted in so many words."""
+    name = settings.venue.market
+    offered = market_of(MARKETS[name]).capabilities
+    if settings.feed.accept_unverified or offered.proof == "sequence":
+        return
+    if offered.proof == "checksum" and settings.validation.checksums:
+        return
+    why = "its checksums are not verified (validation.checksums)" if offered.proof else "it proves no book"
+    raise SettingsError(
+        f"feed.accept_unverified = false: books of {name} are unverified, {why}; set it to true to trade on books that "
+        "are held against its ticker alone"
+    )
 
 
 def get(session: requests.Session, url: str, params: Mapping[str, Any] | None = None) -> bytes:

@@ -41,7 +41,8 @@ class KrakenFuturesMarket:
         """See Market."""
         kinds = ("book", "ticker", "trade", "mark_price", "liquidation")
         return Capabilities(
-            kinds, "snapshot over the socket", "sequence (seq)", "whole", "every change", "a message a second"
+            kinds, "snapshot over the socket", "sequence (seq)", "sequence", "whole", "every change",
+            "a message a second",
         )
 
     @property

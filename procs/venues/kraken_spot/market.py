@@ -42,7 +42,7 @@ class KrakenSpotMarket:
         """See Market."""
         depths = ", ".join(map(str, BOOK_DEPTHS))
         return Capabilities(
-            tuple(_CHANNELS.values()), "snapshot over the socket", "checksum of ten levels (CRC-32)",
+            tuple(_CHANNELS.values()), "snapshot over the socket", "checksum of ten levels (CRC-32)", "checksum",
             f"{depths} levels a side", "every change", "a message a second",
         )
 
