@@ -97,9 +97,13 @@ def _one_of(request: Mapping[str, Any], name: str, default: str, allowed: tuple[
 
 
 class Faults:
-    """Faults that are pending or in force, and how many took effect (`applied`, by name)."""
+    """Faults that are pending or in force, and how many took effect (`applied`, by name).
 
-    def __init__(self) -> None:
+    path: where the paths of the venue's API begin.
+    """
+
+    def __init__(self, path: str = "/fapi/") -> None:
+        self._path = path
         self.applied: Counter[str] = Counter()
         self._frames: list[FrameFault] = []
         self._http: list[HttpFault] = []
@@ -118,7 +122,7 @@ class Faults:
     def order(self, request: Mapping[str, Any], now_ms: int) -> None:
         """Take one order for a fault other than "disconnect". Raises ValueError that says what is allowed."""
         if "rates" in request:
-            self._mix = Mix.from_request(request, now_ms)
+            self._mix = Mix.from_request(request, now_ms, self._path)
             return
         fault = str(request.get("fault", ""))
         fate, _, channel = fault.partition("_")
@@ -126,7 +130,7 @@ class Faults:
             self._order_frames(request, fate, channel)
         elif fault == "http":
             self._http.append(HttpFault(
-                _one_of(request, "action", "", (*HTTP_ACTIONS, *ENDINGS)), str(request.get("path", "/fapi/")),
+                _one_of(request, "action", "", (*HTTP_ACTIONS, *ENDINGS)), str(request.get("path", self._path)),
                 str(request.get("method", "")).upper(), _number(request, "count", 1, 1),
                 _number(request, "status", 503, 400, 599), _number(request, "delay_ms", 1_000, 0),
             ))
