@@ -29,6 +29,8 @@ Actions of "http": error_before (answer `status`, nothing done), error_after (do
 `delay_ms`, then do it), hang_after (do it, then wait), garbage_before and garbage_after (200 with senseless bytes,
 nothing done or done), rate_limit (429 with Retry-After, nothing done); outside a mix also close_before (as
 error_before, and the connection ends, as a header says) and old_before (the same over HTTP/1.0).
+A path is by default that of the whole API of the market (/fapi/, on spot /api/); what comes over spot's WebSocket API
+meets the faults of sockets, not those of requests.
 A frame fault counts frames of all depth streams of the contract that somebody listens to. "reorder" holds a frame back
 until the next one of its stream and kind (diffs; event types, fills apart) has passed, `delay_ms` at the most.
 """
