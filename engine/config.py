@@ -5,6 +5,7 @@ Pure: a dict comes in, settings or a SettingsError come out. The file is read in
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -16,7 +17,7 @@ from engine.execution.settings import ExecutionSettings
 from engine.features.settings import FeatureSettings
 from engine.ingest.settings import FeedSettings, check_kinds
 from engine.instruments import MAX_INSTRUMENTS, Dialect
-from engine.matching.settings import VenueSettings
+from engine.matching.settings import EMBEDDED_MARKETS, VenueSettings
 from engine.risk.settings import GateSettings
 from engine.safety.button_settings import GpioSettings, RemoteButtonSettings, check_gpio, check_remote_button
 from engine.safety.panic_settings import PanicSettings
@@ -59,7 +60,8 @@ class ConnectionSettings:
     """The venue that is traded."""
 
     market: str = setting(
-        "binance_usdm", "Whose market it is; orders go to binance_usdm alone, all can be recorded.",
+        "binance_usdm", "Whose market it is; orders go to binance_usdm alone, all can be recorded. The embedded "
+        "exchange speaks as binance_usdm or binance_spot.",
         choices=tuple(MARKETS),
     )
     embedded: bool = setting(True, "Start the embedded exchange and trade on it (paper).")
@@ -121,14 +123,10 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
         raise SettingsError(
             f"venue.symbols = {list(venue.symbols)!r}: allowed are 1 to {MAX_INSTRUMENTS} different names"
         )
+    settings = _with_embedded_market(settings, values)
     if venue.embedded:
-        if venue.market not in TRADED_MARKETS:
-            raise SettingsError(
-                f"venue.market = {venue.market!r}: allowed is {' or '.join(TRADED_MARKETS)} when venue.embedded is true"
-            )
         try:
-            for index, contract in enumerate(settings.embedded.listed()):
-                contract.instrument(index)
+            settings.embedded.check()
         except ValueError as error:
             raise SettingsError(f"embedded: {error}") from None
         missing = [name for name in venue.symbols if name not in settings.embedded.symbols]
@@ -148,6 +146,24 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
         check_remote_button(settings.remote_button)
     except ValueError as error:
         raise SettingsError(str(error)) from None
+    return settings
+
+
+def _with_embedded_market(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """The embedded exchange speaks as the market that is configured. Raises SettingsError where it cannot, or is told
+    to speak as another one."""
+    venue, speaks = settings.venue, settings.embedded.market
+    if venue.embedded and venue.market not in EMBEDDED_MARKETS:
+        raise SettingsError(
+            f"venue.market = {venue.market!r}: allowed is {' or '.join(EMBEDDED_MARKETS)} when venue.embedded is true"
+        )
+    if "market" not in values.get("embedded", {}):
+        speaks = venue.market if venue.market in EMBEDDED_MARKETS else speaks
+        return dataclasses.replace(settings, embedded=dataclasses.replace(settings.embedded, market=speaks))
+    if venue.embedded and speaks != venue.market:
+        raise SettingsError(
+            f"embedded.market = {speaks!r}: allowed is venue.market = {venue.market!r} when venue.embedded is true"
+        )
     return settings
 
 

@@ -24,11 +24,13 @@ ETH = "ETH/USDT:USDT"
 
 
 def ccxt_client(address: VenueAddress, kind: type = ccxt.binanceusdm, **options: Any) -> Any:
-    """A stock class (ccxt.binanceusdm or ccxt.pro.binanceusdm) with nothing but its URLs changed."""
+    """A stock class (ccxt.binanceusdm, ccxt.binance, or one of ccxt.pro) with nothing but its URLs changed."""
     client = kind({"apiKey": address.api_key, "secret": address.secret, "enableRateLimit": False} | options)
     urls = client.urls["api"]
     if "ws" in urls:
         urls["ws"]["linear"] = address.ws_url + "/ws"
+        urls["ws"]["spot"] = address.ws_url + "/stream/ws"  # the client tells spot by "/stream" in its URL
+        urls["ws"]["ws-api"]["spot"] = address.ws_url + "/ws-api/v3"
     for key, url in urls.items():
         if isinstance(url, str):
             urls[key] = address.rest_url + "/" + url.split("/", 3)[3]

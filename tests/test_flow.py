@@ -11,10 +11,11 @@ import orjson
 import pytest
 
 from engine.matching.events import EventKind
+from engine.matching.frames import UsdmFrames
 from engine.matching.generator import natural_log, next_counter, uniform_at
 from engine.matching.market import SimulatedMarket
 from engine.matching.settings import VenueSettings
-from engine.matching.wire import DEPTH_INTERVALS_MS, combined, render_session
+from engine.matching.wire import combined, render_session
 from engine.records import OrderType, Side, TimeInForce
 
 SECOND = 1_000_000_000
@@ -166,7 +167,7 @@ def test_generator():
         assert natural_log(x) == pytest.approx(math.log(x), rel=2e-14, abs=1e-15)
 
 
-@pytest.mark.parametrize("kind", list(DEPTH_INTERVALS_MS))
+@pytest.mark.parametrize("kind", list(UsdmFrames.depth_intervals_ms))
 def test_rendered_frames_keep_the_venues_rules(kind):
     """Bridge, continuity and the bookTicker oracle on every diff of a rendered session."""
     market = SimulatedMarket(VenueSettings(), 6, START)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -17,7 +18,7 @@ from engine.ingest.settings import KINDS, FeedSettings
 from engine.instruments import Dialect, Instrument
 from engine.kernel import PROJECT_ROOT
 from engine.records import Kind
-from engine.settings import SettingsError
+from engine.settings import SettingsError, as_plain
 from procs import market_sockets
 from procs.budget import ORDERS, WEIGHT
 from procs.config_file import read_settings
@@ -344,6 +345,39 @@ def test_several_connections_need_a_venue_that_numbers_what_it_sends() -> None:
             check_feed(settings)
     with pytest.raises(SettingsError, match=r"feed\.connections = 4: allowed is a whole number from 1 to 3"):
         settings_from({"feed": {"connections": 4}})
+
+
+def test_the_embedded_exchange_speaks_as_the_market_that_is_configured() -> None:
+    spot = settings_from({"venue": {"market": "binance_spot"}})
+    assert spot.embedded.market == "binance_spot" and settings_from({}).embedded.market == "binance_usdm"
+    assert settings_from(as_plain(spot)) == spot
+    with pytest.raises(SettingsError, match="orders go to binance_usdm alone; this one can be recorded"):
+        check_trading(spot)
+    real = {"market": "binance_spot", "embedded": False, "rest_url": "https://a", "ws_url": "wss://a"}
+    assert settings_from({"venue": real}).embedded.market == "binance_spot"
+    assert settings_from({"venue": real, "embedded": {"market": "binance_usdm"}}).embedded.market == "binance_usdm"
+    assert settings_from({"venue": real | {"market": "kraken_spot"}}).embedded.market == "binance_usdm"
+
+
+@pytest.mark.parametrize(
+    ("venue", "embedded", "words"),
+    [
+        ({}, {"market": "binance_spot"},
+         "embedded.market = 'binance_spot': allowed is venue.market = 'binance_usdm' when venue.embedded is true"),
+        ({"market": "binance_coinm"}, {},
+         "venue.market = 'binance_coinm': allowed is binance_usdm or binance_spot when venue.embedded is true"),
+        ({}, {"market": "kraken_spot"}, "embedded.market = 'kraken_spot': allowed is one of"),
+        ({"market": "binance_spot"}, {"spot": {"holdings": ["BTC=1", "DOGE=5"]}},
+         "embedded: spot.holdings: 'DOGE=5': allowed is one ASSET=AMOUNT each of BTC, USDT, ETH"),
+        ({"market": "binance_spot"}, {"spot": {"holdings": ["BTC=1", "BTC=2"]}}, "spot.holdings: 'BTC=2'"),
+        ({"market": "binance_spot"}, {"spot": {"holdings": ["BTC"]}}, "spot.holdings: 'BTC': '' is not a number"),
+        ({"market": "binance_spot"}, {"spot": {"holdings": ["BTC=-1"]}}, "allowed are amounts from 0"),
+        ({"market": "binance_spot"}, {"taker_fee": "1"}, "taker_fee = '1': allowed is 0 to below 1"),
+    ],
+)
+def test_a_market_that_the_embedded_exchange_cannot_be_is_said_plainly(venue: dict, embedded: dict, words: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        settings_from({"venue": venue, "embedded": embedded})
 
 
 def test_the_contract_is_kept_by_every_room() -> None:

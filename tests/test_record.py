@@ -16,6 +16,7 @@ import pytest
 from engine.config import Settings
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
+from engine.matching.settings import SPOT, VenueSettings
 from procs.back_off import ConnectionRule
 from procs.budget import ORDERS, WEIGHT, Budget, RateLimit
 from procs.capture.layout import NO_CONNECTION, NO_SYMBOL, Captured, CaptureEntry
@@ -188,6 +189,18 @@ def test_a_gap_within_a_connection_is_resynced_too(venue: RunningVenue, tmp_path
     bodies = [entry.symbol for entry in entries if entry.kind == Captured.REST]
     assert sorted(bodies[:2]) == [0, 1] and bodies[2:] == [1]
     assert kinds(entries, Captured.LOST) == []
+    check_replay(tmp_path / "c", resyncs=1)
+
+
+def test_the_embedded_exchange_as_spot_is_recorded_and_resynced(tmp_path: Path) -> None:
+    with running_venue(VenueSettings(market=SPOT)) as spot:
+        drop = once(lambda: spot.fault(fault="drop_depth", symbol="ETHUSDT", count=1))
+        recorded(
+            spot, tmp_path / "c", books_right, drop, lambda recorder: recorder.snapshots == 3,
+            market=market_of(Dialect.BINANCE_SPOT),
+        )
+    bodies = [entry.symbol for entry in entries_of(tmp_path / "c") if entry.kind == Captured.REST]
+    assert sorted(bodies[:2]) == [0, 1] and bodies[2:] == [1]
     check_replay(tmp_path / "c", resyncs=1)
 
 

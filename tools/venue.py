@@ -1,4 +1,4 @@
-"""`bot4 venue`: run the embedded exchange by itself; it speaks Binance USD-M's protocol on loopback."""
+"""`bot4 venue`: run the embedded exchange by itself, on loopback; it speaks as Binance USD-M, or as Binance spot."""
 
 from __future__ import annotations
 

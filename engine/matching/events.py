@@ -41,6 +41,8 @@ class Refusal(IntEnum):
     WRONG_SIDE = 14  # amendment of a sell order as a buy, or the other way round
     BEYOND_LEVERAGE = 15  # the position would exceed what its leverage allows
     HALTED = 16  # the contract does not trade now
+    INSUFFICIENT_BALANCE = 17  # spot: less of the asset is free than the order gives away
+    NO_LIQUIDITY = 18  # spot: nothing rests that an order of a value could take
 
 
 class SelfTrade(IntEnum):

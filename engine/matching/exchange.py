@@ -1,8 +1,8 @@
-"""The exchange behind the wire: one client account trading against the simulated market, in given time.
+"""The exchange as a futures market: one client account trading against the simulated market, in given time.
 
-Everything that a client may ask for is kept here, in integers; the server only translates. What happens is reported
-in order: `on_market` gets the book's events, `on_notice` what concerns the client's orders, `on_wallet` what concerns
-the wallet alone. Clearing (clearing.py) keeps the accounts; liquidation.py closes what has no margin left.
+What all markets have in common is in desk.py; here are the rules of futures: margin, reduce-only orders, amendments,
+funding, liquidation. `on_wallet` is told what concerns the wallet alone. Clearing (clearing.py) keeps the accounts;
+liquidation.py closes what has no margin left.
 Choices where the real venue is not explicit: a market or IOC reduce-only order larger than the position trades the
 position and the rest expires; resting reduce-only orders may together not exceed the position, and where it shrinks
 the ones that would trade first stay, the one that no longer fits whole is reduced and those behind it expire.
@@ -10,18 +10,16 @@ the ones that would trade first stay, the one that no longer fits whole is reduc
 
 from __future__ import annotations
 
-import dataclasses
-from collections import OrderedDict, deque
 from collections.abc import Callable
 
 import numpy as np
 
 from engine.matching import liquidation
-from engine.matching.account import MAKER, TAKER, available, can_afford, initial_margin
+from engine.matching.account import available, can_afford, initial_margin
 from engine.matching.clearing import CLIENT, INSURANCE, Clearing
+from engine.matching.desk import OrderDesk
 from engine.matching.events import EventKind, Refusal, SelfTrade
 from engine.matching.margin import largest_notional
-from engine.matching.market import SimulatedMarket
 from engine.matching.orders import (
     ClientFill,
     ClientOrder,
@@ -36,8 +34,6 @@ from engine.matching.settings import VenueSettings
 from engine.records import OrderType, Side, TimeInForce
 from engine.units import notional
 
-KEPT_ORDERS = 50_000  # finished orders that can still be asked for
-KEPT_FILLS = 100_000
 MOST_AMENDMENTS = 10_000  # of one order
 
 
@@ -45,8 +41,8 @@ def _ignore(_: WalletChange) -> None:
     """Nobody wants to know."""
 
 
-class Exchange:
-    """Market, account and orders of the embedded venue. Times are arguments; nothing here reads a clock."""
+class Exchange(OrderDesk):
+    """Market, account and orders of the futures market."""
 
     def __init__(
         self,
@@ -56,22 +52,12 @@ class Exchange:
         on_notice: Callable[[Notice], None],
         on_wallet: Callable[[WalletChange], None] = _ignore,
     ):
-        self.settings = settings
-        self.market = SimulatedMarket(settings, start_ns=start_ns)
-        self.instruments = self.market.instruments
+        super().__init__(settings, start_ns, on_market, on_notice)
         self.clearing = Clearing(settings, self.instruments, start_ns)
         self.account = self.clearing.client  # ACCOUNT of the client
-        self.open: dict[int, ClientOrder] = {}  # by order id
-        self.finished: OrderedDict[int, ClientOrder] = OrderedDict()
-        self.fills: deque[ClientFill] = deque(maxlen=KEPT_FILLS)
-        self.now_ns = start_ns
         self.on_wallet = on_wallet
         self.warned = False  # a margin call is out
-        self._halted_ns = 0  # since when nobody trades; 0: the market is open
-        self._by_client_id: dict[tuple[int, str], int] = {}
         self._contract_realised = [0] * len(self.instruments)
-        self._on_market = on_market
-        self._on_notice = on_notice
         self._update_marks()
 
     # time
@@ -86,38 +72,15 @@ class Exchange:
         self._run(now_ns)
 
     def _run(self, now_ns: int) -> None:
-        self.now_ns = now_ns
-        if not self._halted_ns:
-            for symbol in range(len(self.instruments)):
-                reached = False
-                while not reached:
-                    events, reached = self.market.step(symbol, now_ns)
-                    self._absorb(symbol, events)
+        self._run_market(now_ns)
         self._update_marks()
-        if not self._halted_ns:
+        if not self.halted:
             liquidation.protect(self)
             self._unwind_insurance()
 
     def _update_marks(self) -> None:
         for symbol in range(len(self.instruments)):
             self.clearing.set_mark(symbol, self.market.mark_price(symbol))
-
-    def halt(self, now_ns: int) -> None:
-        """Stop trading: no flow, no new orders, no amendments; cancels go on."""
-        self.advance(now_ns)
-        self._halted_ns = self._halted_ns or self.now_ns
-
-    def resume(self, now_ns: int) -> None:
-        """Open the market again; the flow goes on where it stopped."""
-        if self._halted_ns:
-            self.now_ns = max(self.now_ns, now_ns)
-            self.market.pause(self.now_ns - self._halted_ns)
-            self._halted_ns = 0
-
-    @property
-    def halted(self) -> bool:
-        """Whether trading has stopped."""
-        return self._halted_ns != 0
 
     # orders
 
@@ -140,17 +103,12 @@ class Exchange:
         size: int, matched: int, reduce_only: bool, self_trade: SelfTrade = SelfTrade.NONE, forced: bool = False,
     ) -> ClientOrder:
         """Give an order that the account allows to the book, `matched` of its size. Raises OrderRefused."""
-        events = self.market.submit(
-            symbol, CLIENT, side, order_type, time_in_force, price, matched, self.now_ns, self_trade
-        ).copy()
-        if events[0]["kind"] == EventKind.REJECTED:
-            raise OrderRefused(Refusal(int(events[0]["reason"])))
+        events = self._match(symbol, side, order_type, time_in_force, price, matched, self_trade)
         order = ClientOrder(
             int(events[0]["order_id"]), client_id, symbol, side, order_type, time_in_force, price, size, reduce_only,
             self.now_ns, self.now_ns, self_trade, forced,
         )
-        self.open[order.order_id] = order
-        self._by_client_id[symbol, client_id] = order.order_id
+        self._register(order)
         if order.may_rest:
             self._reserve(order, matched)
         self._notify(Execution.NEW, order, None)
@@ -164,11 +122,7 @@ class Exchange:
         self, symbol: int, client_id: str, side: Side, price: int, size: int, reduce_only: bool, takes_only: bool
     ) -> int:
         """The size to match after the checks of the account. Raises OrderRefused."""
-        mine = [order for order in self.open.values() if order.symbol == symbol]
-        if any(order.client_id == client_id for order in mine):
-            raise OrderRefused(Refusal.DUPLICATE_CLIENT_ID)
-        if len(mine) >= self.settings.max_open_orders:
-            raise OrderRefused(Refusal.TOO_MANY_ORDERS)
+        self._check_room(symbol, client_id)
         if reduce_only:
             reducible = max(0, -int(side) * self.position(symbol))
             if reducible == 0 or (not takes_only and self._reducing(symbol, side) + size > reducible):
@@ -186,9 +140,8 @@ class Exchange:
 
     def _check_value(self, symbol: int, side: Side, price: int, size: int) -> None:
         """Raises OrderRefused where an order that may open a position is too small or too large."""
-        instrument = self.instruments[symbol]
-        value = int(notional(price, size, instrument.price_exp + instrument.size_exp))
-        if value < instrument.min_notional:
+        value = self.value_of(symbol, price, size)
+        if value < self.instruments[symbol].min_notional:
             raise OrderRefused(Refusal.MIN_NOTIONAL)
         held = int(side) * self.clearing.value(symbol) * (1 if self.position(symbol) >= 0 else -1)
         waiting = int(self.account["open_buy" if side == Side.BUY else "open_sell"][0, symbol])
@@ -255,36 +208,6 @@ class Exchange:
         self._notify(Execution.AMENDMENT, order, None)
         self._absorb(order.symbol, events)
 
-    def cancel(self, symbol: int, order_id: int, time_ns: int) -> ClientOrder:
-        """Cancel one open order. Raises OrderRefused(UNKNOWN_ORDER), also where it was filled just now."""
-        self.advance(time_ns)
-        order = self.open.get(order_id)
-        if order is None or order.symbol != symbol:
-            raise OrderRefused(Refusal.UNKNOWN_ORDER)
-        self._take_off(order, OrderStatus.CANCELED)
-        return order
-
-    def cancel_all(self, symbol: int, time_ns: int) -> list[ClientOrder]:
-        """Cancel all open orders of one contract, oldest first."""
-        self.advance(time_ns)
-        return self.clear_orders(symbol)
-
-    def clear_orders(self, symbol: int) -> list[ClientOrder]:
-        """The same at the time that the exchange has."""
-        mine = sorted((order for order in self.open.values() if order.symbol == symbol), key=lambda o: o.order_id)
-        for order in mine:
-            self._take_off(order, OrderStatus.CANCELED)
-        return mine
-
-    def find(self, symbol: int, order_id: int | None, client_id: str | None) -> ClientOrder | None:
-        """An open or finished order by its id, else by its client id (the latest one that used it)."""
-        if order_id is None and client_id is not None:
-            order_id = self._by_client_id.get((symbol, client_id))
-        if order_id is None:
-            return None
-        order = self.open.get(order_id) or self.finished.get(order_id)
-        return order if order is not None and order.symbol == symbol else None
-
     # the account
 
     def set_leverage(self, symbol: int, leverage: int) -> None:
@@ -292,6 +215,10 @@ class Exchange:
         if self.clearing.value(symbol) > largest_notional(leverage):
             raise OrderRefused(Refusal.BEYOND_LEVERAGE)
         self.account["leverage"][0, symbol] = leverage
+
+    def mark(self, symbol: int) -> int:
+        """Mark price, price units."""
+        return self.clearing.mark(symbol)
 
     def wallet(self) -> int:
         """Wallet balance, 1e-8 quote."""
@@ -327,71 +254,34 @@ class Exchange:
 
     # what the book says
 
-    def _absorb(self, symbol: int, events: np.ndarray) -> None:
-        """Pass events of a book on, then book the fills of accounts among them and what expired of the client's."""
-        if len(events) == 0:
-            return
-        self._on_market(symbol, events)
-        kinds, owners = events["kind"], events["owner"]
-        ours = ((kinds == EventKind.FILL) & ((owners != 0) | (events["maker_owner"] != 0))) | (
-            (kinds == EventKind.EXPIRED) & (owners == CLIENT)
-        )
-        if not ours.any():
-            return
-        for event in events[ours].copy():
-            if event["kind"] == EventKind.FILL:
-                self._book_both(symbol, event)
-            else:
-                self._expire(self.open[int(event["order_id"])], int(event["reason"]))
-        self._trim_reduce_only(symbol)
+    def _absorb(self, symbol: int, events: np.ndarray) -> bool:
+        concerned = super()._absorb(symbol, events)
+        if concerned:
+            self._trim_reduce_only(symbol)
+        return concerned
 
-    def _book_both(self, symbol: int, event: np.void) -> None:
-        """One fill for its taker and for its maker."""
-        price, size, side = int(event["price"]), int(event["size"]), int(event["side"])
-        trade_id, time_ns = int(event["trade_id"]), int(event["time_ns"])
-        for owner, order_id, own_side, fee_kind in (
-            (int(event["owner"]), int(event["order_id"]), side, TAKER),
-            (int(event["maker_owner"]), int(event["maker_order_id"]), -side, MAKER),
-        ):
-            if owner == CLIENT:
-                self.book_fill(self.open[order_id], price, size, trade_id, fee_kind, time_ns)
-            else:
-                self.clearing.fill(owner, symbol, own_side, price, size, fee_kind)
-
-    def book_fill(
-        self, order: ClientOrder, price: int, size: int, trade_id: int, fee_kind: int, time_ns: int
-    ) -> None:
-        """One execution of the client: account, order, record, notice."""
+    def _settle(
+        self, order: ClientOrder, price: int, size: int, value: int, trade_id: int, fee_kind: int, time_ns: int
+    ) -> tuple[int, int]:
         symbol = order.symbol
-        instrument = self.instruments[symbol]
         realised, fee = self.clearing.fill(CLIENT, symbol, int(order.side), price, size, fee_kind)
         self._contract_realised[symbol] += realised
         self.clearing.note_income(Income.REALIZED_PNL, symbol, realised, time_ns, trade_id)
         self.clearing.note_income(Income.COMMISSION, symbol, -fee, time_ns, trade_id)
-        value = int(notional(price, size, instrument.price_exp + instrument.size_exp))
-        order.executed += size
-        order.quote += value
-        order.update_ns = time_ns
-        order.status = OrderStatus.FILLED if order.remaining == 0 else OrderStatus.PARTIALLY_FILLED
         if order.may_rest:
             self._reserve(order, -size)
-        fill = ClientFill(
-            trade_id, order.order_id, order.client_id, symbol, order.side, price, size, value, fee, realised,
-            fee_kind == MAKER, time_ns,
-        )
-        self.fills.append(fill)
-        if not order.is_open:
-            self._retire(order)
-        self._notify(Execution.CALCULATED if order.forced else Execution.TRADE, order, fill)
+        return realised, fee
+
+    def _settle_other(self, owner: int, symbol: int, side: int, price: int, size: int, fee_kind: int) -> None:
+        self.clearing.fill(owner, symbol, side, price, size, fee_kind)
 
     def _expire(self, order: ClientOrder, reason: int) -> None:
-        """The book has ended an order. A liquidation order lives on: the insurance fund takes what is left."""
-        if order.forced:
-            return
+        if not order.forced:  # a liquidation order lives on: the insurance fund takes what is left
+            super()._expire(order, reason)
+
+    def _release(self, order: ClientOrder) -> None:
         if order.may_rest:
             self._reserve(order, -order.remaining)
-        prevented = reason == Refusal.SELF_TRADE
-        self._finish(order, OrderStatus.EXPIRED_IN_MATCH if prevented else OrderStatus.EXPIRED)
 
     def _trim_reduce_only(self, symbol: int) -> None:
         """Cut resting reduce-only orders down to the position that they would reduce, best price and oldest first."""
@@ -428,11 +318,7 @@ class Exchange:
                 self._update_marks()
 
     def _take_off(self, order: ClientOrder, status: OrderStatus) -> None:
-        """Remove a resting order from its book and end it."""
-        events = self.market.cancel(order.symbol, CLIENT, order.order_id, self.now_ns)
-        self._on_market(order.symbol, events)
-        self._reserve(order, -order.remaining)
-        self._finish(order, status)
+        super()._take_off(order, status)
         self._update_marks()
 
     def _reserve(self, order: ClientOrder, size: int) -> None:
@@ -442,26 +328,10 @@ class Exchange:
             value = notional(order.price, size, instrument.price_exp + instrument.size_exp)
             self.account["open_buy" if order.side == Side.BUY else "open_sell"][0, order.symbol] += value
 
-    def _finish(self, order: ClientOrder, status: OrderStatus) -> None:
-        order.status = status
-        order.update_ns = self.now_ns
-        self._retire(order)
-        self._notify(Execution.CANCELED if status == OrderStatus.CANCELED else Execution.EXPIRED, order, None)
-
-    def _retire(self, order: ClientOrder) -> None:
-        """Move an order from the open to the finished ones, and forget the oldest of those."""
-        del self.open[order.order_id]
-        self.finished[order.order_id] = order
-        if len(self.finished) > KEPT_ORDERS:
-            _, oldest = self.finished.popitem(last=False)
-            key = (oldest.symbol, oldest.client_id)
-            if self._by_client_id.get(key) == oldest.order_id:
-                del self._by_client_id[key]
-
-    def _notify(self, execution: Execution, order: ClientOrder, fill: ClientFill | None) -> None:
+    def _notice(self, execution: Execution, order: ClientOrder, fill: ClientFill | None) -> Notice:
         symbol = order.symbol
-        self._on_notice(Notice(
-            execution, dataclasses.replace(order), fill, self.wallet(), self.position(symbol), self.cost(symbol),
+        return Notice(
+            execution, order, fill, order.update_ns, self.wallet(), self.position(symbol), self.cost(symbol),
             self.unrealised(symbol), self._contract_realised[symbol], int(self.account["open_buy"][0, symbol]),
-            int(self.account["open_sell"][0, symbol]), order.update_ns,
-        ))
+            int(self.account["open_sell"][0, symbol]),
+        )

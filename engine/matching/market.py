@@ -94,6 +94,13 @@ class SimulatedMarket:
         count = commands.cancel_all(self._book_bytes[symbol], owner, time_ns, self._event_bytes)
         return self._events[:count]
 
+    def take_order_id(self, symbol: int) -> int:
+        """The next order id of a book, for an order that ends without reaching it."""
+        book = self.books[symbol]
+        number = int(book["next_order_id"][0])
+        book["next_order_id"] += book_kernel.ORDER_ID_STEP
+        return number
+
     def touch(self, symbol: int) -> tuple[int, int, int, int]:
         """Best bid price and size, best ask price and size; 0 where a side is empty."""
         book = self.books[symbol]

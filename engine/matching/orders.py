@@ -69,6 +69,9 @@ class ClientOrder:
     executed: int = 0
     quote: int = 0  # sum of the notionals of its fills
     status: OrderStatus = OrderStatus.NEW
+    locked: int = 0  # spot: what it holds of the asset it gives away, 1e-8
+    quote_wanted: int = 0  # spot: the value that a market order was given instead of a size, 1e-8
+    cancel_id: str = ""  # spot: the client's name of the request that cancelled it
 
     @property
     def remaining(self) -> int:
@@ -98,19 +101,33 @@ class ClientFill:
     price: int
     size: int
     quote: int  # notional, 1e-8
-    fee: int  # 1e-8, paid
+    fee: int  # 1e-8, paid; spot: of the asset that was received
     realised: int  # 1e-8, without the fee
     maker: bool
     time_ns: int
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """One change of a client order, with the account as it was right after."""
+class OrderNotice:
+    """One change of a client order."""
 
     execution: Execution
     order: ClientOrder  # a copy
     fill: ClientFill | None
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpotNotice(OrderNotice):
+    """One change of a spot order, with what the account has of the two assets right after."""
+
+    balances: tuple[tuple[str, int, int], ...]  # asset, free, locked in 1e-8; base first
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(OrderNotice):
+    """One change of an order of futures, with the account as it was right after."""
+
     wallet: int
     position: int
     cost: int
@@ -118,7 +135,6 @@ class Notice:
     realised: int  # of this contract and account, accumulated
     bid_value: int  # notional of the open buy orders in this contract
     ask_value: int
-    time_ns: int
 
 
 @dataclass(frozen=True, slots=True)

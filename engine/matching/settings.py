@@ -8,6 +8,9 @@ from engine.instruments import Instrument
 from engine.settings import section, setting
 from engine.units import MONEY_EXP, parse_units
 
+USDM, SPOT = "binance_usdm", "binance_spot"
+EMBEDDED_MARKETS = (USDM, SPOT)  # whose protocols the embedded exchange speaks
+
 
 @dataclass(frozen=True)
 class SymbolSettings:
@@ -70,16 +73,33 @@ class EtherSettings(SymbolSettings):
 
 
 @dataclass(frozen=True)
-class VenueSettings:
-    """The embedded exchange."""
+class SpotSettings:
+    """What the embedded exchange has as a spot market alone."""
 
+    holdings: tuple[str, ...] = setting(
+        ("USDT=100000", "BTC=1", "ETH=20"), "What the account holds at the start, as ASSET=AMOUNT."
+    )
+    weight_limit_1m: int = setting(6_000, "Request weight a minute before HTTP 429.", minimum=1)
+    order_limit_10s: int = setting(100, "Orders without a fill in 10 s before error -1015.", minimum=1)
+    order_limit_1d: int = setting(200_000, "Orders without a fill in a day before error -1015.", minimum=1)
+
+
+@dataclass(frozen=True)
+class VenueSettings:
+    """The embedded exchange. What names margin, leverage, funding or liquidation is of futures alone."""
+
+    market: str = setting(
+        USDM, "Whose protocol and account rules it has. Where it is not set it follows venue.market.",
+        choices=EMBEDDED_MARKETS,
+    )
     host: str = setting("127.0.0.1", "Loopback address to listen on; others are refused.")
     port: int = setting(0, "TCP port; 0 takes any free one.", minimum=0, maximum=65_535)
     seed: int = setting(1, "Seed of the order flow.", minimum=0)
     symbols: tuple[str, ...] = setting(("BTCUSDT", "ETHUSDT"), "Contracts to list.")
     btcusdt: SymbolSettings = section(SymbolSettings, "The BTCUSDT market.")
     ethusdt: EtherSettings = section(EtherSettings, "The ETHUSDT market.")
-    starting_balance: str = setting("100000", "Wallet of the account at the start, in USDT.")
+    spot: SpotSettings = section(SpotSettings, "What it has as a spot market alone.")
+    starting_balance: str = setting("100000", "Wallet of the account at the start, in USDT; spot: see holdings.")
     maker_fee: str = setting("0.0002", "Fee of a resting order that trades, as a share of the notional.")
     taker_fee: str = setting("0.0005", "Fee of an order that takes, as a share of the notional.")
     leverage: int = setting(20, "Leverage of every contract at the start.", minimum=1, maximum=125)
@@ -108,3 +128,41 @@ class VenueSettings:
         if missing or not self.symbols:
             raise ValueError(f"venue.symbols = {list(self.symbols)}: allowed are {sorted(known)}")
         return tuple(known[name] for name in self.symbols)
+
+    def limits(self) -> tuple[int, dict[str, int]]:
+        """(request weight a minute, orders by window as the headers name them)."""
+        if self.market == SPOT:
+            return self.spot.weight_limit_1m, {"10S": self.spot.order_limit_10s, "1D": self.spot.order_limit_1d}
+        return self.weight_limit_1m, {"1M": self.order_limit_1m, "10S": self.order_limit_10s}
+
+    def holdings(self) -> dict[str, int]:
+        """What a spot account holds at the start: every asset that is traded -> 1e-8. Raises ValueError."""
+        held = dict.fromkeys((asset for item in self.listed() for asset in (item.base, item.quote)), 0)
+        given: set[str] = set()
+        for text in self.spot.holdings:
+            asset, _, amount = text.partition("=")
+            if asset not in held or asset in given:
+                raise ValueError(f"spot.holdings: {text!r}: allowed is one ASSET=AMOUNT each of {', '.join(held)}")
+            given.add(asset)
+            try:
+                held[asset] = parse_units(amount, MONEY_EXP)
+            except ValueError as error:
+                raise ValueError(f"spot.holdings: {text!r}: {error}") from None
+            if held[asset] < 0:
+                raise ValueError(f"spot.holdings: {text!r}: allowed are amounts from 0")
+        return held
+
+    def fee_rates(self) -> tuple[int, int]:
+        """(maker, taker) in 1e-8. Raises ValueError; a spot fee is a part of what was received, so below 1."""
+        rates = parse_units(self.maker_fee, MONEY_EXP), parse_units(self.taker_fee, MONEY_EXP)
+        if self.market == SPOT and not all(0 <= rate < 10**MONEY_EXP for rate in rates):
+            raise ValueError(f"maker_fee = {self.maker_fee!r}, taker_fee = {self.taker_fee!r}: allowed is 0 to below 1")
+        return rates
+
+    def check(self) -> None:
+        """Raises ValueError where the settings make no market."""
+        for index, item in enumerate(self.listed()):
+            item.instrument(index)
+        self.fee_rates()
+        if self.market == SPOT:
+            self.holdings()

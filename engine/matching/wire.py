@@ -1,11 +1,11 @@
-"""Market data of the simulated market as Binance USD-M frames: bytes, exactly as the embedded server sends them.
+"""Market data of the simulated market as frames: bytes, exactly as the embedded server sends them.
 
-Each depth stream of a contract keeps its own previous id (`pu`). A diff covers whole commands only, and bookTicker
-frames carry the update id of the command that moved the touch, so after a diff with final id u a client's best bid
-and ask equal the bookTicker with the largest u not above it. Ids have holes, as on the real venue. A snapshot's
-lastUpdateId is the id of the last level change, hence the first diff that ends at or after it satisfies
-U <= lastUpdateId <= u. While a side is empty no bookTicker is sent.
-Source: Binance USD-M futures, "WebSocket Market Streams" and "How to manage a local order book correctly".
+How they look is a matter of the market (frames.py); here is what goes into which, and when. Each depth stream of a
+contract keeps its own previous id. A diff covers whole commands only, and bookTicker frames carry the update id of the
+command that moved the touch, so after a diff with final id u a client's best bid and ask equal the bookTicker with the
+largest u not above it. A snapshot's lastUpdateId is the id of the last level change, hence the first diff that ends at
+or after it satisfies U <= lastUpdateId <= u on USD-M, and the first that ends behind it U <= lastUpdateId + 1 <= u on
+spot. While a side is empty no bookTicker is sent.
 """
 
 from __future__ import annotations
@@ -18,26 +18,14 @@ import numpy as np
 from engine.instruments import Instrument
 from engine.matching.book import levels
 from engine.matching.events import EventKind
+from engine.matching.frames import FRAMES, NS_PER_MS, Trade, decimal_text
 from engine.matching.market import SimulatedMarket
 from engine.records import Side
 
-NS_PER_MS = 1_000_000
-DEPTH_INTERVALS_MS = {"depth@0ms": 0, "depth@100ms": 100, "depth": 250, "depth@500ms": 500}
-MARK_INTERVALS_MS = {"markPrice@1s": 1_000, "markPrice": 3_000}
 IMMEDIATE = ("trade", "aggTrade", "bookTicker")
-STREAM_KINDS = (*DEPTH_INTERVALS_MS, *MARK_INTERVALS_MS, *IMMEDIATE)
-SNAPSHOT_DELAY_MS = 600  # of a rendered session, longer than any depth interval
+SNAPSHOT_DELAY_MS = 600  # of a rendered session, longer than any depth interval of USD-M
 
 Frame = tuple[str, bytes]  # stream name, JSON of the bare event
-Trade = tuple[int, int, int, int, int, int]  # taker's order id, price, size, taker's side, trade id, time ns
-
-
-def decimal_text(exp: int) -> Callable[[int], str]:
-    """A function that writes non-negative units of 10^-exp as plain decimal text with exp decimals."""
-    if exp == 0:
-        return str
-    scale = 10**exp
-    return lambda value: f"{value // scale}.{value % scale:0{exp}d}"
 
 
 def combined(stream: str, payload: bytes) -> bytes:
@@ -73,13 +61,14 @@ class ContractFeed:
         self.symbol = symbol
         self.instrument: Instrument = market.instruments[symbol]
         self.name = self.instrument.symbol
-        self.price_text = decimal_text(self.instrument.price_exp)
-        self.size_text = decimal_text(self.instrument.size_exp)
+        self.frames = FRAMES[market.settings.market](self.instrument)
+        self.price_text, self.size_text = self.frames.price_text, self.frames.size_text
         self._wanted = wanted
         prefix = self.name.lower()
-        self.streams = {kind: f"{prefix}@{kind}" for kind in STREAM_KINDS}
+        depths, marks = self.frames.depth_intervals_ms, self.frames.mark_intervals_ms
+        self.streams = {kind: f"{prefix}@{kind}" for kind in (*depths, *marks, *IMMEDIATE)}
         last = int(market.books[symbol]["last_update_id"][0])
-        self.depth = {kind: DepthStream(last) for kind in DEPTH_INTERVALS_MS}
+        self.depth = {kind: DepthStream(last) for kind in depths}
         self.recent: deque[Trade] = deque(maxlen=1000)  # the last trades, oldest first
         self.recent_aggregates: deque[tuple[int, list[Trade]]] = deque(maxlen=1000)  # (aggregate id, its trades)
         self._aggregate_id = int(market.books[symbol]["next_trade_id"][0])
@@ -103,35 +92,19 @@ class ContractFeed:
             elif kind == EventKind.TOUCH:
                 self._trades(frames, fills, now_ms)
                 if price and ask_price and self._wanted(self.streams["bookTicker"]):
-                    frames.append((self.streams["bookTicker"], self._book_ticker(
+                    frames.append((self.streams["bookTicker"], self.frames.book_ticker(
                         now_ms, time_ns, update_id, price, size, ask_price, ask_size
                     )))
         self._trades(frames, fills, now_ms)
         return frames
 
-    def _book_ticker(
-        self, now_ms: int, time_ns: int, update_id: int, bid: int, bid_size: int, ask: int, ask_size: int
-    ) -> bytes:
-        return (
-            f'{{"e":"bookTicker","u":{update_id},"s":"{self.name}","b":"{self.price_text(bid)}",'
-            f'"B":"{self.size_text(bid_size)}","a":"{self.price_text(ask)}","A":"{self.size_text(ask_size)}",'
-            f'"T":{time_ns // NS_PER_MS},"E":{now_ms}}}'
-        ).encode()
-
-    def _trades(
-        self, frames: list[Frame], fills: list[Trade], now_ms: int
-    ) -> None:
+    def _trades(self, frames: list[Frame], fills: list[Trade], now_ms: int) -> None:
         """Frames of the fills collected so far; empties the list."""
         if not fills:
             return
         self.recent.extend(fills)
         if self._wanted(self.streams["trade"]):
-            for _, price, size, side, trade_id, time_ns in fills:
-                maker = "true" if side == Side.SELL else "false"
-                frames.append((self.streams["trade"], (
-                    f'{{"e":"trade","E":{now_ms},"T":{time_ns // NS_PER_MS},"s":"{self.name}","t":{trade_id},'
-                    f'"p":"{self.price_text(price)}","q":"{self.size_text(size)}","X":"MARKET","m":{maker}}}'
-                ).encode()))
+            frames += [(self.streams["trade"], self.frames.trade(now_ms, fill)) for fill in fills]
         groups: list[list[Trade]] = []
         for fill in fills:
             if groups and groups[-1][0][:2] == fill[:2]:
@@ -139,22 +112,11 @@ class ContractFeed:
             else:
                 groups.append([fill])
         for group in groups:
-            _, price, _, side, first, time_ns = group[0]
             self.recent_aggregates.append((self._aggregate_id, group))
             if self._wanted(self.streams["aggTrade"]):
-                maker = "true" if side == Side.SELL else "false"
-                total = sum(item[2] for item in group)
-                frames.append((self.streams["aggTrade"], (
-                    f'{{"e":"aggTrade","E":{now_ms},"a":{self._aggregate_id},"s":"{self.name}",'
-                    f'"p":"{self.price_text(price)}","q":"{self.size_text(total)}","f":{first},'
-                    f'"l":{group[-1][4]},"T":{time_ns // NS_PER_MS},"m":{maker}}}'
-                ).encode()))
+                frames.append((self.streams["aggTrade"], self.frames.aggregate(now_ms, self._aggregate_id, group)))
             self._aggregate_id += 1
         fills.clear()
-
-    def _level_list(self, changed: dict[int, int]) -> str:
-        price_text, size_text = self.price_text, self.size_text
-        return ",".join(f'["{price_text(price)}","{size_text(changed[price])}"]' for price in sorted(changed))
 
     def diff(self, kind: str, now_ms: int) -> Frame | None:
         """The diff of one depth stream, or None where nothing changed or nobody listens; starts the next one."""
@@ -163,16 +125,15 @@ class ContractFeed:
             return None
         payload = b""
         if self._wanted(self.streams[kind]):
-            payload = (
-                f'{{"e":"depthUpdate","E":{now_ms},"T":{stream.time_ns // NS_PER_MS},"s":"{self.name}",'
-                f'"U":{stream.first_id},"u":{stream.last_id},"pu":{stream.previous_id},'
-                f'"b":[{self._level_list(stream.bids)}],"a":[{self._level_list(stream.asks)}]}}'
-            ).encode()
+            payload = self.frames.diff(
+                now_ms, stream.time_ns, stream.previous_id, stream.first_id, stream.last_id,
+                sorted(stream.bids.items()), sorted(stream.asks.items()),
+            )
         self.depth[kind] = DepthStream(stream.last_id)
         return (self.streams[kind], payload) if payload else None
 
     def mark(self, now_ms: int) -> bytes:
-        """A markPriceUpdate event."""
+        """A markPriceUpdate event, as USD-M has them."""
         text = decimal_text(8)
         scale = int(10 ** (8 - self.instrument.price_exp))
         mark = text(self.market.mark_price(self.symbol) * scale)
@@ -186,17 +147,11 @@ class ContractFeed:
         ).encode()
 
     def snapshot(self, limit: int, now_ms: int) -> bytes:
-        """The body of GET /fapi/v1/depth."""
+        """The body of a depth request."""
         book = self.market.books[self.symbol]
-        price_text, size_text = self.price_text, self.size_text
-        sides = [
-            ",".join(f'["{price_text(price)}","{size_text(size)}"]' for price, size in levels(book, side, limit))
-            for side in (Side.BUY, Side.SELL)
-        ]
-        return (
-            f'{{"lastUpdateId":{int(book["last_update_id"][0])},"E":{now_ms},"T":{now_ms},'
-            f'"bids":[{sides[0]}],"asks":[{sides[1]}]}}'
-        ).encode()
+        return self.frames.snapshot(
+            now_ms, int(book["last_update_id"][0]), levels(book, Side.BUY, limit), levels(book, Side.SELL, limit)
+        )
 
 
 class MarketFeed:
@@ -209,7 +164,9 @@ class MarketFeed:
         self.market = market
         self._wanted = wanted
         self.contracts = [ContractFeed(market, index, wanted) for index in range(len(market.instruments))]
-        self._due_ms = dict.fromkeys((*DEPTH_INTERVALS_MS, *MARK_INTERVALS_MS), now_ms)
+        frames = FRAMES[market.settings.market]
+        self._depths_ms, self._marks_ms = frames.depth_intervals_ms, frames.mark_intervals_ms
+        self._due_ms = dict.fromkeys((*self._depths_ms, *self._marks_ms), now_ms)
 
     def absorb(self, symbol: int, events: np.ndarray, now_ms: int) -> list[Frame]:
         """Take in events of one contract; frames to send at once."""
@@ -218,11 +175,11 @@ class MarketFeed:
     def turn(self, now_ms: int) -> list[Frame]:
         """Diffs and mark prices that are due."""
         frames: list[Frame] = []
-        for kind, interval in DEPTH_INTERVALS_MS.items():
+        for kind, interval in self._depths_ms.items():
             if self._is_due(kind, interval, now_ms):
                 diffs = [contract.diff(kind, now_ms) for contract in self.contracts]
                 frames += [frame for frame in diffs if frame is not None]
-        for kind, interval in MARK_INTERVALS_MS.items():
+        for kind, interval in self._marks_ms.items():
             if self._is_due(kind, interval, now_ms):
                 for contract in self.contracts:
                     stream = contract.streams[kind]
@@ -244,7 +201,7 @@ def render_session(
 ) -> Iterator[tuple[int, str, bytes]]:
     """Run a market in virtual time and yield (publication time ns, stream name, bare event) as the server would.
 
-    streams: kinds (of STREAM_KINDS) to render for every contract. SNAPSHOT_DELAY_MS after the opening, when diffs
+    streams: kinds to render for every contract. SNAPSHOT_DELAY_MS after the opening, when diffs
     have been seen as a client would have buffered them, comes the body of each contract's snapshot under the name
     "<symbol>@snapshot".
     """

@@ -1,8 +1,9 @@
 """Errors of the embedded venue: what its operator sees, and what its clients get in the venue's own words.
 
-Source: Binance USD-M futures, "Error Codes" and "General Info" (HTTP return codes). A post-only order that would take
-is refused with -5022 and never becomes an order, as the venue's newer interface does it (the older one accepted the
-order and expired it). A client order id must be unique among open orders (-4116).
+Source: Binance USD-M futures, "Error Codes" and "General Info" (HTTP return codes); Binance spot, "Error codes".
+On USD-M a post-only order that would take is refused with -5022 and never becomes an order, as the venue's newer
+interface does it (the older one accepted the order and expired it). A client order id must be unique among open orders
+(-4116, on spot -2010).
 """
 
 from __future__ import annotations
@@ -57,6 +58,27 @@ _REFUSALS = {
     Refusal.HALTED: (-4108, "Symbol is on delivering or delivered or settling or closed or pre-trading."),
     Refusal.MIN_NOTIONAL: (-4164, "Order's notional must be no smaller than {} (unless you choose reduce only)."),
 }
+
+
+_SPOT_REFUSALS = {
+    Refusal.WOULD_TAKE: (-2010, "Order would immediately match and take."),
+    Refusal.BOOK_FULL: (
+        -1008, "Server is currently overloaded with other requests. Please try again in a few minutes."
+    ),
+    Refusal.UNKNOWN_ORDER: (-2011, "Unknown order sent."),
+    Refusal.BAD_SIZE: (-1013, "Filter failure: LOT_SIZE"),
+    Refusal.TOO_MANY_ORDERS: (-1013, "Filter failure: MAX_NUM_ORDERS"),
+    Refusal.DUPLICATE_CLIENT_ID: (-2010, "Duplicate order sent."),
+    Refusal.HALTED: (-1013, "Market is closed."),
+    Refusal.MIN_NOTIONAL: (-1013, "Filter failure: NOTIONAL"),
+    Refusal.INSUFFICIENT_BALANCE: (-2010, "Account has insufficient balance for requested action."),
+    Refusal.NO_LIQUIDITY: (-2010, "Order book liquidity is less than `LOT_SIZE` filter minimum quantity."),
+}
+
+
+def refused_on_spot(reason: Refusal) -> ApiError:
+    """The error answer of spot for a refusal of the exchange."""
+    return ApiError(*_SPOT_REFUSALS[reason])
 
 
 def refused(reason: Refusal, detail: str = "") -> ApiError:

@@ -7,7 +7,7 @@ that a session in virtual time is the same each time.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,8 @@ class Listener(ABC):
         self.is_combined = is_combined
         self.streams: set[str] = set()
         self.events: frozenset[str] = frozenset()  # user events wanted; empty: all
+        self.subscription: int | None = None  # of spot's user data, whose events are wrapped with it
+        self.subscriptions = 0  # so many there have been
         self.silent = False
 
     @abstractmethod
@@ -42,6 +44,9 @@ class Listener(ABC):
     @abstractmethod
     def cut(self) -> None:
         """Drop the connection without a goodbye."""
+
+
+SocketAnswer = Callable[[Listener, str | bytes], dict[str, Any]]  # to a request that came over a socket
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Fanout:
         self._faults = faults
         self._by_stream: dict[str, dict[Listener, None]] = {}  # used as ordered sets
         self.connections: dict[Listener, None] = {}
-        self.listen_key = ""  # the live one; empty: none
+        self.listen_key = ""  # the live one, which is the name of the user stream; empty: none
         self.now_ms = 0
         self._held: list[Held] = []
         self.counters = {"connections": 0, "frames_sent": 0, "slow_clients": 0, "disconnected": 0}
@@ -80,10 +85,9 @@ class Fanout:
                 fault = self._faults.frame("depth", symbol.upper()) if kind.startswith("depth") else None
                 self._pass(stream, "", payload, False, fault)
 
-    def publish_user(self, event: dict[str, Any]) -> None:
+    def publish_user(self, event: dict[str, Any], is_fill: bool = False) -> None:
         """Send a user data event to every connection that gave the live listen key and wants the event."""
         if self.listen_key in self._by_stream:
-            is_fill = event["e"] == "ORDER_TRADE_UPDATE" and event["o"]["x"] in ("TRADE", "CALCULATED")
             fault = self._faults.frame("user", is_fill=is_fill)
             self._pass(self.listen_key, event["e"], orjson.dumps(event), is_fill, fault)
 
@@ -115,7 +119,9 @@ class Fanout:
         for listener in list(self._by_stream.get(stream, ())):
             if event and listener.events and event not in listener.events:
                 continue
-            if listener.is_combined:
+            if event and listener.subscription is not None:
+                listener.send(b'{"subscriptionId":%d,"event":%s}' % (listener.subscription, payload))
+            elif listener.is_combined:
                 wrapped = wrapped or combined(stream, payload)
                 listener.send(wrapped)
             else:

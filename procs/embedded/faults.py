@@ -29,6 +29,8 @@ Actions of "http": error_before (answer `status`, nothing done), error_after (do
 `delay_ms`, then do it), hang_after (do it, then wait), garbage_before and garbage_after (200 with senseless bytes,
 nothing done or done), rate_limit (429 with Retry-After, nothing done); outside a mix also close_before (as
 error_before, and the connection ends, as a header says) and old_before (the same over HTTP/1.0).
+A path is by default that of the whole API of the market (/fapi/, on spot /api/); what comes over spot's WebSocket API
+meets the faults of sockets, not those of requests.
 A frame fault counts frames of all depth streams of the contract that somebody listens to. "reorder" holds a frame back
 until the next one of its stream and kind (diffs; event types, fills apart) has passed, `delay_ms` at the most.
 """
@@ -97,9 +99,13 @@ def _one_of(request: Mapping[str, Any], name: str, default: str, allowed: tuple[
 
 
 class Faults:
-    """Faults that are pending or in force, and how many took effect (`applied`, by name)."""
+    """Faults that are pending or in force, and how many took effect (`applied`, by name).
 
-    def __init__(self) -> None:
+    path: where the paths of the venue's API begin.
+    """
+
+    def __init__(self, path: str = "/fapi/") -> None:
+        self._path = path
         self.applied: Counter[str] = Counter()
         self._frames: list[FrameFault] = []
         self._http: list[HttpFault] = []
@@ -118,7 +124,7 @@ class Faults:
     def order(self, request: Mapping[str, Any], now_ms: int) -> None:
         """Take one order for a fault other than "disconnect". Raises ValueError that says what is allowed."""
         if "rates" in request:
-            self._mix = Mix.from_request(request, now_ms)
+            self._mix = Mix.from_request(request, now_ms, self._path)
             return
         fault = str(request.get("fault", ""))
         fate, _, channel = fault.partition("_")
@@ -126,7 +132,7 @@ class Faults:
             self._order_frames(request, fate, channel)
         elif fault == "http":
             self._http.append(HttpFault(
-                _one_of(request, "action", "", (*HTTP_ACTIONS, *ENDINGS)), str(request.get("path", "/fapi/")),
+                _one_of(request, "action", "", (*HTTP_ACTIONS, *ENDINGS)), str(request.get("path", self._path)),
                 str(request.get("method", "")).upper(), _number(request, "count", 1, 1),
                 _number(request, "status", 503, 400, 599), _number(request, "delay_ms", 1_000, 0),
             ))

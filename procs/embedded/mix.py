@@ -83,8 +83,8 @@ class Mix:
         self._draws = {kind: Draws(seed, number) for number, kind in enumerate(_KINDS)}
 
     @classmethod
-    def from_request(cls, request: Mapping[str, Any], now_ms: int) -> Mix:
-        """A mix as ordered. Raises ValueError that says what is allowed."""
+    def from_request(cls, request: Mapping[str, Any], now_ms: int, path: str) -> Mix:
+        """A mix as ordered; path: whose requests, where it names none. Raises ValueError that says what is allowed."""
         seed, rates = request.get("seed"), request["rates"]
         if type(seed) is not int:
             raise ValueError("seed: a whole number")
@@ -99,7 +99,7 @@ class Mix:
         for name, value in numbers.items():
             if type(value) is not int or not 1 <= value <= _LARGEST_MS:
                 raise ValueError(f"{name}: a whole number, 1 to {_LARGEST_MS}")
-        return cls(seed, rates, now_ms, path=str(request.get("path", "/fapi/")), **numbers)
+        return cls(seed, rates, now_ms, path=str(request.get("path", path)), **numbers)
 
     def describe(self) -> dict[str, Any]:
         """The mix as ordered."""

@@ -27,8 +27,8 @@ from procs.embedded.door import Door
 from procs.embedded.errors import VenueError
 from procs.embedded.fanout import root_of
 from procs.embedded.faults import Faults
-from procs.embedded.streams import Hub
-from procs.embedded.venue import JSON, Treatment, Venue
+from procs.embedded.streams import SOCKET_API, Hub
+from procs.embedded.venue import DIALECTS, JSON, Treatment, Venue
 from shm.clock import wall_ns
 
 _log = logging.getLogger("bot4.venue")
@@ -38,8 +38,8 @@ _log = logging.getLogger("bot4.venue")
 class VenueAddress:
     """Where an embedded venue listens and the credentials of its account."""
 
-    rest_url: str  # http://host:port, to which /fapi/... is added
-    ws_url: str  # ws://host:port, to which /public, /market, /private or /ws paths are added
+    rest_url: str  # http://host:port, to which /fapi/... is added, or /api/... on spot
+    ws_url: str  # ws://host:port, to which /public, /market, /private, /ws, /stream or /ws-api paths are added
     api_key: str
     secret: str = field(repr=False)
 
@@ -69,8 +69,9 @@ class EmbeddedVenue:
     def __init__(self, settings: VenueSettings, api_key: str | None = None, secret: str | None = None):
         require_loopback(settings.host)
         self.settings = settings
-        self.faults = Faults()
-        self.hub = Hub(settings.send_queue, self.faults)
+        dialect = DIALECTS[settings.market]
+        self.faults = Faults(dialect.api_root)
+        self.hub = Hub(settings.send_queue, self.faults, dialect.ping_interval_s)
         self._key = api_key or random_key()
         self._secret = secret or random_key()
         self.venue = Venue(settings, wall_ns, self.hub, self.faults, self._key, self._secret, random_key())
@@ -160,13 +161,17 @@ class EmbeddedVenue:
         if path.startswith("/bot4/"):
             return self._own(request.method, path, await request.read())
         is_socket = request.headers.get("Upgrade", "").lower() == "websocket"
-        place = (root_of(path) or "public") if is_socket else "rest"
+        parts = set(path.split("/"))
+        place = "rest"
+        if is_socket:
+            place = "private" if SOCKET_API in parts else root_of(path) or "public"
         met = self.venue.treatment(request.method, path, place)
         if met.dead_end:
             return await self._never_answer(request, met.dead_end)
         if is_socket and met.carried_out:
-            if {"ws", "stream"} & set(path.split("/")):
-                return await self.hub.serve(request)
+            socket_api = self.venue.dialect.socket_api
+            if parts & {"ws", "stream"} or (socket_api is not None and SOCKET_API in parts):
+                return await self.hub.serve(request, socket_api)
             return web.Response(status=404)
         return await self._answer(request, met)
 

@@ -1,10 +1,12 @@
 """WebSocket side of the embedded venue: connections, subscriptions, and bounded queues for slow clients.
 
 Paths: .../ws, .../ws/STREAM, .../ws/LISTENKEY, .../stream?streams=A/B and .../ws?listenKey=KEY&events=..., under any
-root (/public, /market, /private or none). Bare events on /ws, {"stream", "data"} on /stream. A client that lets more
+root (/public, /market, /private or none). Bare events on /ws, {"stream", "data"} on /stream. On /ws-api/... the market
+answers what is asked (dialect.py), and the connection counts as private. A client that lets more
 than `send_queue` frames wait is cut off and counted. A silenced connection stays open, answers nothing, not even a
 ping, and sends nothing ever again: what a client sees of a host that has vanished.
-Source: Binance USD-M futures, "Connect" of the WebSocket market streams and of the user data streams.
+Source: Binance USD-M futures, "Connect" of the WebSocket market streams and of the user data streams; Binance spot,
+"WebSocket Streams", "WebSocket API".
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from typing import Any
 import orjson
 from aiohttp import WSMsgType, web
 
-from procs.embedded.fanout import Fanout, Listener, root_of
+from procs.embedded.fanout import Fanout, Listener, SocketAnswer, root_of
 from procs.embedded.faults import Faults
 
-PING_INTERVAL_S = 180.0
+SOCKET_API = "ws-api"  # the part of a path that leads to requests rather than streams
 _log = logging.getLogger("bot4.venue")
 
 
@@ -72,11 +74,12 @@ class Connection(Listener):
 
 
 class Hub(Fanout):
-    """All connections, by stream."""
+    """All connections, by stream. ping_interval_s: how often a client has to answer."""
 
-    def __init__(self, send_queue: int, faults: Faults):
+    def __init__(self, send_queue: int, faults: Faults, ping_interval_s: float):
         super().__init__(faults)
         self._send_queue = send_queue
+        self._ping_interval_s = ping_interval_s
 
     async def close(self) -> None:
         """Say goodbye to everybody."""
@@ -84,16 +87,20 @@ class Hub(Fanout):
             with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
                 await asyncio.wait_for(connection.socket.close(code=1001, message=b"going away"), 1.0)
 
-    async def serve(self, request: web.BaseRequest) -> web.WebSocketResponse:
-        """One connection from handshake to end."""
+    async def serve(self, request: web.BaseRequest, socket_api: SocketAnswer | None) -> web.WebSocketResponse:
+        """One connection from handshake to end. socket_api: what answers requests on the WebSocket API."""
         parts = [part for part in request.path.split("/") if part]
-        place = next(index for index, part in enumerate(parts) if part in ("ws", "stream"))
+        answer: SocketAnswer = self._answer
         root = root_of(request.path)
+        if socket_api is not None and SOCKET_API in parts:
+            answer, root, place = socket_api, "private", len(parts)
+        else:
+            place = max(parts.index(name) for name in ("ws", "stream") if name in parts)
         socket = web.WebSocketResponse(
-            heartbeat=PING_INTERVAL_S, autoping=False, compress=False, max_msg_size=1 << 20
+            heartbeat=self._ping_interval_s, autoping=False, compress=False, max_msg_size=1 << 20
         )
         await socket.prepare(request)
-        connection = Connection(socket, request.transport, root, parts[place] == "stream", self._send_queue)
+        connection = Connection(socket, request.transport, root, parts[place:][:1] == ["stream"], self._send_queue)
         streams = parts[place + 1 :] + [name for name in request.query.get("streams", "").split("/") if name]
         if request.query.get("listenKey"):
             streams.append(request.query["listenKey"])
@@ -107,7 +114,7 @@ class Hub(Fanout):
                 if message.type == WSMsgType.PING:
                     await socket.pong(message.data)
                 elif message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                    connection.send(orjson.dumps(self._answer(connection, message.data)))
+                    connection.send(orjson.dumps(answer(connection, message.data)))
         finally:
             self.leave(connection)
             if connection.overflowed:
@@ -116,7 +123,7 @@ class Hub(Fanout):
             writer.cancel()
         return socket
 
-    def _answer(self, connection: Connection, text: str | bytes) -> dict[str, Any]:
+    def _answer(self, connection: Listener, text: str | bytes) -> dict[str, Any]:
         """Answer to one request on a socket."""
         try:
             request = orjson.loads(text)

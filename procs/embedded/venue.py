@@ -1,5 +1,6 @@
 """The embedded venue without sockets and clocks: the exchange, its answers, its streams, and the faults in force.
 
+Which market it is (its accounts, paths, answers and events) is a matter of its dialect (dialect.py, settings.market).
 The server (server.py) and sessions in virtual time (procs/virtual) both drive it: they call `turn` now and then, ask
 what a request meets (`treatment`), wait as long as that says, and have it answered. Time comes from the given clock.
 `state` is the ground truth, `log` what was accepted and what traded, `order_fault` orders faults (see faults.py).
@@ -14,25 +15,21 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
-import orjson
 
-from engine.matching.exchange import Exchange
-from engine.matching.orders import Execution, Notice, WalletChange
-from engine.matching.settings import VenueSettings
-from engine.matching.wire import MarketFeed
-from engine.units import format_units
-from procs.embedded.answers import fill_answer, money, order_answer
+from engine.matching.orders import Execution, OrderNotice
+from engine.matching.settings import SPOT, USDM, VenueSettings
+from procs.embedded.answers import NS_PER_MS
+from procs.embedded.dialect import VenueDialect, Wiring
 from procs.embedded.errors import VenueError
-from procs.embedded.events import account_event, force_order_event, order_event, wallet_event
 from procs.embedded.fanout import Fanout
 from procs.embedded.faults import ENDINGS, SOCKETS, Faults
 from procs.embedded.limits import banned
-from procs.embedded.rest import RestApi
+from procs.embedded.spot import SpotDialect
+from procs.embedded.usdm import UsdmDialect
 
-NS_PER_MS = 1_000_000
+DIALECTS: Mapping[str, type[UsdmDialect] | type[SpotDialect]] = {USDM: UsdmDialect, SPOT: SpotDialect}
 JSON = "application/json"
 _KEPT_EVENTS = 20_000
-_CANCEL_ALL = "/fapi/v1/allOpenOrders"
 # What a broken proxy answers with status 200, in turn.
 _GARBAGE = (b"<html><body>Bad Gateway</body></html>", b"", b"{", b"null", b"\xff\xfe\x00", b"[]")
 
@@ -75,14 +72,17 @@ class Venue:
         self.faults = faults
         self.turns = 0
         self._log: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
-        self.watch: Callable[[Notice], None] | None = None  # hears first of whatever happens to the client's orders
+        self.watch: Callable[[Any], None] | None = None  # hears first of whatever happens to the client's orders
         self._clock_ns = clock_ns
+        wiring = Wiring(
+            clock_ns(), hub, self._clock_ms, self._shown_ms, faults.skew_ms, self._on_market, self._on_notice, key,
+            secret, listen_key,
+        )
         try:
-            self.exchange = Exchange(settings, clock_ns(), self._on_market, self._on_notice, self._on_wallet)
+            self.dialect: VenueDialect = DIALECTS[settings.market](settings, wiring)
         except ValueError as error:
             raise VenueError(str(error)) from None
-        self.feed = MarketFeed(self.exchange.market, hub.wanted, self._clock_ms())
-        self.rest = RestApi(self.exchange, self.feed, key, secret, listen_key, self._clock_ms, self._shown_ms)
+        self.exchange, self.feed, self.rest = self.dialect.exchange, self.dialect.feed, self.dialect.rest
 
     # time
 
@@ -100,11 +100,7 @@ class Venue:
         self.hub.now_ms = now_ms
         self._enforce_faults(now_ns)
         self.exchange.advance(now_ns)
-        for symbol, deadline in list(self.rest.cancel_at_ms.items()):
-            if now_ms >= deadline:
-                del self.rest.cancel_at_ms[symbol]
-                self.exchange.cancel_all(symbol, now_ns)
-        self._watch_listen_key(now_ms)
+        self.dialect.turn(now_ns)
         self.hub.publish(self.feed.turn(now_ms))
         self.hub.release()
 
@@ -128,34 +124,18 @@ class Venue:
             if lasting.detail == "closed":
                 self.hub.disconnect("all")
 
-    def _watch_listen_key(self, now_ms: int) -> None:
-        """Keep the hub's listen key in step with what the clients asked for."""
-        alive = now_ms < self.rest.listen_key_until_ms
-        if alive:
-            self.hub.listen_key = self.rest.listen_key
-        elif self.hub.listen_key:
-            self.hub.publish_user({"e": "listenKeyExpired", "E": now_ms, "listenKey": self.hub.listen_key})
-            self.hub.listen_key = ""
-
     # what the exchange reports
 
     def _on_market(self, symbol: int, events: np.ndarray) -> None:
         self.hub.publish(self.feed.absorb(symbol, events, self.exchange.now_ns // NS_PER_MS))
 
-    def _on_notice(self, notice: Notice) -> None:
+    def _on_notice(self, notice: OrderNotice) -> None:
         if self.watch is not None:
             self.watch(notice)
         self._note(notice)
-        instrument = self.exchange.instruments[notice.order.symbol]
-        shown_ms = self.exchange.now_ns // NS_PER_MS + self.faults.skew_ms()
-        if notice.fill is not None:
-            self.hub.publish_user(account_event(notice, instrument, shown_ms))
-        self.hub.publish_user(order_event(notice, instrument, shown_ms))
-        if notice.order.forced and not notice.order.is_open:
-            payload = orjson.dumps(force_order_event(notice, instrument, self.exchange.now_ns // NS_PER_MS))
-            self.hub.publish([(f"{instrument.symbol.lower()}@forceOrder", payload), ("!forceOrder@arr", payload)])
+        self.dialect.tell(notice)
 
-    def _note(self, notice: Notice) -> None:
+    def _note(self, notice: OrderNotice) -> None:
         """Keep an acceptance or a fill for the log."""
         order, fill = notice.order, notice.fill
         if notice.execution != Execution.NEW and fill is None:
@@ -164,13 +144,10 @@ class Venue:
             "at_ns": self._clock_ns(), "event": "accepted" if fill is None else "fill",
             "client_id": order.client_id,
             "symbol": self.exchange.instruments[order.symbol].symbol, "side": int(order.side),
-            "reduce_only": order.reduce_only, "size": int(order.size if fill is None else fill.size),
-            "price": int(order.price if fill is None else fill.price), "position": int(notice.position),
+            "size": int(order.size if fill is None else fill.size),
+            "price": int(order.price if fill is None else fill.price),
+            **self.dialect.log_entry(notice),
         })
-
-    def _on_wallet(self, change: WalletChange) -> None:
-        shown_ms = self.exchange.now_ns // NS_PER_MS + self.faults.skew_ms()
-        self.hub.publish_user(wallet_event(change, self.rest.account, shown_ms))
 
     # requests
 
@@ -211,11 +188,11 @@ class Venue:
 
     def answer(self, method: str, path: str, query: str, body: str, api_key: str | None) -> Reply:
         """Carry out a request; query and body raw as received."""
-        if method == "DELETE" and path == _CANCEL_ALL:
+        if method == "DELETE" and path == self.dialect.cancel_all_path:
             symbol = dict(parse_qsl(query or body)).get("symbol", "")
             self._log.append({"at_ns": self._clock_ns(), "event": "cancel all", "symbol": symbol})
         status, data, headers = self.rest.answer(method, path, query, body, api_key)
-        self._watch_listen_key(self._clock_ms())
+        self.dialect.requested(self._clock_ms())
         return Reply(status, data, headers, JSON)
 
     # the venue's own endpoints
@@ -240,34 +217,13 @@ class Venue:
 
     def state(self) -> dict[str, Any]:
         """The ground truth as one JSON object: account, orders, fills, counters. Money as decimal text."""
-        exchange = self.exchange
-        account = exchange.account[0]
-        names = exchange.instruments
         return {
             "time_ms": self._clock_ms(),
-            "wallet": money(exchange.wallet()),
-            "realised": money(int(account["realised"])),
-            "fees": money(int(account["fees"])),
-            "funding": money(int(account["funding"])),
-            "insurance": money(int(account["insurance"])),
-            "liquidations": exchange.clearing.liquidations,
-            # what all accounts are worth plus the fees paid: it never changes
-            "total": money(exchange.clearing.total()),
-            "positions": {
-                item.symbol: {
-                    "size": format_units(exchange.position(item.index), item.size_exp),
-                    "cost": money(exchange.cost(item.index)),
-                    "unrealised": money(exchange.unrealised(item.index)),
-                    "realised": money(exchange.contract_realised(item.index)),
-                }
-                for item in names
-            },
-            "open_orders": [order_answer(order, names[order.symbol]) for order in exchange.open.values()],
-            "fill_count": int(account["fills"]),
-            "fills": [fill_answer(fill, names[fill.symbol]) for fill in list(exchange.fills)[-1000:]],
+            **self.dialect.state(),
+            "fill_count": self.exchange.fill_count,
             "counters": {
                 "turns": self.turns,
-                "arrivals": sum(int(flow["arrivals"][0]) for flow in exchange.market.flows),
+                "arrivals": sum(int(flow["arrivals"][0]) for flow in self.exchange.market.flows),
                 **self.hub.counters,
                 "faults": dict(self.faults.applied),
                 "bans": self.rest.limits.bans,  # that a client brought upon itself

@@ -23,6 +23,7 @@ from engine.risk.settings import money
 from procs.embedded.fanout import Fanout
 from procs.embedded.faults import Faults
 from procs.embedded.mix import FATES, HTTP_ACTIONS, TIMED, Draws
+from procs.embedded.usdm import UsdmDialect
 from procs.embedded.venue import Venue
 from procs.states import initial_states
 from procs.table import Role
@@ -155,7 +156,10 @@ class HostileSession:
         self.venue = Venue(
             market, lambda: self.loop.now_ns, Fanout(self.faults), self.faults, _KEY, _SECRET, _LISTEN_KEY
         )
-        self.instruments = self.venue.exchange.instruments
+        market_side = self.venue.dialect
+        assert isinstance(market_side, UsdmDialect)
+        self.exchange, self.rest = market_side.exchange, market_side.rest
+        self.instruments = self.exchange.instruments
         self.wire = Wire(self.loop, self.venue, Draws(seed, 101), self.log)
         self.feed = Feed(self.wire, settings, self.instruments, self._predicted)
         self.state = self.feed.path.states[Role.EXECUTION]
@@ -165,7 +169,7 @@ class HostileSession:
             Credentials(_KEY, _SECRET), _SESSION, self._reported, lambda: self.oracle.fail("tripped"),
         )
         self.oracle = Oracle(
-            self.venue.exchange, self.wire, self.instruments, money(script.position_limit), self.state,
+            self.exchange, self.wire, self.instruments, money(script.position_limit), self.state,
             ClientIds(_SESSION), self._unsent,
         )
         self.gateway: VirtualGateway | None = None
@@ -297,7 +301,7 @@ class HostileSession:
 
     def _expire_key(self) -> None:
         self._count_kill("expire_listen_key")
-        self.venue.rest.listen_key_until_ms = 0
+        self.rest.listen_key_until_ms = 0
 
     def outcome(self) -> Outcome:
         """What came of it so far."""
