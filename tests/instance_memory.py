@@ -42,14 +42,14 @@ def own_budget() -> Budget:
 @contextlib.contextmanager
 def small_instance(
     folder: Path, endpoints: Endpoints | None = None, capacity: int = 64, digest: str = "0" * 64,
-    instruments: tuple[Instrument, ...] = (),
+    instruments: tuple[Instrument, ...] = (), settings: Settings | None = None,
 ) -> Iterator[Plan]:
     """Memory of an instance whose rings all have one capacity; gone at the end. digest: of whose code it is;
     instruments: those of the embedded venue where none are given."""
     instruments = instruments or listed_instruments()
     plan = Plan(
         name=f"test-{uuid.uuid4().hex[:8]}", session=uuid.uuid4().hex[:8], folder=str(folder), kernel_digest=digest,
-        settings=Settings(), instruments=instruments, endpoints=endpoints or Endpoints("", ""),
+        settings=settings or Settings(), instruments=instruments, endpoints=endpoints or Endpoints("", ""),
         capacities={spec.name: capacity for spec in RINGS}, cores={}, spin=False, rate_limits=venue_limits(),
     )
     try:

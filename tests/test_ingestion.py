@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.config import Settings
 from engine.ingest.dialects import make_state
+from engine.ingest.settings import liquidation_min
 from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
@@ -56,7 +58,8 @@ class Run:
     def replayed(self) -> tuple[np.ndarray, np.ndarray]:
         """Records and state that the journal gives."""
         instruments = self.mapping.plan.instruments
-        again = Decoder(make_state(instruments), instruments)
+        least = liquidation_min(self.mapping.plan.settings.feed)
+        again = Decoder(make_state(instruments, least), instruments)
         counts = replay_inputs(again, read_stream(self.folder, "ingestion"))
         return np.concatenate([again.records[:count].copy() for count in counts]), again.state
 
@@ -67,10 +70,11 @@ def at(venue: RunningVenue) -> Endpoints:
 
 @contextlib.contextmanager
 def running(
-    endpoints: Endpoints, folder: Path, capacity: int, instruments: tuple[Instrument, ...] = ()
+    endpoints: Endpoints, folder: Path, capacity: int, instruments: tuple[Instrument, ...] = (),
+    settings: Settings | None = None,
 ) -> Iterator[Run]:
     """Ingestion from its start to its orderly end."""
-    with small_instance(folder, endpoints, capacity, instruments=instruments) as plan:
+    with small_instance(folder, endpoints, capacity, instruments=instruments, settings=settings) as plan:
         context = ProcessContext(plan, Role.INGESTION)
         run = Run(Ingestion(context), Mapping(plan), folder)
         thread = threading.Thread(target=run.ingestion.run, daemon=True)

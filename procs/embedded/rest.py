@@ -19,6 +19,7 @@ from engine.matching.events import Refusal
 from engine.matching.exchange import Exchange
 from engine.matching.margin import largest_notional
 from engine.matching.orders import ClientOrder, OrderRefused
+from engine.matching.settings import SymbolSettings
 from engine.matching.wire import ContractFeed, MarketFeed
 from engine.records import Side
 from engine.units import MONEY_EXP, format_units
@@ -74,10 +75,14 @@ class RestApi:
         self.listen_key = listen_key
         self._clock_ms = clock_ms
         self._shown_ms = shown_ms
-        self._listed = exchange.settings.listed()
         self._index = {item.symbol: item.index for item in exchange.instruments}
         self._client_ids = itertools.count(1)
         self._endpoints = self._table()
+
+    @property
+    def _listed(self) -> tuple[SymbolSettings, ...]:
+        """What is listed now."""
+        return self.exchange.settings.listed()
 
     # dispatch
 
@@ -122,6 +127,7 @@ class RestApi:
             "GET /fapi/v1/aggTrades": Endpoint(self._aggregate_trades, "public", 20),
             "GET /fapi/v1/ticker/bookTicker": Endpoint(self._book_ticker, "public", 2),
             "GET /fapi/v1/premiumIndex": Endpoint(self._premium_index, "public"),
+            "GET /fapi/v1/openInterest": Endpoint(self._open_interest, "public"),
             "POST /fapi/v1/order": Endpoint(self._new_order, "signed", 0),
             "GET /fapi/v1/order": Endpoint(self._query_order, "signed"),
             "PUT /fapi/v1/order": Endpoint(self._amend_order, "signed"),
@@ -244,6 +250,14 @@ class RestApi:
                 "nextFundingTime": event["T"], "time": event["E"],
             })
         return answers[0] if given.get("symbol") else answers
+
+    def _open_interest(self, given: Parameters) -> Any:
+        """The crowd is one account: what its members hold against each other is not counted."""
+        symbol = self._symbol(given)
+        owners = range(len(self.exchange.clearing.accounts))
+        size = sum(max(0, self.exchange.clearing.position(symbol, owner)) for owner in owners)
+        item = self.exchange.instruments[symbol]
+        return {"openInterest": format_units(size, item.size_exp), "symbol": item.symbol, "time": self._shown_ms()}
 
     # orders
 
