@@ -14,22 +14,27 @@ import requests
 
 from engine.config import Settings
 from engine.ingest.settings import FeedSettings
+from engine.ingest.state import make_ingest_state
 from engine.instruments import Dialect, Instrument
 from engine.matching.settings import VenueSettings
 from engine.reasons import Reason
 from engine.records import Kind, Status
 from procs import rest_polls
 from procs.budget import Budget
+from procs.capture.inputs import open_part
+from procs.capture.reader import Selection
+from procs.decoding import Decoder, replay_inputs
 from procs.journal.layout import Entry
-from procs.journal.reader import read_stream
+from procs.journal.reader import JournalEntry, read_stream
 from procs.rest_polls import RestPolls
 from procs.venues.binance import entries_within
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import cost_of
 from procs.venues.market import market_of
+from procs.venues.terms import Terms
 from shm.clock import python_monotonic_ns
 from tests.embedded_venue import RunningVenue, running_venue
-from tests.instance_memory import own_budget
+from tests.instance_memory import listed_instruments, own_budget
 from tests.recordings import require_capture
 from tests.test_gateway_reports import ScriptedServer
 from tests.test_ingestion import Run, at, running
@@ -225,3 +230,23 @@ def test_entries_are_cut_out_as_reading_all_of_it_gives_them(dialect: Dialect) -
     assert entries_within(other_order, list(whole)[:2]) == {}
     twice = orjson.dumps({"symbols": [*whole.values(), *whole.values()]})
     assert entries_within(twice, list(whole)[:2]) == {}
+
+
+def test_a_part_of_a_session_has_the_terms_that_hold_where_it_begins() -> None:
+    items = listed_instruments()
+    names = [item.symbol for item in items]
+    bodies = [b'{"openInterest":"1","symbol":"%s","time":1}' % name.encode() for name in names]
+    entries = [
+        JournalEntry(Entry.START, 0, 10, 0, 1, b""),
+        *(JournalEntry(Entry.LISTED, 1, 20, place, 1, Terms(50, 1, 0, 1).to_bytes()) for place in (0, 1)),
+        *(JournalEntry(Entry.FRAME, 2, 40, 0, 1, body) for body in bodies),
+    ]
+    selection = Selection(from_ns=30, symbols=(names[1],))
+    chosen, inputs = open_part(Path("session"), items, lambda: iter(entries), selection)
+    assert [item.symbol for item in chosen] == [names[1]]
+    assert [(entry.kind, entry.ts_ns, entry.source) for entry in inputs()] == [
+        (Entry.START, 30, 0), (Entry.LISTED, 30, 0), (Entry.FRAME, 40, 0)
+    ]
+    decoder = Decoder(make_ingest_state(chosen), chosen)
+    counts = list(replay_inputs(decoder, inputs()))
+    assert counts == [1, 1, 1] and decoder.terms(0).tick_size == 50 and not decoder.refused
