@@ -23,11 +23,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.instruments import Dialect, Instrument
+from engine.records import Status
 from engine.units import MONEY_EXP, parse_units
 
 # Largest order in size units: a level of 64 of them is still within validation's bound of 2^56.
 SIZE_ROOM = 1 << 50
 TRADING = "TRADING"
+# By the venue's word; any other, such as BREAK, HALT and PENDING_TRADING, is HALTED.
+_STATUS = {
+    TRADING: Status.TRADING,
+    **dict.fromkeys(
+        ("PRE_DELIVERING", "DELIVERING", "DELIVERED", "PRE_SETTLE", "SETTLING", "CLOSE", "END_OF_DAY"), Status.CLOSED
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ def _listed(entry: Mapping[str, Any], symbol: str, index: int, dialect: Dialect,
         least = filters.get("MIN_NOTIONAL", {}).get("notional", "0")
     size_exp = _size_exp(lot, sizes.get("maxQty", "0"), wire_exp)
     inverse = dialect == Dialect.BINANCE_COINM
+    status = str(entry["contractStatus" if inverse else "status"])
     coarser = 10 ** (wire_exp - size_exp)
     return Listed(
         instrument=Instrument(
@@ -106,8 +115,9 @@ def _listed(entry: Mapping[str, Any], symbol: str, index: int, dialect: Dialect,
             venue=venue,
             dialect=dialect,
             contract_value=parse_units(str(entry["contractSize"]), MONEY_EXP) if inverse else 0,
+            status=_STATUS.get(status, Status.HALTED),
         ),
-        status=str(entry["contractStatus" if inverse else "status"]),
+        status=status,
         min_price=parse_units(prices.get("minPrice", "0"), price_exp),
         max_price=parse_units(prices.get("maxPrice", "0"), price_exp),
         min_size=-(-parse_units(sizes.get("minQty", "0"), wire_exp) // coarser),

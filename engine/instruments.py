@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.records import MARKET, Flag, Kind
+from engine.records import MARKET, Flag, Kind, Status
 
 MAX_INSTRUMENTS = 16  # of one shard; arrays of every stage's state have this many places
 
@@ -43,6 +43,7 @@ class Instrument:
     dialect: int = Dialect.BINANCE_USDM
     contract_value: int = 0  # inverse: what one contract is worth, 1e-8 quote; 0: linear, sizes are in base
     book_depth: int = 0  # levels a side of the book that was subscribed to, 0: the venue sends the whole book
+    status: int = Status.TRADING  # when it was listed
 
     def record(self) -> np.ndarray:
         """The INSTRUMENT record (MARKET, shape (1,)) that announces this epoch."""

@@ -22,6 +22,8 @@ class Reason(IntEnum):
     DUPLICATE = 10  # a trade or diff seen before
     SNAPSHOT_TOO_OLD = 11  # older than the first buffered diff
     PENDING_OVERFLOW = 12  # too many diffs while waiting for a snapshot
+    NEW_EPOCH = 13  # tick, lot or filters of the instrument changed: its book begins anew
+    BELOW_THRESHOLD = 14  # a liquidation smaller than what is to be passed on
     # validation
     PRICE_RANGE = 16  # zero, negative or beyond the plausible band around the reference price
     SIZE_RANGE = 17  # negative or absurd

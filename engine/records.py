@@ -23,12 +23,13 @@ class Kind(IntEnum):
     MARK_PRICE = 4  # price = mark price, size = index price, both in 1e-8 quote units
     FUNDING = 5  # size = next funding time in ms, aux = funding rate in 1e-12
     LIQUIDATION = 6  # price, size, side of the liquidation order
+    OPEN_INTEREST = 7  # size = what is open of a contract, counted once for both sides
     CLOCK = 16  # recv_ts_ns is a grid point that time has passed
     GAP = 17  # data of this instrument were lost; aux = first ingest id lost, or 0
     INSTRUMENT = 18  # price = tick size, size = lot size, aux = minimum notional in 1e-8, sequence = epoch
     BOOK_VALID = 19  # from here on the book of this instrument is right; aux = 1: nothing proves it, it is audited
     BOOK_INVALID = 20  # from here on it is not; aux = reason code
-    STATUS = 21  # instrument status: aux = 1 trading, 0 halted
+    STATUS = 21  # whether the venue takes orders for this instrument: aux = Status
     VECTOR = 32  # a feature vector
     PREDICTION = 33  # a feature vector with the model's outputs
     TRIP = 48  # the emergency word has changed: aux = its value, 0 when it was reset
@@ -45,6 +46,19 @@ CONTROL_KINDS = (
     Kind.MARK_PRICE, Kind.FUNDING, Kind.CLOCK, Kind.GAP, Kind.INSTRUMENT, Kind.BOOK_VALID, Kind.BOOK_INVALID,
     Kind.STATUS,
 )
+
+
+class Status(IntEnum):
+    """Whether an instrument takes orders. New ones are sent to a TRADING one alone, cancels to any."""
+
+    HALTED = 0  # nothing is traded; also what a word means that we do not know
+    TRADING = 1
+    CANCEL_ONLY = 2
+    POST_ONLY = 3  # no order is matched
+    LIMIT_ONLY = 4
+    REDUCE_ONLY = 5
+    CLOSED = 6  # in delivery or settlement, or not listed any more
+    MISFIT = 7  # its tick or lot became finer than the units that this session counts in
 
 
 class Flag(IntFlag):

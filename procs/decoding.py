@@ -18,9 +18,12 @@ from engine.stage import as_bytes
 from procs.direct import direct
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
+from procs.venues.terms import Terms
 
 ALL_INSTRUMENTS = -1
 _NOT = Reason.NONE
+_LASTING = (Kind.INSTRUMENT, Kind.STATUS)
+_OF_NO_BOOK = (Kind.CLOCK, Kind.STATUS, Kind.OPEN_INTEREST)
 
 
 class Decoder:
@@ -75,9 +78,22 @@ class Decoder:
         """Data of an instrument (or ALL_INSTRUMENTS) were lost."""
         return int(self._kernels.lost(self._state, instrument, self.ingest_id, ts_ns, self.outbox))
 
+    def listed(self, instrument: int, terms: Terms, ts_ns: int) -> int:
+        """The venue lists an instrument so now."""
+        return int(self._kernels.listed(
+            self._state, instrument, terms.tick_size, terms.lot_size, terms.min_notional, terms.status, ts_ns,
+            self.outbox,
+        ))
+
+    def terms(self, instrument: int) -> Terms:
+        """The terms of an instrument that hold."""
+        row = self.state[0]
+        return Terms(*(int(row[name][instrument]) for name in ("tick_size", "lot_size", "min_notional", "status")))
+
     def dropped(self, ts_ns: int) -> int:
         """The records of the last input found no room downstream: they are gone, and the books concerned with them.
 
+        INSTRUMENT and STATUS records are never gone: they come again, behind the GAPs, in the room kept for those.
         A book that was in sequence before that input gets a GAP, also where one is among the records that are gone;
         a book that was not has had its own, and waits for a snapshot, again if that was the input.
         """
@@ -86,13 +102,15 @@ class Decoder:
         row["processed"] -= frames
         row["dropped"][Reason.RING_FULL] += frames
         gone = self.records[: int(row["out"] - row["out_before"])]
-        row["out"] -= len(gone)
+        lasting = gone[np.isin(gone["kind"], _LASTING)]  # a copy: what follows writes over it
+        row["out"] -= len(gone) - len(lasting)
         row["snapshot_wanted"] = row["snapshot_wanted_before"]
         count = 0
-        for index in np.unique(gone["instrument"][gone["kind"] != Kind.CLOCK]).tolist():
+        for index in np.unique(gone["instrument"][~np.isin(gone["kind"], _OF_NO_BOOK)]).tolist():
             room = self.outbox[count * MARKET.itemsize :]
             count += int(self._kernels.lost(self._state, index, self.ingest_id, ts_ns, room))
-        return count
+        self.records[count : count + len(lasting)] = lasting
+        return count + len(lasting)
 
     def apply(self, entry: JournalEntry) -> int:
         """One journaled input other than DROPPED (see `replay_inputs`)."""
@@ -106,6 +124,8 @@ class Decoder:
             return self.start(entry.ts_ns)
         if entry.kind == Entry.LOST:
             return self.lost(entry.source - 1, entry.ts_ns)
+        if entry.kind == Entry.LISTED:
+            return self.listed(entry.source, Terms.from_bytes(entry.payload), entry.ts_ns)
         raise ValueError(f"entry {entry.ordinal} of kind {entry.kind} is no input of ingestion")
 
 

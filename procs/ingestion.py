@@ -2,6 +2,7 @@
 
 The loop thread alone chooses the order of inputs: WebSocket frames as their callbacks come, REST snapshots when their
 fetch has returned, the timer. A venue without REST snapshots sends a book over the socket when it is subscribed anew.
+A listing that has changed is an input too (procs/rest_polls.py).
 Each input is journaled, then decoded, then published. A full market ring drops the newest input, in the journal and in
 the counters, and the books concerned start again from a snapshot.
 """
@@ -17,6 +18,8 @@ import numpy as np
 
 from engine.ingest.dialects import has_rest_snapshots
 from engine.ingest.entry import CLOCK_GRID_NS
+from engine.instruments import Instrument
+from engine.records import Status
 from engine.stage import as_bytes
 from procs.arbiter import Arbiter
 from procs.book_requests import PATIENCE_NS, BookRequests
@@ -34,11 +37,13 @@ from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
 from procs.market_sockets import MarketSockets
 from procs.ports import EdgeJournal, Outlet, Turns, record_latency
+from procs.rest_polls import RestPolls
 from procs.table import Role
 from procs.venue_lag import VenueLag
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.paying import paying_session
 from procs.venues.market import market_of
+from procs.venues.terms import terms_of
 from shm.clock import python_session_ns, sleep
 from shm.control import TripSource
 
@@ -73,10 +78,13 @@ class Ingestion:
         self._has_rest_snapshots = has_rest_snapshots(self._market.dialect)
         self.sockets = MarketSockets(
             self._market, self._market.sockets(plan.endpoints.ws_url, plan.instruments, plan.settings.feed),
-            self._on_socket_frame, self._on_socket_lost, self._now_ns,
-            lambda text: print(f"ingestion: {text}", flush=True), self._on_socket_opened,
+            self._on_socket_frame, self._on_socket_lost, self._now_ns, self._say, self._on_socket_opened,
             copies=plan.settings.feed.connections,
             make_arbiter=lambda: Arbiter(plan.instruments, lambda index: bool(self._wanted[index])),
+        )
+        self._polls = RestPolls(
+            self._market, self._budget, plan.endpoints.rest_url, plan.instruments, plan.settings.feed,
+            self._on_listed, partial(self._on_socket_frame, 0), self._say,
         )
         self._wanted = self._decoder.state["snapshot_wanted"][0]
         self._requests = BookRequests(len(self._symbols), None if self._has_rest_snapshots else PATIENCE_NS)
@@ -113,6 +121,9 @@ class Ingestion:
             # A book gets one GAP between two snapshots, so the reserve holds them all; without it nothing is sure.
             self.context.control.trip(TripSource.INTEGRITY)
 
+    def _say(self, text: str) -> None:
+        print(f"ingestion: {text}", flush=True)
+
     def _on_socket_frame(self, _: int, data: bytes) -> None:
         now = self._now_ns()
         if self._journal.write(Entry.FRAME, data, now):
@@ -142,6 +153,17 @@ class Ingestion:
         if number == 0 and not self._has_rest_snapshots:
             for index in range(len(self._symbols)):
                 self._requests.asked(index, self._now_ns())
+
+    def _on_listed(self, index: int, listed: Instrument | None) -> None:
+        """What the venue lists of an instrument now; what has not changed is no input."""
+        instrument, held = self.context.plan.instruments[index], self._decoder.terms(index)
+        terms = terms_of(instrument, held, listed)
+        if terms == held:
+            return
+        now = self._now_ns()
+        if self._journal.write(Entry.LISTED, terms.to_bytes(), now, source=index):
+            self._say(f"{instrument.symbol}: listed anew, {terms}, {Status(terms.status).name}")
+            self._publish(self._decoder.listed(index, terms, now), now)
 
     def _on_socket_lost(self, _: int) -> None:
         """What was missed while a socket was not open makes every book start again."""
@@ -218,7 +240,7 @@ class Ingestion:
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        tasks = self.sockets.tasks()
+        tasks = self.sockets.tasks() | self._polls.tasks()
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapshot") as pool:
             try:
                 while not self._turns.turn(self._take_inputs()):
@@ -242,6 +264,7 @@ class Ingestion:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                self._polls.close()
 
     def _take_up(self) -> None:
         """Stand where the predecessor's effects end: decode what it journaled after its last checkpoint again, publish

@@ -10,6 +10,7 @@ from engine.config import Settings
 from engine.execution.state import EXECUTION_STATE, make_execution_state
 from engine.features.state import features_dtype, make_features_state
 from engine.ingest import dialects
+from engine.ingest.settings import liquidation_min
 from engine.instruments import Instrument
 from engine.stage import STATE_HEAD
 from engine.validation.state import make_validation_state, validation_dtype
@@ -46,7 +47,7 @@ def initial_states(
         settings.execution, settings.gate, settings.maker, instruments, open_loop, settings.safety.reduce_over_s
     )
     return {
-        Role.INGESTION: dialects.make_state(instruments),
+        Role.INGESTION: dialects.make_state(instruments, liquidation_min(settings.feed)),
         Role.VALIDATION: make_validation_state(settings.validation, instruments),
         Role.FEATURES: make_features_state(settings.features, instruments),
         Role.ML: np.zeros(1, INFERENCE_STATE),

@@ -112,10 +112,11 @@ def make_state(
     gate: GateSettings | None = None,
     maker: MakerSettings | None = None,
     open_loop: bool = False,
+    instruments: Iterable[Instrument] = (BTC, ETH),
 ) -> np.ndarray:
-    """A state for BTC and ETH."""
+    """A state for BTC and ETH unless told otherwise."""
     return make_execution_state(
-        execution or ExecutionSettings(), gate or GateSettings(), maker or MakerSettings(), [BTC, ETH], open_loop
+        execution or ExecutionSettings(), gate or GateSettings(), maker or MakerSettings(), list(instruments), open_loop
     )
 
 

@@ -15,6 +15,7 @@ import orjson
 
 from engine.ingest.kernel import (
     ingest_frame,
+    ingest_listed,
     ingest_lost,
     ingest_snapshot,
     ingest_start,
@@ -24,7 +25,7 @@ from engine.ingest.kernel import (
 )
 from engine.instruments import Dialect, Instrument
 from engine.reasons import Reason
-from engine.records import MARKET, Flag, Kind, Side
+from engine.records import MARKET, Flag, Kind, Side, Status
 from engine.stage import as_bytes
 
 GRID_NS = 10_000_000
@@ -49,8 +50,8 @@ def btcusdt(
 class Session:
     """The kernels under test, with an outbox and everything that they wrote."""
 
-    def __init__(self, instruments: Sequence[Instrument]) -> None:
-        self.state = make_ingest_state(instruments)
+    def __init__(self, instruments: Sequence[Instrument], liquidation_min: int = 0) -> None:
+        self.state = make_ingest_state(instruments, liquidation_min)
         self.outbox = make_outbox()
         self.written: list[np.ndarray] = []
 
@@ -79,6 +80,10 @@ class Session:
     def lost(self, instrument: int, first_lost: int, recv_ts_ns: int) -> int:
         state, outbox = as_bytes(self.state), as_bytes(self.outbox)
         return self._take(ingest_lost(state, instrument, first_lost, recv_ts_ns, outbox))
+
+    def listed(self, instrument: int, tick: int, lot: int, minimum: int, status: Status, recv_ts_ns: int) -> int:
+        state, outbox = as_bytes(self.state), as_bytes(self.outbox)
+        return self._take(ingest_listed(state, instrument, tick, lot, minimum, status, recv_ts_ns, outbox))
 
     def records(self) -> np.ndarray:
         """Everything written so far."""

@@ -16,11 +16,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.ingest.kraken_kernel import kraken_frame, kraken_lost, kraken_start, kraken_timer, make_kraken_outbox
+from engine.ingest.kraken_kernel import (
+    kraken_frame,
+    kraken_listed,
+    kraken_lost,
+    kraken_start,
+    kraken_timer,
+    make_kraken_outbox,
+)
 from engine.ingest.kraken_state import FrameKind, make_kraken_state
 from engine.instruments import Dialect, Instrument
 from engine.reasons import Reason
-from engine.records import Kind, Side
+from engine.records import Kind, Side, Status
 from engine.stage import as_bytes
 from procs.session_logs import Direction, session_lines
 from tests.recordings import require_capture
@@ -60,9 +67,9 @@ def instrument(symbol: str, price_exp: int = 1, size_exp: int = 8, index: int = 
 class Session:
     """The kernels under test, with an outbox."""
 
-    def __init__(self, instruments: Sequence[Instrument], dialect: Dialect) -> None:
+    def __init__(self, instruments: Sequence[Instrument], dialect: Dialect, liquidation_min: int = 0) -> None:
         self.instruments = tuple(replace(item, dialect=dialect) for item in instruments)
-        self.state = make_kraken_state(self.instruments)
+        self.state = make_kraken_state(self.instruments, liquidation_min)
         self.outbox = make_kraken_outbox()
         self.number = 0
         self.passed_on = 0  # records of market data
@@ -94,6 +101,10 @@ class Session:
     def lost(self, index: int, first_lost: int, recv_ts_ns: int) -> int:
         state, outbox = as_bytes(self.state), as_bytes(self.outbox)
         return int(kraken_lost(state, index, first_lost, recv_ts_ns, outbox))
+
+    def listed(self, index: int, tick: int, lot: int, minimum: int, status: Status, recv_ts_ns: int) -> np.ndarray:
+        state, outbox = as_bytes(self.state), as_bytes(self.outbox)
+        return self.outbox[: int(kraken_listed(state, index, tick, lot, minimum, status, recv_ts_ns, outbox))].copy()
 
     def frames_of(self) -> dict[FrameKind, int]:
         return {kind: int(self.row["frames_of"][kind]) for kind in FrameKind if self.row["frames_of"][kind]}
@@ -251,6 +262,12 @@ def decode_futures(frame: bytes, instruments: dict[str, Instrument]) -> list[Row
     if message.get("relative_funding_rate") is not None and message.get("next_funding_rate_time") is not None:
         rate = units(message["relative_funding_rate"], 12, rounded=True)
         rows.append(Row(Kind.FUNDING, 0, 0, int(message["next_funding_rate_time"]), rate, item.index, time_ns, 0))
+    if message.get("openInterest") is not None:
+        size = units(message["openInterest"], item.size_exp, rounded=True)
+        rows.append(Row(Kind.OPEN_INTEREST, 0, 0, size, 0, item.index, time_ns, 0))
+    if message.get("suspended") is True or message.get("post_only") is True:  # of a contract that was trading
+        status = Status.HALTED if message.get("suspended") is True else Status.POST_ONLY
+        rows.append(Row(Kind.STATUS, 0, 0, 0, status, item.index, time_ns, 0))
     return rows
 
 

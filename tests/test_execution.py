@@ -505,6 +505,7 @@ def test_reports_about_orders_that_nobody_knows_are_counted() -> None:
 def test_filters_change_with_instrument_records() -> None:
     state = opened_state()
     step(state, control(Kind.INSTRUMENT, T, 5, price=50, size=5, aux=1_00000000, sequence=2))
+    step(state, control(Kind.BOOK_VALID, T, 5))
     orders = step(state, prediction(T, 6, 0, BID + 20, BID + 70))
     assert orders["price"].tolist() == [BID, BID + 100], "a touch off the new tick is rounded away from"
     assert orders["size"].tolist() == [5, 5]

@@ -124,7 +124,7 @@ class Reference:
 def reference_run(records: np.ndarray, chosen: FeatureSettings) -> tuple[list[dict[str, Any]], Counter, int]:
     """(output rows, drops by reason, crossed books) of the plain-Python stage."""
     items = {item.index: Reference(item.price_exp, chosen) for item in INSTRUMENTS}
-    known: set[int] = set()
+    ticks: dict[int, int] = {}
     now = crossed = 0
     dropped: Counter[Reason] = Counter()
     rows: list[dict[str, Any]] = []
@@ -135,15 +135,17 @@ def reference_run(records: np.ndarray, chosen: FeatureSettings) -> tuple[list[di
         if kind in CONTROL_KINDS:
             rows.append({**row, "touch": [0] * 4, "features": [0.0] * FEATURE_COUNT})
             if kind == Kind.INSTRUMENT:
-                known.add(row["instrument"])
+                if item and ticks.setdefault(row["instrument"], row["price"]) != row["price"]:
+                    item.lose()
+                ticks[row["instrument"]] = row["price"]
             elif item and kind in (Kind.GAP, Kind.BOOK_INVALID):
                 item.lose()
             elif item and kind == Kind.BOOK_VALID:
                 item.valid = item.based
             continue
-        if kind in (Kind.QUOTE, Kind.LIQUIDATION):
+        if kind in (Kind.QUOTE, Kind.LIQUIDATION, Kind.OPEN_INTEREST):
             continue
-        if item is None or row["instrument"] not in known:
+        if item is None or row["instrument"] not in ticks:
             dropped[Reason.NO_INSTRUMENT] += 1
             continue
         if kind == Kind.LEVEL:

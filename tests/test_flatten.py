@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from procs.embedded.listing import list_anew
 from procs.emergency.flatten import Flattener, Step
 from procs.venues.binance_usdm.endpoints import Credentials
 from procs.venues.binance_usdm.rate_limits import BudgetSpent
@@ -18,6 +19,7 @@ from shm.control import TripSource
 from tests.kill_world import KEY, MS, SECRET, World, world
 
 DEPTH, ALL_ORDERS, POSITIONS, ORDER = "/fapi/v1/depth", "/fapi/v1/allOrders", "/fapi/v3/positionRisk", "/fapi/v1/order"
+LISTING = "/fapi/v1/exchangeInfo"
 
 
 @pytest.fixture
@@ -27,11 +29,11 @@ def made(tmp_path: Path) -> Iterator[World]:
         yield one
 
 
-def flattener_of(made: World) -> Flattener:
+def flattener_of(made: World, note: Callable[..., None] = lambda event, **fields: None) -> Flattener:
     plan, who = made.plan, Credentials(KEY, SECRET)
     session = SignedSession("http://venue", who, made.context.budget(), 3, clocks=made.outside.clocks)
     return Flattener(
-        session, plan.instruments, plan.settings.safety, ClientIds(plan.session), lambda event, **fields: None,
+        session, plan.instruments, plan.settings.safety, ClientIds(plan.session), note,
         lambda: None, made.outside.clocks,
     )
 
@@ -170,3 +172,29 @@ def test_flattening_at_a_venue_that_is_away_leaves_the_cancels_their_budget(made
     failed = [note["error"] for note in made.notes() if note["event"] == "cancel failed" and note["wall_ns"] < back_ns]
     assert len(failed) > 5 and not [text for text in failed if str(BudgetSpent(0))[:20] in text]
     assert (made.resting(), made.position(0), made.position(1)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("terms", [{"tick_size": "7.00"}, {"tick_size": "7.00", "lot_size": "0.020"}], ids=str)
+def test_a_tick_or_lot_that_has_changed_is_learnt_and_the_position_brought_to_zero(made: World, terms: dict) -> None:
+    made.hold(0, 40)
+    made.hold(1, -60)
+    list_anew(made.venue.exchange, {"symbol": "BTCUSDT", **terms})
+    notes: list[str] = []
+    flattener = flattener_of(made, lambda event, **fields: notes.append(event))
+    made.venue.answer = real_or_away(made, away := [True])  # type: ignore[method-assign]
+    assert not steps(made, flattener, 10)[-1].flat and made.position(0) == 40, "without a listing it cannot be"
+    away.clear()
+    assert steps(made, flattener, 40)[-1].flat
+    assert (made.position(0), made.position(1)) == (0, 0)
+    assert notes.count("listed anew") == 1
+
+
+def real_or_away(made: World, away: list[bool]) -> Any:
+    """The venue, whose listing is not to be had while `away` holds anything."""
+    real = made.venue.answer
+
+    def other(asked: str, target: str, query: str, body: str, key: str | None) -> Any:
+        reply = real(asked, target, query, body, key)
+        return type(reply)(503, b"", reply.headers, reply.content_type) if away and target == LISTING else reply
+
+    return other

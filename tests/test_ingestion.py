@@ -12,6 +12,7 @@ import pytest
 
 from engine.config import Settings
 from engine.ingest.dialects import make_state
+from engine.ingest.settings import liquidation_min
 from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
@@ -57,7 +58,8 @@ class Run:
     def replayed(self) -> tuple[np.ndarray, np.ndarray]:
         """Records and state that the journal gives."""
         instruments = self.mapping.plan.instruments
-        again = Decoder(make_state(instruments), instruments)
+        least = liquidation_min(self.mapping.plan.settings.feed)
+        again = Decoder(make_state(instruments, least), instruments)
         counts = replay_inputs(again, read_stream(self.folder, "ingestion"))
         return np.concatenate([again.records[:count].copy() for count in counts]), again.state
 

@@ -94,9 +94,10 @@ def test_frames_that_make_records(frame: bytes) -> None:
 
 def test_what_a_ticker_says() -> None:
     records = session().records(TICKER)
-    assert records["kind"].tolist() == [Kind.QUOTE, Kind.QUOTE, Kind.MARK_PRICE, Kind.FUNDING]
+    assert records["kind"].tolist() == [Kind.QUOTE, Kind.QUOTE, Kind.MARK_PRICE, Kind.FUNDING, Kind.OPEN_INTEREST]
     assert (records["price"][2], records["size"][2]) == (2197968641535, 2198454000000)
     assert (records["aux"][3], records["size"][3]) == (-1380385, 1676394000000), "rounded to 1e-12"
+    assert records["size"][4] == 30072580
     assert session().records(LITE)["size"].tolist() == [0, 0], "sizes that are not told"
     one_sided = LITE.replace(b"32170.5", b"null")
     assert rows_of(session().records(one_sided)) == decode_futures(one_sided, BITCOIN)
@@ -208,6 +209,8 @@ def test_verdicts_at_the_edges() -> None:
         (TICKER.replace(b"21979.68641534714", b"1e300"), Reason.BAD_NUMBER),
         (TICKER.replace(b"1676394000000", b"1e30"), Reason.BAD_NUMBER),
         (LITE.replace(b"32170.5", b"nul"), Reason.BAD_NUMBER),
+        (TICKER.replace(b"30072580.0", b'"much"'), Reason.BAD_NUMBER),
+        (TICKER.replace(b'"suspended":false', b'"suspended":1'), Reason.BAD_JSON),
         (PAST_TRADES.replace(b'"uid":"b"', b'"seq":1'), Reason.BAD_JSON),
         (SNAPSHOT[:-1], Reason.BAD_JSON),
     ],
@@ -307,7 +310,8 @@ def test_a_stored_dialogue() -> None:
     by_symbol = {"PF_ETHUSD": instrument("PF_ETHUSD", price_exp=1, size_exp=3)}
     records = Session(list(by_symbol.values()), Dialect.KRAKEN_FUTURES).records(frame)
     assert rows_of(records) == decode_futures(frame, by_symbol)
-    assert records["aux"][-1] == 18671188, "0.0000186711875 in 1e-12, rounded"
+    (funding,) = records[records["kind"] == Kind.FUNDING]
+    assert funding["aux"] == 18671188, "0.0000186711875 in 1e-12, rounded"
 
 
 def test_messages_that_a_crawler_captured() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from engine.ingest.kraken_state import FrameKind
 from engine.instruments import Dialect
+from engine.records import Status
 from procs.session_logs import Direction, session_lines
 from procs.venues.kraken_futures import instruments as futures_instruments
 from procs.venues.kraken_futures import subscriptions as futures_subscriptions
@@ -83,7 +84,7 @@ def test_the_recorded_list_of_pairs() -> None:
     }
     assert all(item.tick_size == 1 and item.lot_size == 1 for item in items)
     assert spot_instruments.v2_symbol("XDG/XBT") == "DOGE/BTC"
-    assert all(spot_instruments.is_trading(entry) for entry in pairs.values())
+    assert all(spot_instruments.status_of(entry) == Status.TRADING for entry in pairs.values())
 
 
 def test_pairs_of_the_instrument_channel_have_exponents() -> None:
@@ -121,7 +122,7 @@ def test_the_recorded_list_of_contracts() -> None:
         assert item.tick_size / 10**item.price_exp == ticks[item.symbol]
         assert (item.size_exp, item.lot_size, item.quote) == (0, 1, "USD")
         assert futures_instruments.is_inverse(listed[item.symbol])
-        assert futures_instruments.is_trading(listed[item.symbol]) == (listed[item.symbol]["tradeable"] is True)
+        assert (item.status == Status.TRADING) == (listed[item.symbol]["tradeable"] is True)
     assert {item.base for item in items} == {"BTC", "ETH", "XRP", "LTC", "BCH"}
 
 

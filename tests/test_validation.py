@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.book.layout import FAR_LIMIT, WINDOW_TICKS
 from engine.reasons import Reason
-from engine.records import MARKET, Kind
+from engine.records import MARKET, Kind, Status
 from engine.settings import build
 from engine.stage import as_bytes
 from engine.validation.settings import MEDIAN_PLACES, ValidationSettings
@@ -356,6 +356,8 @@ class Model:
         index, kind, price, size = row["instrument"], row["kind"], row["price"], row["size"]
         if row["recv_ts_ns"] < self.now:
             return Reason.TIME_BACKWARDS
+        if kind == Kind.OPEN_INTEREST:
+            return None if 0 <= size <= SETTINGS.size_max else Reason.SIZE_RANGE
         if row["side"] not in (1, -1):
             return Reason.BAD_SIDE
         slot = (index, row["aux"] % TRADE_ID_PLACES)
@@ -409,7 +411,7 @@ class Model:
     def take(self, row: dict[str, int]) -> None:
         index, kind, flags = row["instrument"], row["kind"], row["flags"]
         late = row["recv_ts_ns"] < self.now
-        data = kind in (Kind.LEVEL, Kind.TRADE, Kind.QUOTE, Kind.LIQUIDATION)
+        data = kind in (Kind.LEVEL, Kind.TRADE, Kind.QUOTE, Kind.LIQUIDATION, Kind.OPEN_INTEREST)
         control = (Kind.MARK_PRICE, Kind.FUNDING, Kind.CLOCK, Kind.GAP, Kind.INSTRUMENT, Kind.STATUS)
         if index >= 16 or (data and index not in self.tick):
             self.quarantined[Reason.NO_INSTRUMENT] += 1
@@ -451,10 +453,18 @@ class Model:
             self.quarantined[Reason.PRICE_RANGE] += 1
         elif kind == Kind.INSTRUMENT and row["size"] <= 0:
             self.quarantined[Reason.SIZE_RANGE] += 1
+        elif kind == Kind.STATUS and row["aux"] not in list(Status):
+            self.quarantined[Reason.UNKNOWN_STREAM] += 1
         else:
             self.emit(row)
             if kind == Kind.INSTRUMENT:
                 if index < len(INSTRUMENTS):
+                    if self.tick.get(index, row["price"]) != row["price"]:
+                        if self.phase[index]:
+                            self.phase[index] = 0
+                            self.resync[index] += 1
+                        if self.said.get(index):
+                            self.verdict(row, Kind.BOOK_INVALID, Reason.NEW_EPOCH)
                     self.tick[index] = row["price"]
             elif kind == Kind.GAP:
                 self.phase[index] = 0

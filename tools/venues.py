@@ -11,7 +11,7 @@ import orjson
 from engine.config import MARKETS, TRADED_MARKETS
 from procs.venues.market import market_of
 
-_COLUMNS = ("market", "orders", "kinds", "book begins", "proof of the book", "depth", "interval", "heartbeat")
+_COLUMNS = ("market", "orders", "kinds", "book begins", "proof of the book", "depth", "interval", "heartbeat", "status")
 
 
 def capability_rows() -> list[tuple[str, ...]]:
@@ -21,7 +21,7 @@ def capability_rows() -> list[tuple[str, ...]]:
         offered = market_of(dialect).capabilities
         rows.append((
             name, "yes" if name in TRADED_MARKETS else "no", ", ".join(offered.kinds), offered.book_begins,
-            offered.book_proof or "none", offered.depth, offered.interval, offered.heartbeat,
+            offered.book_proof or "none", offered.depth, offered.interval, offered.heartbeat, offered.status,
         ))  # fmt: skip
     return rows
 

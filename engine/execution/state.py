@@ -15,7 +15,7 @@ from engine.execution.settings import ExecutionSettings
 from engine.execution.slippage import SLIPPAGES
 from engine.instruments import MAX_INSTRUMENTS, Instrument, instruments_by_index
 from engine.reasons import REASON_COUNT
-from engine.records import ORDER
+from engine.records import ORDER, Status
 from engine.risk.gate import GATE, fill_gate
 from engine.risk.market_view import MARKET_VIEW
 from engine.risk.settings import GateSettings, money
@@ -96,7 +96,8 @@ def make_execution_state(
         view["filter_epoch"] = instrument.epoch
         view["known"] = 1
         # All values here are price * size: an inverse contract, whose value is not, is watched and never traded.
-        view["trading"] = instrument.contract_value == 0
+        view["tradable"] = instrument.contract_value == 0
+        view["trading"] = view["tradable"] and instrument.status == Status.TRADING
     open_chain(record["hash"])
     fill_gate(record["gate"], gate)
     fill_maker(record["strategies"]["maker"], maker)

@@ -65,6 +65,7 @@ _LEVEL = int(Kind.LEVEL)
 _TRADE = int(Kind.TRADE)
 _QUOTE = int(Kind.QUOTE)
 _LIQUIDATION = int(Kind.LIQUIDATION)
+_OPEN_INTEREST = int(Kind.OPEN_INTEREST)
 _MARK_PRICE = int(Kind.MARK_PRICE)
 _FUNDING = int(Kind.FUNDING)
 _CLOCK = int(Kind.CLOCK)
@@ -270,6 +271,10 @@ def _control(
     kind = record.kind
     if kind == _INSTRUMENT:
         if 0 < record.price <= MAX_TICK:
+            # Prices on the old grid are not mixed with new ones.
+            if books[i].tick != 0 and record.price != books[i].tick:
+                _lose_book(flow)
+                book_clear(books, i)
             book_set_tick(books, i, record.price)
     elif kind == _BOOK_VALID:
         flow.valid = flow.filling
@@ -310,7 +315,7 @@ def features_step(
             else:
                 _emit_head(outbox, routes, written, record)
                 written += 1
-        elif kind == _QUOTE or kind == _LIQUIDATION:
+        elif kind == _QUOTE or kind == _LIQUIDATION or kind == _OPEN_INTEREST:
             head.processed += 1
         elif kind != _LEVEL and kind != _TRADE:
             head.dropped[_UNKNOWN_STREAM] += 1

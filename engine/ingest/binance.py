@@ -8,6 +8,7 @@ Layout: a frame is `{"stream": ..., "data": EVENT}`, a bare EVENT, or an answer 
     bookTicker       E T s u b B a A    -> QUOTE bid, QUOTE ask
     markPriceUpdate  E s p i r T        -> MARK_PRICE, FUNDING (none where r is absent or empty)
     forceOrder       E o{s S p q T}     -> LIQUIDATION
+    REST openInterest  openInterest symbol time -> OPEN_INTEREST; futures
     REST depth       lastUpdateId E T bids asks -> LEVEL with Flag.SNAPSHOT
 
 Spot differs in three things: its depth has neither T nor pu, but U follows on the u before, so that U - 1 stands
@@ -91,11 +92,12 @@ UNKNOWN_STREAM = -int(Reason.UNKNOWN_STREAM)
 SPOT = int(Dialect.BINANCE_SPOT)
 
 # What a frame was, when it is not refused.
-ACK, DEPTH, TRADE, QUOTE_PAIR, MARK, MARK_AND_FUNDING, LIQUIDATION, SNAPSHOT = 1, 2, 3, 4, 5, 6, 7, 8
+ACK, DEPTH, TRADE, QUOTE_PAIR, MARK, MARK_AND_FUNDING, LIQUIDATION, SNAPSHOT, OPEN_INTEREST = range(1, 10)
 
 MARK_EXP, FUNDING_EXP = np.int64(8), np.int64(12)
 TRADE_KIND, QUOTE_KIND, LIQUIDATION_KIND = int(Kind.TRADE), int(Kind.QUOTE), int(Kind.LIQUIDATION)
 MARK_KIND, FUNDING_KIND = int(Kind.MARK_PRICE), int(Kind.FUNDING)
+OPEN_INTEREST_KIND = int(Kind.OPEN_INTEREST)
 NO_SIDE, SNAPSHOT_FLAG = int(Side.NONE), int(Flag.SNAPSHOT)
 LOWER_T, LOWER_F, LOWER_U = ord("t"), ord("f"), ord("u")
 
@@ -106,6 +108,7 @@ DATA_KEY, RESULT_KEY = pack_name("data"), pack_name("result")
 BUY_NAME, SELL_NAME = pack_name("BUY"), pack_name("SELL")
 UPDATE_ID_KEY, BIDS_KEY, ASKS_KEY = pack_name("lastUpdateId"), pack_name("bids"), pack_name("asks")
 SYMBOL_KEY = pack_name("symbol")
+OPEN_INTEREST_KEY, TIME_KEY = pack_name("openInterest"), pack_name("time")
 
 
 class Decoded(NamedTuple):
@@ -252,6 +255,26 @@ def _decode_liquidation(state: StateRow, text: Text, rows: np.ndarray, base: int
 
 
 @kernel()
+def _decode_open_interest(
+    state: StateRow, text: Text, rows: np.ndarray, base: int, size_at: int, symbol_at: int, time_of: int
+) -> Decoded:
+    """What REST answers when it is asked what is open of a contract."""
+    if symbol_at == 0 or time_of == 0:
+        return _nothing(BAD_JSON)
+    instrument = find_symbol(state, text, symbol_at)
+    if instrument < 0:
+        return _nothing(instrument)
+    state.value_at[AT_TIME] = time_of
+    exch_ts_ns, ok_time = time_at(state, text, AT_TIME)
+    size, end = parse_units(text, size_at, state.size_exp[instrument])
+    ok = min(ok_time, end)
+    if ok < 0:
+        return _nothing(ok)
+    write_row(rows[base], OPEN_INTEREST_KIND, NO_SIDE, FIRST | LAST, 0, size, 0)
+    return Decoded(OPEN_INTEREST, instrument, 1, 0, exch_ts_ns, 0, 0, 0)
+
+
+@kernel()
 def _decode_event(
     state: StateRow, text: Text, rows: np.ndarray, base: int, instrument: int, bids: int, levels: int
 ) -> Decoded:
@@ -295,6 +318,7 @@ def decode_frame(state: StateRow, text: Text, rows: np.ndarray, base: int) -> De
     if position < size and byte_at(text, position) == CLOSE_OBJECT:
         return _nothing(UNKNOWN_STREAM if skip_space(text, position + 1) == size else BAD_JSON)
     is_event, is_answer = False, False
+    open_at, symbol_at, time_of = 0, 0, 0
     instrument, bids, levels = BAD_JSON, -1, -1
     more = True
     while more:
@@ -312,7 +336,17 @@ def decode_frame(state: StateRow, text: Text, rows: np.ndarray, base: int) -> De
             is_event = True
             position, instrument, bids, levels = scan_event(state, text, value, rows, base)
         else:
-            is_answer = is_answer or same_name(key, RESULT_KEY)
+            seen = 0
+            if same_name(key, OPEN_INTEREST_KEY):
+                seen, open_at = open_at, value
+            elif same_name(key, SYMBOL_KEY):
+                seen, symbol_at = symbol_at, value
+            elif same_name(key, TIME_KEY):
+                seen, time_of = time_of, value
+            else:
+                is_answer = is_answer or same_name(key, RESULT_KEY)
+            if seen != 0:
+                return _nothing(BAD_JSON)
             position = skip_value(text, value)
         if position < 0:
             return _nothing(position)
@@ -321,6 +355,8 @@ def decode_frame(state: StateRow, text: Text, rows: np.ndarray, base: int) -> De
         return _nothing(position)
     if skip_space(text, position) != size:
         return _nothing(BAD_JSON)
+    if open_at != 0 and not is_event:
+        return _decode_open_interest(state, text, rows, base, open_at, symbol_at, time_of)
     if is_event:
         return _decode_event(state, text, rows, base, instrument, bids, levels)
     return _nothing(ACK if is_answer else UNKNOWN_STREAM)

@@ -24,8 +24,8 @@ from engine.instruments import Dialect, Instrument
 from engine.records import Kind
 
 _COUNTERS = (
-    "frames", "events", "level_updates", "snapshot_levels", "trades", "book_tickers", "funding", "liquidations", "gaps",
-    "resyncs",
+    "frames", "events", "level_updates", "snapshot_levels", "trades", "book_tickers", "funding", "liquidations",
+    "open_interests", "gaps", "resyncs",
 )
 
 
@@ -37,6 +37,7 @@ class EntryPoints(NamedTuple):
     frame: Callable[..., int]  # (state, frame, recv_ts_ns, ingest_id, outbox)
     timer: Callable[..., int]  # (state, now_ns, outbox)
     lost: Callable[..., int]  # (state, instrument, first_lost, recv_ts_ns, outbox)
+    listed: Callable[..., int]  # (state, instrument, tick, lot, minimum notional, status, recv_ts_ns, outbox)
     snapshot: Callable[..., int] | None  # (state, instrument, body, recv_ts_ns, ingest_id, outbox)
 
 
@@ -52,14 +53,14 @@ def entry_points(dialect: int) -> EntryPoints:
 
         return EntryPoints(
             INGEST_OUTBOX_RECORDS, kernel.ingest_start, kernel.ingest_frame, kernel.ingest_timer, kernel.ingest_lost,
-            kernel.ingest_snapshot,
+            kernel.ingest_listed, kernel.ingest_snapshot,
         )
     if dialect in KRAKEN_DIALECTS:
         from engine.ingest import kraken_kernel
 
         return EntryPoints(
             KRAKEN_OUTBOX_RECORDS, kraken_kernel.kraken_start, kraken_kernel.kraken_frame, kraken_kernel.kraken_timer,
-            kraken_kernel.kraken_lost, None,
+            kraken_kernel.kraken_lost, kraken_kernel.kraken_listed, None,
         )
     raise ValueError(f"there is no dialect {dialect}")
 
@@ -85,9 +86,10 @@ def _of_kraken(instruments: Sequence[Instrument]) -> bool:
     return bool(instruments) and Dialect(instruments[0].dialect) in KRAKEN_DIALECTS
 
 
-def make_state(instruments: Sequence[Instrument]) -> np.ndarray:
-    """The fresh state of ingestion for these instruments, shape (1,). Raises ValueError as its maker does."""
-    return make_kraken_state(instruments) if _of_kraken(instruments) else make_ingest_state(instruments)
+def make_state(instruments: Sequence[Instrument], liquidation_min: int = 0) -> np.ndarray:
+    """The fresh state of ingestion for these instruments, shape (1,). Arguments and errors as its maker's."""
+    make = make_kraken_state if _of_kraken(instruments) else make_ingest_state
+    return make(instruments, liquidation_min)
 
 
 def market_counts(row: StateRow) -> dict[str, int]:
@@ -99,7 +101,8 @@ def market_counts(row: StateRow) -> dict[str, int]:
         "frames": row["frames"], "events": decoded.sum(), "snapshot_levels": row["snapshot_levels"],
         "level_updates": decoded[Kind.LEVEL] - row["snapshot_levels"], "trades": decoded[Kind.TRADE],
         "book_tickers": row["frames_of"][FrameKind.TICKER], "funding": decoded[Kind.FUNDING],
-        "liquidations": decoded[Kind.LIQUIDATION], "gaps": row["gaps"], "resyncs": row["resyncs"],
+        "liquidations": decoded[Kind.LIQUIDATION], "open_interests": decoded[Kind.OPEN_INTEREST], "gaps": row["gaps"],
+        "resyncs": row["resyncs"],
     }
     return {name: int(counts[name]) for name in _COUNTERS}
 

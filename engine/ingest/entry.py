@@ -1,4 +1,4 @@
-"""What the entry points of every ingestion share: the outbox, the clock grid, gaps, instruments.
+"""What the entry points of every ingestion share: the outbox, the clock grid, gaps.
 
 Layout: works on any state that has STATE_HEAD, INSTRUMENT_FIELDS, `gaps`, `snapshot_wanted`, the `..._before` fields.
 Invariants: time and the last ingest id never go back; a CLOCK record stands at the start of the grid cell that a call
@@ -16,7 +16,7 @@ from engine.kernel import kernel
 from engine.records import MARKET, Kind
 
 CLOCK_GRID_NS = 10_000_000
-CLOCK_KIND, INSTRUMENT_KIND, GAP_KIND = int(Kind.CLOCK), int(Kind.INSTRUMENT), int(Kind.GAP)
+CLOCK_KIND, GAP_KIND = int(Kind.CLOCK), int(Kind.GAP)
 RECORD_BYTES = MARKET.itemsize
 
 
@@ -57,18 +57,6 @@ def advance(state: StateRow, recv_ts_ns: int, ingest_id: int) -> int:
     state.now_ns = max(state.now_ns, recv_ts_ns)
     state.last_ingest_id = max(state.last_ingest_id, ingest_id)
     return state.last_ingest_id
-
-
-@kernel()
-def announce(state: StateRow, rows: np.ndarray, at: int, recv_ts_ns: int, ingest_id: int) -> int:
-    """Write an INSTRUMENT record for every instrument, by index, from rows[at] on. Returns the place after them."""
-    for instrument in range(MAX_INSTRUMENTS):
-        if state.symbol_length[instrument] > 0:
-            tick_size, lot_size = state.tick_size[instrument], state.lot_size[instrument]
-            write_row(rows[at], INSTRUMENT_KIND, 0, FIRST | LAST, tick_size, lot_size, state.min_notional[instrument])
-            stamp(state, rows, at, 1, instrument, 0, state.epoch[instrument], recv_ts_ns, ingest_id)
-            at += 1
-    return at
 
 
 @kernel()

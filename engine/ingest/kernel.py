@@ -13,6 +13,7 @@ Rules that hold for all:
   counters has changed. Time has not moved either; a CLOCK that was due comes with the next call.
 - Groups. The records of one frame and instrument are a group: FIRST on the first, LAST on the last. A diff
   without any level moves the sequence and makes no record.
+- A liquidation worth less than `liquidation_min` is dropped (BELOW_THRESHOLD).
 - A trade whose (first) id is not above the last one of its instrument is dropped (DUPLICATE). So nothing is
   counted twice where trade and aggTrade are both subscribed, each in order.
 - A frame with more than MAX_LEVELS_PER_FRAME levels is refused (FRAME_TOO_LARGE), so no call makes more than
@@ -33,14 +34,16 @@ from engine.ingest.binance import (
     LIQUIDATION,
     MARK,
     MARK_AND_FUNDING,
+    OPEN_INTEREST,
     QUOTE_PAIR,
     TRADE,
     Decoded,
     decode_frame,
     decode_snapshot,
 )
-from engine.ingest.entry import CLOCK_GRID_NS, advance, announce, clock, declare_gap, open_outbox, remember
+from engine.ingest.entry import CLOCK_GRID_NS, advance, clock, declare_gap, open_outbox, remember
 from engine.ingest.json_scan import text_of
+from engine.ingest.listing import announce, is_small, take_terms
 from engine.ingest.rows import stamp
 from engine.ingest.sequence import (
     DUPLICATE,
@@ -64,6 +67,7 @@ __all__ = [
     "INGEST_STATE",
     "MAX_RECORDS_PER_FRAME",
     "ingest_frame",
+    "ingest_listed",
     "ingest_lost",
     "ingest_snapshot",
     "ingest_start",
@@ -76,6 +80,7 @@ __all__ = [
 FRAME = types.Bytes(types.uint8, 1, "C")
 
 SNAPSHOT_TOO_OLD, UNKNOWN_SYMBOL = int(Reason.SNAPSHOT_TOO_OLD), int(Reason.UNKNOWN_SYMBOL)
+BELOW_THRESHOLD = int(Reason.BELOW_THRESHOLD)
 ALL_INSTRUMENTS = -1
 
 
@@ -107,6 +112,8 @@ def _count_decoded(state: StateRow, decoded: Decoded) -> None:
         state.funding += 1
     elif decoded.code == LIQUIDATION:
         state.liquidations += 1
+    elif decoded.code == OPEN_INTEREST:
+        state.open_interests += 1
     elif decoded.code == ACK:
         state.acks += 1
     else:
@@ -115,7 +122,7 @@ def _count_decoded(state: StateRow, decoded: Decoded) -> None:
 
 @kernel(types.int64(BYTES, types.int64, BYTES))
 def ingest_start(state: np.ndarray, recv_ts_ns: int, outbox: np.ndarray) -> int:
-    """Announce every instrument: INSTRUMENT records, by index. Starts the clock."""
+    """Announce every instrument: INSTRUMENT by index, STATUS where one is not trading. Starts the clock."""
     row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
     remember(row)
     at = clock(row, rows, recv_ts_ns, 0)
@@ -144,6 +151,9 @@ def ingest_frame(state: np.ndarray, frame: bytes, recv_ts_ns: int, ingest_id: in
         end = apply_diff(row, rows, base, decoded, recv_ts_ns, cause)
     elif decoded.code == TRADE and decoded.first_id <= row.last_trade_id[instrument]:
         row.dropped[DUPLICATE] += 1
+        end = base
+    elif decoded.code == LIQUIDATION and is_small(row, instrument, rows[base].price, rows[base].size):
+        row.dropped[BELOW_THRESHOLD] += 1
         end = base
     else:
         if decoded.code == TRADE:
@@ -232,5 +242,25 @@ def ingest_lost(state: np.ndarray, instrument: int, first_lost: int, recv_ts_ns:
             if instrument == ALL_INSTRUMENTS:
                 discard(row, index, SEQUENCE_GAP)
                 row.last_update_id[index] = 0
+    row.out += at
+    return at
+
+
+@kernel(types.int64(BYTES, types.int64, types.int64, types.int64, types.int64, types.int64, types.int64, BYTES))
+def ingest_listed(
+    state: np.ndarray, instrument: int, tick_size: int, lot_size: int, min_notional: int, status: int,
+    recv_ts_ns: int, outbox: np.ndarray,
+) -> int:  # fmt: skip
+    """Take what the venue lists of an instrument now (see listing.py): a STATUS, a GAP and an INSTRUMENT, where due.
+
+    Returns the number of records, or -Reason for an instrument that does not exist.
+    """
+    row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
+    if instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
+        return -UNKNOWN_SYMBOL
+    remember(row)
+    at = clock(row, rows, recv_ts_ns, 0)
+    cause = advance(row, recv_ts_ns, 0)
+    at = take_terms(row, rows, at, instrument, tick_size, lot_size, min_notional, status, recv_ts_ns, cause)
     row.out += at
     return at

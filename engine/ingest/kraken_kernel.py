@@ -12,6 +12,8 @@ What happens to each group of a frame:
         seq beyond that         one GAP record; the book wants a snapshot
     trades with an id           DUPLICATE where it is not above the last one of the instrument
     past trades                 no records; the last trade id is learnt
+    a status                    DUPLICATE where what holds was told; else kept, with what holds (listing.py)
+    a small liquidation         BELOW_THRESHOLD, its trade is kept
     anything else               kept
 
 A book that wants a snapshot gets one by subscribing anew. A frame counts as processed when a group of it was kept or
@@ -26,7 +28,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from engine.ingest.entry import advance, announce, clock, declare_gap, open_outbox, remember
+from engine.ingest.entry import advance, clock, declare_gap, open_outbox, remember
 from engine.ingest.json_scan import text_of
 from engine.ingest.kraken_futures import decode_futures
 from engine.ingest.kraken_spot_v1 import decode_spot_v1
@@ -38,6 +40,7 @@ from engine.ingest.kraken_state import (
     FrameKind,
     make_kraken_state,
 )
+from engine.ingest.listing import announce, is_small, status_of, take_terms
 from engine.ingest.rows import FIRST, LAST, MarketRow
 from engine.ingest.state import StateRow
 from engine.instruments import MAX_INSTRUMENTS, Dialect
@@ -52,6 +55,7 @@ __all__ = [
     "KRAKEN_OUTBOX_RECORDS",
     "KRAKEN_STATE",
     "kraken_frame",
+    "kraken_listed",
     "kraken_lost",
     "kraken_start",
     "kraken_timer",
@@ -65,10 +69,12 @@ SPOT_V1, SPOT_V2 = int(Dialect.KRAKEN_SPOT_V1), int(Dialect.KRAKEN_SPOT_V2)
 FUTURES = int(Dialect.KRAKEN_FUTURES)
 PAST_TRADES = int(FrameKind.PAST_TRADES)
 LEVEL_KIND, TRADE_KIND = int(Kind.LEVEL), int(Kind.TRADE)
+STATUS_KIND, LIQUIDATION_KIND = int(Kind.STATUS), int(Kind.LIQUIDATION)
 SNAPSHOT_FLAG = int(Flag.SNAPSHOT)
 KEEP, UNKNOWN_STREAM, UNKNOWN_SYMBOL = int(Reason.NONE), int(Reason.UNKNOWN_STREAM), int(Reason.UNKNOWN_SYMBOL)
 NO_SNAPSHOT, STALE_DIFF = int(Reason.NO_SNAPSHOT), int(Reason.STALE_DIFF)
 DUPLICATE, SEQUENCE_GAP = int(Reason.DUPLICATE), int(Reason.SEQUENCE_GAP)
+BELOW_THRESHOLD = int(Reason.BELOW_THRESHOLD)
 
 
 def make_kraken_outbox() -> np.ndarray:
@@ -153,6 +159,18 @@ def _judge_trade(state: StateRow, row: MarketRow) -> int:
 
 
 @kernel()
+def _judge_status(state: StateRow, row: MarketRow) -> int:
+    """Whether a status is kept; the record gets what holds, which the listing may know better."""
+    instrument = np.int64(row.instrument)
+    state.live_status[instrument] = row.aux
+    row.aux = status_of(state, instrument)
+    if row.aux == state.told_status[instrument]:
+        return DUPLICATE
+    state.told_status[instrument] = row.aux
+    return KEEP
+
+
+@kernel()
 def _settle(
     state: StateRow, rows: np.ndarray, base: int, count: int, recv_ts_ns: int, ingest_id: int
 ) -> tuple[int, int]:
@@ -172,9 +190,15 @@ def _settle(
             # a liquidation stands behind its trade and shares its fate
             if rows[at].kind == TRADE_KIND:
                 judged = _judge_trade(state, rows[at])
-            if judged != KEEP:
-                reason = judged
-                state.records_dropped[judged] += 1
+            fate = judged
+            if rows[at].kind == STATUS_KIND:
+                fate = _judge_status(state, rows[at])
+            elif rows[at].kind == LIQUIDATION_KIND and judged == KEEP:
+                small = is_small(state, np.int64(rows[at].instrument), rows[at].price, rows[at].size)
+                fate = BELOW_THRESHOLD if small else KEEP
+            if fate != KEEP:
+                reason = fate
+                state.records_dropped[fate] += 1
                 continue
             if put != at:
                 rows[put] = rows[at]
@@ -203,7 +227,7 @@ def _learn_past_trades(state: StateRow, rows: np.ndarray, base: int, count: int)
 
 @kernel(types.int64(BYTES, types.int64, BYTES))
 def kraken_start(state: np.ndarray, recv_ts_ns: int, outbox: np.ndarray) -> int:
-    """Announce every instrument: INSTRUMENT records, by index. Starts the clock."""
+    """Announce every instrument: INSTRUMENT by index, STATUS where one is not trading. Starts the clock."""
     row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
     remember(row)
     at = clock(row, rows, recv_ts_ns, 0)
@@ -271,5 +295,25 @@ def kraken_lost(state: np.ndarray, instrument: int, first_lost: int, recv_ts_ns:
     for index in range(first, end_instrument):
         if row.symbol_length[index] > 0 and row.snapshot_wanted[index] == 0:
             at = declare_gap(row, rows, at, index, first_lost, 0, recv_ts_ns, cause)
+    row.out += at
+    return at
+
+
+@kernel(types.int64(BYTES, types.int64, types.int64, types.int64, types.int64, types.int64, types.int64, BYTES))
+def kraken_listed(
+    state: np.ndarray, instrument: int, tick_size: int, lot_size: int, min_notional: int, status: int,
+    recv_ts_ns: int, outbox: np.ndarray,
+) -> int:  # fmt: skip
+    """Take what the venue lists of an instrument now (see listing.py): a STATUS, a GAP and an INSTRUMENT, where due.
+
+    Returns the number of records, or -Reason for an instrument that does not exist.
+    """
+    row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
+    if instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
+        return -UNKNOWN_SYMBOL
+    remember(row)
+    at = clock(row, rows, recv_ts_ns, 0)
+    cause = advance(row, recv_ts_ns, 0)
+    at = take_terms(row, rows, at, instrument, tick_size, lot_size, min_notional, status, recv_ts_ns, cause)
     row.out += at
     return at

@@ -30,14 +30,15 @@ from engine.ingest.json_scan import (
     skip_value,
 )
 from engine.ingest.kraken_state import Decoded
-from engine.ingest.members import next_element, next_key, next_member
+from engine.ingest.members import make_names, name_index, next_element, next_key, next_member
 from engine.ingest.printed import parse_printed
 from engine.ingest.rows import FIRST, LAST, write_row
-from engine.ingest.state import MAX_LEVELS_PER_FRAME
+from engine.ingest.state import MAX_LEVELS_PER_FRAME, StateRow
+from engine.instruments import MAX_INSTRUMENTS
 from engine.integrity.wire_checksum import MAX_CHECKSUM, MAX_DECIMALS
 from engine.kernel import kernel
 from engine.reasons import Reason
-from engine.records import Flag, Kind, Side
+from engine.records import Flag, Kind, Side, Status
 
 FRAME_TOO_LARGE, UNKNOWN_STREAM = -int(Reason.FRAME_TOO_LARGE), -int(Reason.UNKNOWN_STREAM)
 EMPTY_SNAPSHOT = -int(Reason.EMPTY_SNAPSHOT)
@@ -50,6 +51,10 @@ NS_PER_MS = 1_000_000
 MAX_TIME_MS = (2**63 - 1) // NS_PER_MS
 NULL = np.frombuffer(b"null", np.uint8).copy()
 PRICE_KEY, SIZE_KEY = pack_name("price"), pack_name("qty")
+STATUS_KIND, HALTED = int(Kind.STATUS), int(Status.HALTED)
+# What spot says of its trading engine, and what that means; "maintenance" and words that are new are HALTED.
+SYSTEM_WORDS = make_names("online", "cancel_only", "post_only")
+SYSTEM_STATUS = np.array([Status.TRADING, Status.CANCEL_ONLY, Status.POST_ONLY], np.int64)
 
 
 class Levels(NamedTuple):
@@ -236,6 +241,29 @@ def write_quote(rows: np.ndarray, at: int, instrument: int, side: int, price: in
     write_row(rows[at], QUOTE_KIND, side, 0, price, size, 0)
     rows[at].instrument = instrument
     rows[at].exch_ts_ns = exch_ts_ns
+
+
+@kernel()
+def write_status(state: StateRow, rows: np.ndarray, at: int, instrument: int, status: int, exch_ts_ns: int) -> int:
+    """Write a STATUS if the sockets said another before. The next place in rows."""
+    if status == state.live_status[instrument]:
+        return at
+    write_row(rows[at], STATUS_KIND, 0, FIRST | LAST, 0, 0, status)
+    rows[at].instrument = instrument
+    rows[at].exch_ts_ns = exch_ts_ns
+    return at + 1
+
+
+@kernel()
+def write_system_status(state: StateRow, text: Text, position: int, rows: np.ndarray, base: int) -> int:
+    """Write what the word at `position` says of the trading engine for every instrument; how many records."""
+    word = name_index(text, position, SYSTEM_WORDS)
+    status = SYSTEM_STATUS[word] if word >= 0 else HALTED
+    at = base
+    for instrument in range(MAX_INSTRUMENTS):
+        if state.symbol_length[instrument] > 0:
+            at = write_status(state, rows, at, instrument, status, 0)
+    return at - base
 
 
 @kernel()

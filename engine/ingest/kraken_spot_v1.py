@@ -55,6 +55,7 @@ from engine.ingest.kraken_levels import (
     printable,
     refused,
     write_quote,
+    write_system_status,
     write_trade,
 )
 from engine.ingest.kraken_state import Decoded, FrameKind
@@ -89,7 +90,7 @@ MAX_ELEMENTS = 5
 
 
 @kernel()
-def _decode_event(state: StateRow, text: Text, start: int) -> Decoded:
+def _decode_event(state: StateRow, text: Text, start: int, rows: np.ndarray, base: int) -> Decoded:
     """What the event at `start` says; a refused subscription is a REFUSAL."""
     end = scan_object(text, start, EVENT_MEMBERS, state.value_at)
     if end < 0:
@@ -102,7 +103,8 @@ def _decode_event(state: StateRow, text: Text, start: int) -> Decoded:
     if event == 0:
         return Decoded(HEARTBEAT, 0)
     if event == 1:
-        return Decoded(STATUS, 0)
+        told = state.value_at[AT_STATUS]
+        return Decoded(STATUS, write_system_status(state, text, told, rows, base) if told != 0 else 0)
     if event == 3:
         return Decoded(PONG, 0)
     if event == 4:
@@ -303,7 +305,7 @@ def decode_spot_v1(state: StateRow, text: Text, rows: np.ndarray, base: int) -> 
     if start >= text.size:
         return refused(BAD_JSON)
     if byte_at(text, start) == OPEN_OBJECT:
-        return _decode_event(state, text, start)
+        return _decode_event(state, text, start, rows, base)
     elements, end = _elements(text, start, state.value_at, MAX_ELEMENTS)
     if end < 0 or skip_space(text, end) != text.size:
         return refused(BAD_JSON)

@@ -7,7 +7,8 @@ trailing zeros that the checksum needs.
     channel trade       symbol side price qty trade_id timestamp  -> TRADE; side is the aggressor's; those of a snapshot
                                                                      are from before: PAST_TRADES, no records
     channel ticker      symbol bid bid_qty ask ask_qty timestamp  -> QUOTE bid, QUOTE ask
-    channel heartbeat, status, instrument                         -> told apart, no records
+    channel status      data[0]: system                           -> STATUS of every instrument, where it is new
+    channel heartbeat, instrument                                 -> told apart, no records
     method subscribe, unsubscribe with success true or false         -> ACK or REFUSAL; pong -> PONG
 
 Every element of the data of a book frame is a group of its own; trades of one instrument side by side are one group.
@@ -51,6 +52,7 @@ from engine.ingest.kraken_levels import (
     printable,
     refused,
     write_quote,
+    write_system_status,
     write_trade,
 )
 from engine.ingest.kraken_state import Decoded, FrameKind
@@ -75,6 +77,7 @@ PONG_METHOD = 2
 BOOK_MEMBERS = make_names("symbol", "bids", "asks", "checksum", "timestamp")
 TRADE_MEMBERS = make_names("symbol", "side", "price", "qty", "timestamp", "trade_id")
 TICKER_MEMBERS = make_names("symbol", "bid", "bid_qty", "ask", "ask_qty", "timestamp")
+SYSTEM_MEMBER = make_names("system")
 SIDES = make_names("buy", "sell")
 LOWER_T, LOWER_F = ord("t"), ord("f")
 
@@ -242,6 +245,22 @@ def _decode_answer(state: StateRow, text: Text) -> Decoded:
 
 
 @kernel()
+def _decode_status(state: StateRow, text: Text, rows: np.ndarray, base: int) -> Decoded:
+    """The status of the trading engine; a frame that does not say it has no records."""
+    value_at = state.value_at
+    if not opens(text, value_at[AT_DATA], OPEN_LIST):
+        return Decoded(STATUS, 0)
+    position = skip_space(text, value_at[AT_DATA] + 1)
+    if position >= text.size or byte_at(text, position) != OPEN_OBJECT:
+        return Decoded(STATUS, 0)
+    if scan_object(text, position, SYSTEM_MEMBER, value_at) < 0:
+        return refused(BAD_JSON)
+    if value_at[0] == 0:
+        return Decoded(STATUS, 0)
+    return Decoded(STATUS, write_system_status(state, text, value_at[0], rows, base))
+
+
+@kernel()
 def decode_spot_v2(state: StateRow, text: Text, rows: np.ndarray, base: int) -> Decoded:
     """Decode one frame; its records are written to rows[base:]. A frame that is refused has a negative code."""
     start = skip_space(text, 0)
@@ -259,7 +278,7 @@ def decode_spot_v2(state: StateRow, text: Text, rows: np.ndarray, base: int) -> 
     if channel == HEARTBEAT_CHANNEL:
         return Decoded(HEARTBEAT, 0)
     if channel == STATUS_CHANNEL:
-        return Decoded(STATUS, 0)
+        return _decode_status(state, text, rows, base)
     if channel == INSTRUMENT_CHANNEL:
         return Decoded(METADATA, 0)
     kind = name_index(text, value_at[AT_TYPE], TYPES) if value_at[AT_TYPE] != 0 else -1

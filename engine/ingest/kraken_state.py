@@ -4,9 +4,9 @@ Layout: STATE_HEAD (counters in frames), what was decoded, INSTRUMENT_FIELDS, th
 then scratch that means nothing between calls.
 
 Invariants: `records_in = processed + sum(quarantined) + sum(dropped)`, in frames; `sum(decoded) - sum(records_dropped)`
-is what was passed on beside CLOCK, GAP and INSTRUMENT records. `snapshot_wanted[i]` is 1 exactly while the book of
-instrument i stands on no snapshot. Nothing waits: Kraken sends the snapshot over the same socket, before the updates
-that follow on it. Cost: 5 KiB.
+is what was passed on beside CLOCK and GAP records and what a listing gives. `snapshot_wanted[i]` is 1 exactly while the
+book of instrument i stands on no snapshot. Nothing waits: Kraken sends the snapshot over the same socket, before the
+updates that follow on it. Cost: 5 KiB.
 """
 
 from __future__ import annotations
@@ -87,15 +87,16 @@ KRAKEN_STATE = np.dtype(
 )
 
 
-def make_kraken_state(instruments: Sequence[Instrument]) -> np.ndarray:
+def make_kraken_state(instruments: Sequence[Instrument], liquidation_min: int = 0) -> np.ndarray:
     """A fresh state (KRAKEN_STATE, shape (1,)) that knows these instruments and wants a snapshot of each.
 
-    Symbols are those of the wire: XBT/USD (v1), BTC/USD (v2), PI_XBTUSD (futures). Raises ValueError as
-    `write_instruments` does, and for instruments of several dialects or of one that is not Kraken's.
+    liquidation_min: smallest value of a liquidation that is passed on, 1e-8 quote units. Symbols are those of the wire:
+    XBT/USD (v1), BTC/USD (v2), PI_XBTUSD (futures). Raises ValueError as `write_instruments` does, and for instruments
+    of several dialects or of one that is not Kraken's.
     """
     state = np.zeros(1, KRAKEN_STATE)
     state["dialect"] = dialect_of(instruments, KRAKEN_DIALECTS)
-    for index in write_instruments(state[0], instruments):
+    for index in write_instruments(state[0], instruments, liquidation_min):
         state[0]["snapshot_wanted"][index] = 1
         state[0]["last_trade_id"][index] = -1
     state["price_decimals"] = state["size_decimals"] = -1

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.settings import setting
+from engine.units import MONEY_EXP
 
-KINDS = ("book", "ticker", "trade", "mark_price", "liquidation")
+KINDS = ("book", "ticker", "trade", "mark_price", "liquidation", "open_interest")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,24 @@ class FeedSettings:
     accept_unverified: bool = setting(
         False, "Trade also on books that neither sequence nor checksum proves right, which are audited only."
     )
+    liquidation_min_usd: float = setting(
+        0.0, "A liquidation worth less, in the quote asset (where there are liquidations it is a dollar one), is "
+        "counted and not passed on.",
+        minimum=0.0, maximum=1e9,
+    )
+    open_interest_interval_s: float = setting(
+        15.0, "How often the open interest of an instrument is asked for where only REST tells it (Binance).",
+        minimum=1.0, maximum=3600.0,
+    )
+    listing_refresh_s: float = setting(
+        300.0, "How often the venue is asked anew for tick sizes, filters and status; 0: only at the start.",
+        minimum=0.0, maximum=86_400.0,
+    )
+
+
+def liquidation_min(feed: FeedSettings) -> int:
+    """The smallest value of a liquidation that is passed on, 1e-8 quote units."""
+    return round(feed.liquidation_min_usd * 10**MONEY_EXP)
 
 
 def check_kinds(feed: FeedSettings) -> None:

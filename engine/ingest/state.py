@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from engine.instruments import MAX_INSTRUMENTS, Dialect, Instrument, instruments_by_index
+from engine.records import Status
 from engine.stage import STATE_HEAD
 
 SYMBOL_BYTES = 32  # longest symbol
@@ -41,7 +42,12 @@ INSTRUMENT_FIELDS: list[tuple] = [
     ("lot_size", "<i8", (MAX_INSTRUMENTS,)),
     ("min_notional", "<i8", (MAX_INSTRUMENTS,)),
     ("epoch", "<i8", (MAX_INSTRUMENTS,)),
+    ("contract_value", "<i8", (MAX_INSTRUMENTS,)),
     ("venue", "u1", (MAX_INSTRUMENTS,)),
+    ("status", "<i8", (MAX_INSTRUMENTS,)),  # Status, as the listing says
+    ("live_status", "<i8", (MAX_INSTRUMENTS,)),  # Status, as the sockets say; TRADING where they say nothing
+    ("told_status", "<i8", (MAX_INSTRUMENTS,)),  # Status, as downstream knows it
+    ("liquidation_min", "<i8", (MAX_INSTRUMENTS,)),  # 1e-8 quote: a smaller liquidation is not passed on
 ]
 
 INGEST_STATE = np.dtype(
@@ -57,6 +63,7 @@ INGEST_STATE = np.dtype(
         ("mark_prices", "<i8"),
         ("funding", "<i8"),
         ("liquidations", "<i8"),
+        ("open_interests", "<i8"),
         ("gaps", "<i8"),  # GAP records
         ("resyncs", "<i8"),  # snapshots applied after the first of an instrument
         ("acks", "<i8"),  # answers to subscriptions
@@ -91,10 +98,14 @@ INGEST_STATE = np.dtype(
 )
 
 
+_COPIED = (
+    "price_exp", "size_exp", "tick_size", "lot_size", "min_notional", "epoch", "contract_value", "venue", "status",
+)
+
 StateRow = Any  # one record of INGEST_STATE inside a kernel: numba knows its fields, a type checker does not
 
 
-def write_instruments(row: StateRow, instruments: Sequence[Instrument]) -> tuple[int, ...]:
+def write_instruments(row: StateRow, instruments: Sequence[Instrument], liquidation_min: int) -> tuple[int, ...]:
     """Fill the INSTRUMENT_FIELDS of a fresh state; the indices that are in use, in the order given.
 
     Raises ValueError for a repeated or impossible index, a repeated symbol, or a symbol that does not fit.
@@ -108,8 +119,10 @@ def write_instruments(row: StateRow, instruments: Sequence[Instrument]) -> tuple
         seen.add(item.symbol)
         row["symbol"][index, : len(symbol)] = np.frombuffer(symbol, np.uint8)
         row["symbol_length"][index] = len(symbol)
-        for field in ("price_exp", "size_exp", "tick_size", "lot_size", "min_notional", "epoch", "venue"):
+        for field in _COPIED:
             row[field][index] = getattr(item, field)
+        row["live_status"][index] = row["told_status"][index] = Status.TRADING
+        row["liquidation_min"][index] = liquidation_min
     return tuple(table)
 
 
@@ -126,14 +139,15 @@ def dialect_of(instruments: Sequence[Instrument], allowed: Sequence[Dialect]) ->
     return dialects[0] if dialects else allowed[0]
 
 
-def make_ingest_state(instruments: Sequence[Instrument]) -> np.ndarray:
+def make_ingest_state(instruments: Sequence[Instrument], liquidation_min: int = 0) -> np.ndarray:
     """A fresh state (INGEST_STATE, shape (1,)) that knows these instruments and wants a snapshot of each.
 
+    liquidation_min: smallest value of a liquidation that is passed on, 1e-8 quote units.
     Raises ValueError as `write_instruments` and `dialect_of` do.
     """
     state = np.zeros(1, INGEST_STATE)
     state["dialect"] = dialect_of(instruments, BINANCE_DIALECTS)
-    for index in write_instruments(state[0], instruments):
+    for index in write_instruments(state[0], instruments, liquidation_min):
         state[0]["snapshot_wanted"][index] = 1
         state[0]["last_trade_id"][index] = -1  # ids may start at 0
     return state

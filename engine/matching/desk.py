@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.instruments import Instrument
 from engine.matching.account import MAKER, TAKER
 from engine.matching.clearing import CLIENT
 from engine.matching.events import EventKind, Refusal, SelfTrade
@@ -49,6 +50,14 @@ class OrderDesk(ABC):
         self._by_client_id: dict[tuple[int, str], int] = {}
         self._on_market = on_market
         self._on_notice = on_notice
+
+    def relist(self, settings: VenueSettings, instrument: Instrument) -> None:
+        """List an instrument anew, by settings that differ in its terms alone; what rests keeps its price."""
+        self.settings = settings
+        self.instruments = tuple(instrument if item.index == instrument.index else item for item in self.instruments)
+        self.market.instruments = self.instruments
+        flow = self.market.flows[instrument.index]
+        flow["tick"], flow["lot"] = instrument.tick_size, instrument.lot_size
 
     # what the rules of an account say
 

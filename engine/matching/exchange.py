@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from engine.instruments import Instrument
 from engine.matching import liquidation
 from engine.matching.account import available, can_afford, initial_margin
 from engine.matching.clearing import CLIENT, INSURANCE, Clearing
@@ -59,6 +60,11 @@ class Exchange(OrderDesk):
         self.warned = False  # a margin call is out
         self._contract_realised = [0] * len(self.instruments)
         self._update_marks()
+
+    def relist(self, settings: VenueSettings, instrument: Instrument) -> None:
+        """See OrderDesk."""
+        super().relist(settings, instrument)
+        self.clearing.instruments = self.instruments
 
     # time
 

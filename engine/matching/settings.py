@@ -25,6 +25,8 @@ class SymbolSettings:
     lot_size: str = setting("0.001", "Smallest size step and smallest order.")
     max_size: str = setting("1000", "Largest order.")
     min_notional: str = setting("100", "Smallest value of an order that is not reduce-only, in the quote asset.")
+    status: str = setting("TRADING", "Whether it takes orders, in the venue's word.",
+                          choices=("TRADING", "PENDING_TRADING", "SETTLING", "CLOSE"))
     latent_price: float = setting(60_000.0, "Where the hidden price starts.", minimum=0.0)
     volatility: float = setting(1.0e-5, "Hidden price: relative standard deviation of one second.", minimum=0.0,
                                 maximum=0.01)

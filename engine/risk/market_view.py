@@ -3,7 +3,8 @@
 Purpose: the read-only picture that strategies and the gate decide on. Only the dispatcher of the execution stage
 writes it, from the records that pass through the market chain.
 Invariants: units are fixed at creation, filters change only by an INSTRUMENT record; `book_valid` is 1 only
-between BOOK_VALID and the next BOOK_INVALID, GAP or STALE; an instrument that was never configured has known 0.
+between BOOK_VALID and the next BOOK_INVALID, GAP, STALE or change of tick or lot; an instrument that was never
+configured has known 0.
 Cost: a few stores a record.
 """
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from engine.kernel import kernel
 from engine.reasons import Reason
-from engine.records import OUTPUT_COUNT, Kind
+from engine.records import OUTPUT_COUNT, Kind, Status
 
 MARKET_VIEW = np.dtype(
     [
@@ -35,8 +36,9 @@ MARKET_VIEW = np.dtype(
         ("output", "<f8", (OUTPUT_COUNT,)),  # outputs of the model, see models/card
         ("known", "u1"),  # 1: configured
         ("book_valid", "u1"),
-        ("trading", "u1"),  # 0: the venue has halted the instrument
+        ("trading", "u1"),  # 0: the venue takes no orders for it, or we trade none of its kind
         ("venue", "u1"),
+        ("tradable", "u1"),  # 1: of a kind that we trade
     ],
     align=True,
 )
@@ -84,6 +86,8 @@ def apply_control(view: np.record, record: np.record) -> int:
     elif kind == Kind.INSTRUMENT:
         if record.price <= 0 or record.size <= 0 or record.aux < 0:
             return Reason.BAD_NUMBER.value
+        if record.price != view.tick_size or record.size != view.lot_size:
+            view.book_valid = 0
         view.tick_size = record.price
         view.lot_size = record.size
         view.min_notional = record.aux
@@ -93,7 +97,7 @@ def apply_control(view: np.record, record: np.record) -> int:
     elif kind == Kind.BOOK_INVALID or kind == Kind.GAP:
         view.book_valid = 0
     elif kind == Kind.STATUS:
-        view.trading = 1 if record.aux == 1 else 0
+        view.trading = 1 if record.aux == Status.TRADING and view.tradable == 1 else 0
     else:
         return Reason.UNKNOWN_STREAM.value
     return Reason.NONE.value

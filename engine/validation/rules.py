@@ -15,7 +15,7 @@ from typing import Any
 from engine.book.book import MAX_TICK
 from engine.kernel import kernel
 from engine.reasons import Reason
-from engine.records import Kind
+from engine.records import Kind, Status
 from engine.validation.state import TRADE_ID_PLACES
 
 _TRADE_ID_MASK = TRADE_ID_PLACES - 1
@@ -30,6 +30,7 @@ _CLOCK = int(Kind.CLOCK)
 _GAP = int(Kind.GAP)
 _INSTRUMENT = int(Kind.INSTRUMENT)
 _STATUS = int(Kind.STATUS)
+_MOST_STATUS = max(map(int, Status))
 
 _OK = int(Reason.NONE)
 _UNKNOWN_STREAM = int(Reason.UNKNOWN_STREAM)
@@ -127,6 +128,14 @@ def judge_data(state: Any, item: Any, record: Any) -> int:
 
 
 @kernel()
+def judge_open_interest(state: Any, record: Any) -> int:
+    """The reason to refuse an open interest of a known instrument, or NONE."""
+    if record.recv_ts_ns < state.now_ns and state.monotonic_time != 0:
+        return _TIME_BACKWARDS
+    return _SIZE_RANGE if record.size < 0 or record.size > state.size_max else _OK
+
+
+@kernel()
 def judge_control(record: Any) -> int:
     """The reason to refuse a control record, or NONE."""
     kind = record.kind
@@ -136,6 +145,8 @@ def judge_control(record: Any) -> int:
         return _SIZE_RANGE if record.size <= 0 else _OK
     if kind == _MARK_PRICE:
         return _PRICE_RANGE if record.price <= 0 else _OK
-    if kind == _CLOCK or kind == _GAP or kind == _FUNDING or kind == _STATUS:
+    if kind == _STATUS:
+        return _OK if 0 <= record.aux <= _MOST_STATUS else _UNKNOWN_STREAM
+    if kind == _CLOCK or kind == _GAP or kind == _FUNDING:
         return _OK
     return _UNKNOWN_STREAM

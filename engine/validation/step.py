@@ -5,7 +5,8 @@ on. Levels go into a checked book (engine/integrity/checked_book.py), the same k
 same levels; at the LAST of a group it is judged. A refused level, or a book judged wrong, makes the stage say
 BOOK_INVALID at once in the place of that record (which also closes the group for whoever waits for its LAST), ask for
 a resync and drop the levels of that book until a snapshot begins. BOOK_VALID follows the LAST record of every snapshot
-that is whole and judged right; after a GAP comes BOOK_INVALID.
+that is whole and judged right; after a GAP comes BOOK_INVALID, and after an INSTRUMENT of another epoch or tick, where
+nothing else has said so.
 
 Rules       NO_INSTRUMENT   data before the INSTRUMENT record, or an instrument beyond those of the session
             TIME_BACKWARDS  received earlier than a record before it (data only: control records always pass)
@@ -35,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.book.book import book_set_tick
+from engine.book.book import book_clear, book_set_tick
 from engine.book.layout import BOOK
 from engine.instruments import MAX_INSTRUMENTS
 from engine.integrity.checked_book import check_record
@@ -44,7 +45,7 @@ from engine.reasons import Reason
 from engine.records import MARKET, Flag, Kind
 from engine.stage import STEP_SIGNATURE, Stage
 from engine.validation.audit import audit_group, audit_quote, forget_tickers
-from engine.validation.rules import judge_control, judge_data
+from engine.validation.rules import judge_control, judge_data, judge_open_interest
 from engine.validation.state import (
     FILLING,
     NO_SNAPSHOT,
@@ -64,6 +65,7 @@ _LEVEL = int(Kind.LEVEL)
 _TRADE = int(Kind.TRADE)
 _QUOTE = int(Kind.QUOTE)
 _LIQUIDATION = int(Kind.LIQUIDATION)
+_OPEN_INTEREST = int(Kind.OPEN_INTEREST)
 _CLOCK = int(Kind.CLOCK)
 _GAP = int(Kind.GAP)
 _INSTRUMENT = int(Kind.INSTRUMENT)
@@ -77,6 +79,7 @@ _ALONE = int(Flag.FIRST | Flag.LAST)
 
 _OK = int(Reason.NONE)
 _SEQUENCE_GAP = int(Reason.SEQUENCE_GAP)
+_NEW_EPOCH = int(Reason.NEW_EPOCH)
 _NO_INSTRUMENT = int(Reason.NO_INSTRUMENT)
 _NO_SNAPSHOT_REASON = int(Reason.NO_SNAPSHOT)
 _BOOK_INCOMPLETE = int(Reason.BOOK_INCOMPLETE)
@@ -207,6 +210,14 @@ def _control(
     written = _emit(outbox, routes, written, record)
     if record.kind == _INSTRUMENT:
         if i < state.instrument_count:
+            if item.known != 0 and (record.sequence != item.epoch or record.price != item.tick):
+                announced = item.announced
+                if item.phase != NO_SNAPSHOT:  # nobody else has said that this book begins anew
+                    item.resync_wanted += 1
+                _lose_book(state, item, i, _NEW_EPOCH)
+                book_clear(books, i)
+                if announced != 0:
+                    written = _emit_verdict(outbox, routes, written, record, _NEW_EPOCH)
             item.known = 1
             item.tick = record.price
             item.lot = record.size
@@ -214,9 +225,10 @@ def _control(
             book_set_tick(books, i, record.price)
     elif record.kind == _GAP:
         announced = item.announced
-        _lose_book(state, item, i, _SEQUENCE_GAP)
+        reason = np.int64(record.reason) if record.reason != 0 else _SEQUENCE_GAP
+        _lose_book(state, item, i, reason)
         if announced != 0:
-            written = _emit_verdict(outbox, routes, written, record, _SEQUENCE_GAP)
+            written = _emit_verdict(outbox, routes, written, record, reason)
     return written
 
 
@@ -237,7 +249,7 @@ def validate_step(
         state.now_ns = max(state.now_ns, record.recv_ts_ns)
         state.last_ingest_id = max(state.last_ingest_id, record.ingest_id)
         kind = record.kind
-        data = kind == _LEVEL or kind == _TRADE or kind == _QUOTE or kind == _LIQUIDATION
+        data = kind == _LEVEL or kind == _TRADE or kind == _QUOTE or kind == _LIQUIDATION or kind == _OPEN_INTEREST
         i = np.int64(record.instrument)
         if i >= MAX_INSTRUMENTS:
             _quarantine(state, record, _NO_INSTRUMENT)
@@ -250,7 +262,10 @@ def validate_step(
         elif kind == _LEVEL:
             written = _level(state, item, books, i, record, outbox, routes, written)
         elif data:
-            reason = judge_data(state, item, record)
+            if kind == _OPEN_INTEREST:
+                reason = judge_open_interest(state, record)
+            else:
+                reason = judge_data(state, item, record)
             if reason != _OK:
                 _quarantine(state, record, reason)
             else:

@@ -77,15 +77,18 @@ def _part(
                 yield entry
             continue
         shift = entry.kind == Entry.LOST  # its source is one more than the place; 0: all of them
-        of_one = entry.kind == Entry.SNAPSHOT or (shift and entry.source > 0)
+        of_one = entry.kind in (Entry.SNAPSHOT, Entry.LISTED) or (shift and entry.source > 0)
+        # Terms listed before the part are those that hold where it begins.
+        ts_ns = max(entry.ts_ns, selection.from_ns) if entry.kind == Entry.LISTED else entry.ts_ns
         kept = (
             entry.kind != Entry.START
-            and selection.from_ns <= entry.ts_ns < selection.to_ns
+            and selection.from_ns <= ts_ns < selection.to_ns
             and (not of_one or entry.source - shift in numbered)
             and not (others and entry.kind == Entry.FRAME and symbol_of(entry.payload, dialect) in others)
         )
         if kept:
-            yield entry._replace(source=numbered[entry.source - shift] + shift) if of_one else entry
+            source = numbered[entry.source - shift] + shift if of_one else entry.source
+            yield entry._replace(source=source, ts_ns=ts_ns)
 
 
 def open_part(

@@ -63,7 +63,7 @@ def _contract(settings: VenueSettings, entry: SymbolSettings, halted: bool) -> J
         "contractType": "PERPETUAL",
         "deliveryDate": 4133404800000,
         "onboardDate": 1569398400000,
-        "status": "PENDING_TRADING" if halted else "TRADING",
+        "status": "PENDING_TRADING" if halted else entry.status,
         "maintMarginPercent": "2.5000",
         "requiredMarginPercent": "5.0000",
         "baseAsset": entry.base,

@@ -56,7 +56,7 @@ def _symbol(settings: VenueSettings, entry: SymbolSettings, halted: bool) -> Jso
     least, most = PRICE_BAND
     return {
         "symbol": entry.symbol,
-        "status": "HALT" if halted else "TRADING",
+        "status": "HALT" if halted else entry.status,
         "baseAsset": entry.base,
         "baseAssetPrecision": MONEY_EXP,
         "quoteAsset": entry.quote,

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from engine.instruments import Instrument
-from engine.matching.events import SelfTrade
+from engine.matching.events import Refusal, SelfTrade
 from engine.matching.settings import SymbolSettings
 from engine.records import OrderType, Side, TimeInForce
 from engine.units import INT64_MAX, parse_units
-from procs.embedded.errors import ApiError, missing
+from procs.embedded.errors import ApiError, missing, refused
 
 _CLIENT_ID = re.compile(r"^[.A-Za-z:/0-9_-]{1,36}$")
 MAX_PRICE = "1000000"
@@ -62,6 +62,8 @@ def parse_order(
 
     mark: mark price in price units; next_client_id: used where the client gives none. Raises ApiError.
     """
+    if settings.status != "TRADING":
+        raise refused(Refusal.HALTED)
     for name in ("side", "type"):
         if not given.get(name):
             raise missing(name)

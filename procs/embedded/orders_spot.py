@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from engine.instruments import Instrument
-from engine.matching.events import SelfTrade
+from engine.matching.events import Refusal, SelfTrade
 from engine.matching.settings import SymbolSettings
 from engine.records import OrderType, Side, TimeInForce
 from engine.units import INT64_MAX, MONEY_EXP, parse_units
 from procs.embedded.answers_spot import MAX_NOTIONAL, PRICE_BAND, SELF_TRADE_MODES
-from procs.embedded.errors import ApiError, missing
+from procs.embedded.errors import ApiError, missing, refused_on_spot
 from procs.embedded.orders import MAX_PRICE
 
 _CLIENT_ID = re.compile(r"^[a-zA-Z0-9-_]{1,36}$")
@@ -95,6 +95,8 @@ def parse_spot_order(
 
     reference: reference price in price units; next_client_id: used where the client gives none. Raises ApiError.
     """
+    if settings.status != "TRADING":
+        raise refused_on_spot(Refusal.HALTED)
     for name in ("side", "type"):
         if not given.get(name):
             raise missing(name)

@@ -17,6 +17,7 @@ import orjson
 
 from engine.matching.desk import OrderDesk
 from engine.matching.orders import ClientFill, ClientOrder
+from engine.matching.settings import SymbolSettings
 from engine.matching.wire import ContractFeed, MarketFeed
 from procs.embedded.errors import ApiError, missing
 from procs.embedded.limits import Limits
@@ -55,7 +56,6 @@ class RestApi(ABC):
         self._secret = secret
         self._clock_ms = clock_ms
         self._shown_ms = shown_ms
-        self._listed = exchange.settings.listed()
         self._index = {item.symbol: item.index for item in exchange.instruments}
         self._client_ids = itertools.count(1)
         self._endpoints = {
@@ -83,6 +83,11 @@ class RestApi(ABC):
     @abstractmethod
     def _render_fill(self, fill: ClientFill) -> Any:
         """One fill of the account as it is shown to who asks."""
+
+    @property
+    def _listed(self) -> tuple[SymbolSettings, ...]:
+        """What is listed now."""
+        return self._desk.settings.listed()
 
     # dispatch
 

@@ -73,6 +73,7 @@ class UsdmRest(RestApi):
             "GET /fapi/v1/aggTrades": Endpoint(self._aggregate_trades, "public", 20),
             "GET /fapi/v1/ticker/bookTicker": Endpoint(self._book_ticker, "public", 2),
             "GET /fapi/v1/premiumIndex": Endpoint(self._premium_index, "public"),
+            "GET /fapi/v1/openInterest": Endpoint(self._open_interest, "public"),
             "POST /fapi/v1/order": Endpoint(self._new_order, "signed", 0),
             "GET /fapi/v1/order": Endpoint(self._query_order, "signed"),
             "PUT /fapi/v1/order": Endpoint(self._amend_order, "signed"),
@@ -170,6 +171,14 @@ class UsdmRest(RestApi):
                 "nextFundingTime": event["T"], "time": event["E"],
             })
         return answers[0] if given.get("symbol") else answers
+
+    def _open_interest(self, given: Parameters) -> Any:
+        """The crowd is one account: what its members hold against each other is not counted."""
+        symbol = self._symbol(given)
+        owners = range(len(self.exchange.clearing.accounts))
+        size = sum(max(0, self.exchange.clearing.position(symbol, owner)) for owner in owners)
+        item = self.exchange.instruments[symbol]
+        return {"openInterest": format_units(size, item.size_exp), "symbol": item.symbol, "time": self._shown_ms()}
 
     # orders
 

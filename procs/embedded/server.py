@@ -2,8 +2,9 @@
 
 What it does is said in venue.py; here are the sockets. One asyncio loop does everything: a turn of the venue every
 `loop_interval_ms`, requests between turns. This is the edge where the venue's clock is read. `/bot4/state` gives the
-ground truth, `/bot4/log` what was accepted and what traded and when, `/bot4/faults` orders faults (see faults.py); they
-are answered whatever is in force, except by a venue that is gone.
+ground truth, `/bot4/log` what was accepted and what traded and when, `/bot4/faults` orders faults (see faults.py),
+`/bot4/listing` lists a contract anew (see listing.py); they are answered whatever is in force, except by a venue that
+is gone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from procs.embedded.door import Door
 from procs.embedded.errors import VenueError
 from procs.embedded.fanout import root_of
 from procs.embedded.faults import Faults
+from procs.embedded.listing import list_anew
 from procs.embedded.streams import SOCKET_API, Hub
 from procs.embedded.venue import DIALECTS, JSON, Treatment, Venue
 from shm.clock import wall_ns
@@ -216,6 +218,11 @@ class EmbeddedVenue:
             answer = self.venue.state()
         elif path == "/bot4/log" and method == "GET":
             answer = self.venue.log()
+        elif path == "/bot4/listing" and method == "POST":
+            try:
+                answer = list_anew(self.exchange, orjson.loads(body))
+            except ValueError as error:
+                return web.json_response({"error": str(error)}, status=400)
         elif path == "/bot4/faults" and method == "DELETE":
             self.faults.clear()
             answer = self.faults.pending()

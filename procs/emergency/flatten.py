@@ -4,6 +4,7 @@ A clip is an immediate-or-cancel limit order at the edge of the collar around th
 what the book shows within it. Where the book shows nothing there, nothing is sent: wait, price again, go on.
 Invariants: at most one clip of an instrument is not known to be done; one whose outcome is UNKNOWN is asked for by its
 client id before another is sent. Clips are reduce-only: what arrives twice or late cannot turn a position round.
+Where the venue says that a clip is off its grid, tick and lot have changed and are asked for anew.
 An answer that fails keeps back its own instrument alone. While nothing is answered the pauses grow; and the calls are
 of a level of the rate budget that leaves the cancels their share.
 A clip's client id is that of an order of the session with a number from a range of its own, so that the gateway reports
@@ -14,10 +15,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
+from engine.binance_listing import instrument_from_binance
 from engine.instruments import Instrument
 from engine.records import Side
 from engine.safety.trip_settings import TripSettings
@@ -27,11 +29,13 @@ from procs.clocks import SYSTEM_CLOCKS, Clocks
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.reports import ClientIds
 from procs.venues.binance_usdm.signed import Call, Refused, SignedSession
+from procs.venues.terms import Terms, terms_of
 
 _POSITIONS = "/fapi/v3/positionRisk"
 _DEPTH = "/fapi/v1/depth"
 _ORDER = "/fapi/v1/order"
 _ALL_ORDERS = "/fapi/v1/allOrders"
+_LISTING = "/fapi/v1/exchangeInfo"
 _LEVELS = 20
 _ORDERS_PAGE = 1000
 _PAUSE_S = 0.5
@@ -43,6 +47,8 @@ _LATEST_ARRIVAL_NS = 2_000_000_000
 _NO_SUCH_ORDER = -2013
 # Codes by which the venue says that it does not know whether the order took effect.
 _UNKNOWN_CODES = (-1000, -1001, -1006, -1007)
+# Codes by which it says that a price is not on its ticks, or a size not on its lots.
+_OFF_GRID_CODES = (-1111, -4014, -4023)
 # Numbers of clips: this, the instrument, and a count.
 FIRST_CLIP = 1 << 50
 _CLIPS_OF_INSTRUMENT = 1 << 32
@@ -98,6 +104,7 @@ class _Desk:
     next_number: int = 0  # of its clips; 0: the venue has not been asked yet
     unknown_id: str = ""  # client id of a clip whose outcome is not known
     sent_ns: int = 0
+    off_grid: bool = False  # the venue has refused a clip for its tick or lot
 
 
 class Flattener:
@@ -169,6 +176,28 @@ class Flattener:
                 used = [number for number in numbers if first <= number < first + _CLIPS_OF_INSTRUMENT]
                 desk.next_number = max(used, default=first - 1) + 1
 
+    def _learn_grids(self) -> None:
+        """Tick and lot of what was refused for them, as the venue lists them now."""
+        if not any(desk.off_grid for desk in self._desks.values()):
+            return
+        self._turn()
+        try:
+            listing = self._session.call("GET", _LISTING, signed=False)
+        except VenueUnreachable as error:
+            self._failures.append(str(error))
+            return
+        with self._understanding("GET", _LISTING):
+            for entry in listing["symbols"]:
+                desk = self._desks.get(entry["symbol"])
+                if desk is None or not desk.off_grid:
+                    continue
+                item = desk.instrument
+                held = Terms(item.tick_size, item.lot_size, item.min_notional, item.status)
+                terms = terms_of(item, held, instrument_from_binance(entry, item.index))
+                desk.instrument = replace(item, tick_size=terms.tick_size, lot_size=terms.lot_size)
+                desk.off_grid = False
+                self._note("listed anew", symbol=item.symbol, tick=terms.tick_size, lot=terms.lot_size)
+
     def _resolve(self) -> None:
         """Ask for clips whose outcome is UNKNOWN."""
         for symbol, desk in self._desks.items():
@@ -212,6 +241,7 @@ class Flattener:
     def _clips(self, positions: dict[str, tuple[int, Decimal]]) -> dict[str, Clip]:
         """By symbol the clip to send now."""
         self._number_clips(positions)
+        self._learn_grids()
         wanted = [
             symbol for symbol in positions if self._desks[symbol].next_number and not self._desks[symbol].unknown_id
         ]
@@ -265,6 +295,7 @@ class Flattener:
             )
             if known:
                 desk.unknown_id = ""
+                desk.off_grid = isinstance(outcome, Refused) and outcome.code in _OFF_GRID_CODES
 
 
 def order_params(symbol: str, clip: Clip, instrument: Instrument, client_id: str) -> dict[str, Any]:

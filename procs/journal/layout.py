@@ -31,6 +31,7 @@ class Entry(IntEnum):
     DROPPED = 5  # ingestion: the records of the entry before found no room downstream; no payload
     START = 6  # ingestion: the instruments were announced; no payload
     REFUSED = 7  # ingestion: the frame before was refused for Reason `source`; payload: its ingest id, i64. No input
+    LISTED = 8  # ingestion: what the venue lists of instrument `source` now; payload: its Terms (procs/venues/terms.py)
     BATCH = 16  # execution: `count` records of input `source`, taken in one step
     ANSWER = 32  # gateway: a REST answer to order `count`
     PRIVATE = 33  # gateway: a frame of the private stream

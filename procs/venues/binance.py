@@ -6,6 +6,10 @@
                              /market: mark price, liquidations
     COIN-M       /dapi/v1    one root                                   0, 100, 250, 500      1,000 levels, weight 20
 
+A depth stream that comes as often as is usual has no interval in its name: `@depth` is 1000 ms on spot, 250 ms on
+futures; asked for by that number the venue accepts a subscription and sends nothing. `@depth@0ms` of futures, as often
+as there is something to tell, is no longer documented; recordings have it and clients go on using it. Open interest of
+futures is told by REST alone.
 Streams are named in the URL, so a socket that opens is subscribed: there is nothing to send, and nothing to answer.
 Source: Binance spot, USD-M and COIN-M futures, "WebSocket Market Streams", "Market Data Endpoints"; for USD-M the
 notice "Base URL Split & Migration" of 2026. The server pings every 20 s (spot) or 3 min (futures), too seldom to tell a
@@ -14,8 +18,10 @@ dead socket by, and answers our pings; an address may open 300 connections in 5 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 import requests
@@ -33,9 +39,11 @@ SNAPSHOT_LEVELS = 1000
 REST_PATHS = {
     Dialect.BINANCE_SPOT: "/api/v3", Dialect.BINANCE_USDM: "/fapi/v1", Dialect.BINANCE_COINM: "/dapi/v1",
 }
+_USUAL_INTERVAL_MS = {Dialect.BINANCE_SPOT: 1000, Dialect.BINANCE_USDM: 250, Dialect.BINANCE_COINM: 250}
 _STREAMS = {
     "ticker": "bookTicker", "trade": "trade", "mark_price": "markPrice@1s", "liquidation": "forceOrder",
 }
+_BRACES = re.compile(rb"[{}]")
 _PUBLIC, _OF_FUTURES = ("book", "ticker", "trade"), ("mark_price", "liquidation")
 # By dialect: what each root of sockets carries.
 _ROOTS: dict[Dialect, dict[str, tuple[str, ...]]] = {
@@ -62,12 +70,12 @@ class BinanceMarket:
     @property
     def capabilities(self) -> Capabilities:
         """See Market."""
-        kinds = tuple(kind for carried in _ROOTS[self.dialect].values() for kind in carried)
+        kinds = tuple(kind for carried in _ROOTS[self.dialect].values() for kind in carried) + self.polled
         intervals = ", ".join(map(str, _INTERVALS_MS[self.dialect]))
         proof = "U, u" if self.dialect == Dialect.BINANCE_SPOT else "U, u, pu"
         return Capabilities(
             kinds, "REST snapshot", f"sequence ({proof})", "sequence", "whole", f"{intervals} ms",
-            "answers to our pings",
+            "answers to our pings", "listing",
         )
 
     @property
@@ -75,16 +83,16 @@ class BinanceMarket:
         """See Market."""
         return _CONNECTION_RULE
 
+    @property
+    def polled(self) -> tuple[str, ...]:
+        """See Market."""
+        return () if self.dialect == Dialect.BINANCE_SPOT else ("open_interest",)
+
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """See Market. Raises ValueError also for a limit that exchangeInfo does not name."""
         url = f"{rest_url}{REST_PATHS[self.dialect]}/exchangeInfo"
         with requests.Session() as session:
-            body = get(session, url)
-        try:
-            answer = orjson.loads(body)
-            listed = {entry["symbol"]: entry for entry in answer["symbols"]}
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise VenueUnreachable(f"{url}: the answer is no exchangeInfo") from None
+            answer, listed = _exchange_info(get(session, url), url)
         missing = [symbol for symbol in symbols if symbol not in listed]
         if missing:
             raise ValueError(f"the venue at {rest_url} does not list {', '.join(missing)}")
@@ -92,6 +100,21 @@ class BinanceMarket:
             instrument_from_binance(listed[symbol], index, self.dialect) for index, symbol in enumerate(symbols)
         )
         return Listing(tuple(instruments), limits_of(answer))
+
+    def list_again(self, session: requests.Session, rest_url: str, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """See Market."""
+        url = f"{rest_url}{REST_PATHS[self.dialect]}/exchangeInfo"
+        body = get(session, url)
+        listed = entries_within(body, symbols) or _exchange_info(body, url)[1]
+        try:
+            known = [symbol for symbol in symbols if symbol in listed]
+            return {symbol: instrument_from_binance(listed[symbol], 0, self.dialect) for symbol in known}
+        except ValueError as error:
+            raise VenueUnreachable(f"{rest_url}: {error}") from None
+
+    def fetch_open_interest(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
+        """See Market."""
+        return get(session, f"{rest_url}{REST_PATHS[self.dialect]}/openInterest", {"symbol": symbol})
 
     def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
         """See Market."""
@@ -102,7 +125,8 @@ class BinanceMarket:
                 f"feed.book_interval_ms = {interval_ms}: this market tells its books every "
                 f"{', '.join(map(str, allowed))} ms"
             )
-        streams = _STREAMS | {"book": f"depth@{interval_ms}ms"}
+        is_usual = interval_ms == _USUAL_INTERVAL_MS[self.dialect]
+        streams = _STREAMS | {"book": "depth" if is_usual else f"depth@{interval_ms}ms"}
         names = [item.symbol.lower() for item in instruments]
         sockets = []
         for root, carried in _ROOTS[self.dialect].items():
@@ -130,3 +154,38 @@ class BinanceMarket:
     def answer(self, frame: bytes) -> Answer | None:
         """None: nothing is asked for over these sockets."""
         return None
+
+
+def _exchange_info(body: bytes, url: str) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
+    """exchangeInfo, and its entries by symbol. Raises VenueUnreachable."""
+    try:
+        answer = orjson.loads(body)
+        return answer, {entry["symbol"]: entry for entry in answer["symbols"]}
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise VenueUnreachable(f"{url}: the answer is no exchangeInfo") from None
+
+
+def entries_within(body: bytes, symbols: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The entries of these symbols, cut out of an exchangeInfo whose entries begin with the symbol, as the venue prints
+    them; empty where one cannot be found so, and all of it has to be read.
+
+    Reading all holds the interpreter for 10 ms a megabyte, in which nothing else is done; this is 20 times as fast.
+    """
+    entries: dict[str, Mapping[str, Any]] = {}
+    for symbol in symbols:
+        head = b'{"symbol":"%s",' % symbol.encode()
+        at = body.find(head)
+        if at < 0 or body.find(head, at + 1) >= 0:
+            return {}
+        end = at
+        depth = 0
+        for brace in _BRACES.finditer(body, at):
+            depth += 1 if brace[0] == b"{" else -1
+            if depth == 0:
+                end = brace.end()
+                break
+        try:
+            entries[symbol] = orjson.loads(body[at:end])
+        except orjson.JSONDecodeError:
+            return {}
+    return entries

@@ -9,7 +9,7 @@ import re
 
 from engine.instruments import Dialect
 
-_BINANCE = re.compile(rb'"s"\s*:\s*"([^"\\]+)"')
+_BINANCE = re.compile(rb'"s(?:ymbol)?"\s*:\s*"([^"\\]+)"')
 _PATTERNS = {
     Dialect.BINANCE_USDM: _BINANCE,
     Dialect.BINANCE_SPOT: _BINANCE,

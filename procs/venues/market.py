@@ -61,6 +61,7 @@ class Capabilities:
     depth: str
     interval: str
     heartbeat: str  # how a connection that is alive is told from a silent one
+    status: str  # how it comes to be known that an instrument takes no orders
 
 
 class Market(Protocol):
@@ -78,12 +79,25 @@ class Market(Protocol):
     def connection_rule(self) -> ConnectionRule:
         """How its sockets are told from dead ones, and how often they may be opened."""
 
+    @property
+    def polled(self) -> tuple[str, ...]:
+        """Kinds that no socket tells and REST does."""
+
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """The named instruments as the venue describes them now, indexed in the order of `symbols`, and its limits.
 
         The one call that no budget pays for: it brings the limits. Raises VenueUnreachable, and ValueError for a symbol
         that the venue does not list.
         """
+
+    def list_again(self, session: requests.Session, rest_url: str, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """Those of the named instruments that the venue lists now, by symbol; their index is 0.
+
+        Raises VenueUnreachable, also for a listing that cannot be understood.
+        """
+
+    def fetch_open_interest(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
+        """The body of what is open of a contract, which is decoded as a frame. Raises VenueUnreachable."""
 
     def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
         """Every connection that the market data of these instruments need; the first one carries the books.

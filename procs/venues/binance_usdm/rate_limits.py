@@ -30,13 +30,16 @@ _DEPTHS = {
     "/dapi/v1/depth": ((50, 2), (100, 5), (500, 10), (1000, 20)),
     "/api/v3/depth": ((100, 5), (500, 25), (1000, 50), (5000, 250)),
 }
-_ROOTS = ("/fapi/", "/dapi/", "/api/")
+_ROOTS = ("/derivatives/", "/fapi/", "/dapi/", "/api/")
 _OPEN_ORDERS = "/fapi/v1/openOrders"
 _WEIGHTS = {
     "/fapi/v1/ping": 1, "/fapi/v1/time": 1, "/fapi/v1/exchangeInfo": 1, "/fapi/v1/allOpenOrders": 1,
     "/fapi/v1/openOrder": 1, "/fapi/v1/allOrders": 5, "/fapi/v1/userTrades": 5, "/fapi/v1/listenKey": 1,
     "/fapi/v1/income": 30, "/fapi/v1/countdownCancelAll": 10, "/fapi/v3/account": 5, "/fapi/v3/balance": 5,
-    "/fapi/v3/positionRisk": 5,
+    "/fapi/v3/positionRisk": 5, "/fapi/v1/openInterest": 1, "/dapi/v1/openInterest": 1, "/dapi/v1/exchangeInfo": 1,
+    "/api/v3/exchangeInfo": 20,
+    # Kraken counts calls.
+    "/0/public/AssetPairs": 1, "/derivatives/api/v3/instruments": 1,
 }
 _DEAREST = 40  # what is not listed above counts as the dearest request that is
 # Without Retry-After: a minute is the venue's longest window of weight, two minutes its shortest ban.

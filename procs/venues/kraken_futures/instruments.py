@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.instruments import Dialect, Instrument
+from engine.records import Status
 from engine.units import MONEY_EXP, parse_units
 
 PRODUCT_TYPES = ("futures_inverse", "flexible_futures", "futures_vanilla")
@@ -63,6 +64,7 @@ def instrument_from_entry(entry: Mapping[str, Any], index: int, venue: int = 0) 
             venue=venue,
             dialect=Dialect.KRAKEN_FUTURES,
             contract_value=parse_units(str(entry.get("contractSize", "1")), MONEY_EXP) if is_inverse(entry) else 0,
+            status=status_of(entry),
         )
     except KeyError as error:
         raise ValueError(f"instruments, {symbol}: {error.args[0]} is missing") from None
@@ -90,9 +92,11 @@ def instruments_from_rest(body: bytes, symbols: Sequence[str], venue: int = 0) -
     return tuple(instrument_from_entry(listed[name], index, venue) for index, name in enumerate(names))
 
 
-def is_trading(entry: Mapping[str, Any]) -> bool:
+def status_of(entry: Mapping[str, Any]) -> Status:
     """Whether a contract takes orders."""
-    return entry.get("tradeable") is True
+    if entry.get("tradeable") is not True:
+        return Status.HALTED
+    return Status.POST_ONLY if entry.get("postOnly") is True else Status.TRADING
 
 
 def is_inverse(entry: Mapping[str, Any]) -> bool:

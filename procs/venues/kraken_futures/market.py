@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 import requests
@@ -25,9 +26,11 @@ from procs.venues.market import Capabilities, Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer
 
 _HEARTBEAT = Request(b'{"event":"subscribe","feed":"heartbeat"}')
-_RATE_LIMITS = (RateLimit(WEIGHT, 1, 1, ""), RateLimit(ORDERS, 60, 60, ""))
+_RATE_LIMITS = (RateLimit(WEIGHT, 10, 10, ""), RateLimit(ORDERS, 60, 60, ""))
 # Feeds by the kinds that each carries: liquidations are trades of a type of their own, the ticker has the mark price.
-_FEEDS = {"book": {"book"}, "trade": {"trade", "liquidation"}, "ticker": {"ticker", "mark_price"}}
+_FEEDS = {
+    "book": {"book"}, "trade": {"trade", "liquidation"}, "ticker": {"ticker", "mark_price", "open_interest"},
+}
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,10 @@ class KrakenFuturesMarket:
     @property
     def capabilities(self) -> Capabilities:
         """See Market."""
-        kinds = ("book", "ticker", "trade", "mark_price", "liquidation")
+        kinds = ("book", "ticker", "trade", "mark_price", "liquidation", "open_interest")
         return Capabilities(
             kinds, "snapshot over the socket", "sequence (seq)", "sequence", "whole", "every change",
-            "a message a second",
+            "a message a second", "listing; ticker",
         )
 
     @property
@@ -50,19 +53,31 @@ class KrakenFuturesMarket:
         """See Market."""
         return CONNECTION_RULE
 
+    @property
+    def polled(self) -> tuple[str, ...]:
+        """See Market."""
+        return ()
+
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """See Market."""
-        url = f"{rest_url}/derivatives/api/v3/instruments"
         with requests.Session() as session:
-            body = get(session, url)
-        try:
-            listed = parse_instruments(body)
-        except ValueError as error:
-            raise VenueUnreachable(f"{url}: {error}") from None
+            listed = _contracts(session, rest_url)
         if missing := [symbol for symbol in symbols if symbol not in listed]:
             raise ValueError(f"the venue at {rest_url} does not list {', '.join(missing)}")
         instruments = (instrument_from_entry(listed[symbol], index) for index, symbol in enumerate(symbols))
         return Listing(tuple(instruments), _RATE_LIMITS)
+
+    def list_again(self, session: requests.Session, rest_url: str, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """See Market."""
+        listed = _contracts(session, rest_url)
+        try:
+            return {symbol: instrument_from_entry(listed[symbol], 0) for symbol in symbols if symbol in listed}
+        except ValueError as error:
+            raise VenueUnreachable(f"{rest_url}: {error}") from None
+
+    def fetch_open_interest(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
+        """Raises VenueUnreachable: the ticker tells it."""
+        raise VenueUnreachable(f"{rest_url}: the open interest of {symbol} comes over the socket")
 
     def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
         """See Market. A book is told whole and at once; its settings change nothing."""
@@ -86,3 +101,13 @@ class KrakenFuturesMarket:
     def answer(self, frame: bytes) -> Answer | None:
         """See Market."""
         return answer(frame)
+
+
+def _contracts(session: requests.Session, rest_url: str) -> dict[str, dict[str, Any]]:
+    """What `instruments` lists, by symbol. Raises VenueUnreachable."""
+    url = f"{rest_url}/derivatives/api/v3/instruments"
+    body = get(session, url)
+    try:
+        return parse_instruments(body)
+    except ValueError as error:
+        raise VenueUnreachable(f"{url}: {error}") from None

@@ -17,8 +17,13 @@ from typing import Any
 import orjson
 
 from engine.instruments import Dialect, Instrument
+from engine.records import Status
 from engine.units import MONEY_EXP, format_units, parse_units
 
+_STATUS = {
+    "online": Status.TRADING, "cancel_only": Status.CANCEL_ONLY, "post_only": Status.POST_ONLY,
+    "limit_only": Status.LIMIT_ONLY, "reduce_only": Status.REDUCE_ONLY, "delisted": Status.CLOSED,
+}
 _V2_ASSETS = {"XBT": "BTC", "XDG": "DOGE"}
 
 
@@ -69,6 +74,7 @@ def instrument_from_pair(entry: Mapping[str, Any], index: int, venue: int = 0, v
             min_notional=parse_units(str(entry.get("costmin", "0")), MONEY_EXP),
             venue=venue,
             dialect=Dialect.KRAKEN_SPOT_V2 if v2 else Dialect.KRAKEN_SPOT_V1,
+            status=status_of(entry),
         )
     except KeyError as error:
         raise ValueError(f"AssetPairs, {symbol}: {error.args[0]} is missing") from None
@@ -123,6 +129,7 @@ def _from_channel_entry(entry: Mapping[str, Any], index: int, venue: int) -> Ins
             min_notional=parse_units(str(entry.get("cost_min", "0")), MONEY_EXP),
             venue=venue,
             dialect=Dialect.KRAKEN_SPOT_V2,
+            status=status_of(entry),
         )
     except KeyError as error:
         raise ValueError(f"instrument channel, {symbol}: {error.args[0]} is missing") from None
@@ -130,6 +137,6 @@ def _from_channel_entry(entry: Mapping[str, Any], index: int, venue: int) -> Ins
         raise ValueError(f"instrument channel, {symbol}: {error}") from None
 
 
-def is_trading(entry: Mapping[str, Any]) -> bool:
+def status_of(entry: Mapping[str, Any]) -> Status:
     """Whether a pair takes orders; lists from before 2022 have no status and hold only pairs that do."""
-    return entry.get("status", "online") == "online"
+    return _STATUS.get(str(entry.get("status", "online")), Status.HALTED)

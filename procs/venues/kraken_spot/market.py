@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 import requests
@@ -27,7 +28,7 @@ USUAL_LEVELS = 100
 CONNECTION_RULE = ConnectionRule(
     silence_s=5.0, ping_s=0.0, quiet_s=5.0, longest_wait_s=20.0, opens=50, window_s=600.0
 )
-_RATE_LIMITS = (RateLimit(WEIGHT, 1, 1, ""), RateLimit(ORDERS, 60, 60, ""))
+_RATE_LIMITS = (RateLimit(WEIGHT, 10, 10, ""), RateLimit(ORDERS, 60, 60, ""))
 _CHANNELS = {1: "book", 2: "trade", 3: "ticker"}  # by the number that the answers repeat; spot has no others
 
 
@@ -43,7 +44,7 @@ class KrakenSpotMarket:
         depths = ", ".join(map(str, BOOK_DEPTHS))
         return Capabilities(
             tuple(_CHANNELS.values()), "snapshot over the socket", "checksum of ten levels (CRC-32)", "checksum",
-            f"{depths} levels a side", "every change", "a message a second",
+            f"{depths} levels a side", "every change", "a message a second", "listing; status channel",
         )
 
     @property
@@ -51,19 +52,31 @@ class KrakenSpotMarket:
         """See Market."""
         return CONNECTION_RULE
 
+    @property
+    def polled(self) -> tuple[str, ...]:
+        """See Market."""
+        return ()
+
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """See Market."""
-        url = f"{rest_url}/0/public/AssetPairs"
         with requests.Session() as session:
-            body = get(session, url)
-        try:
-            pairs = {v2_symbol(name): entry for name, entry in parse_asset_pairs(body).items()}
-        except ValueError as error:
-            raise VenueUnreachable(f"{url}: {error}") from None
+            pairs = _pairs(session, rest_url)
         if missing := [symbol for symbol in symbols if symbol not in pairs]:
             raise ValueError(f"the venue at {rest_url} does not list {', '.join(missing)}")
         instruments = (instrument_from_pair(pairs[symbol], index, v2=True) for index, symbol in enumerate(symbols))
         return Listing(tuple(instruments), _RATE_LIMITS)
+
+    def list_again(self, session: requests.Session, rest_url: str, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """See Market."""
+        pairs = _pairs(session, rest_url)
+        try:
+            return {symbol: instrument_from_pair(pairs[symbol], 0, v2=True) for symbol in symbols if symbol in pairs}
+        except ValueError as error:
+            raise VenueUnreachable(f"{rest_url}: {error}") from None
+
+    def fetch_open_interest(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
+        """Raises VenueUnreachable: a pair has none."""
+        raise VenueUnreachable(f"{rest_url}: {symbol} has no open interest")
 
     def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
         """See Market."""
@@ -91,6 +104,16 @@ class KrakenSpotMarket:
         if found is None or found.wanted or found.accepted:
             return found
         return _by_number(frame, found)
+
+
+def _pairs(session: requests.Session, rest_url: str) -> dict[str, dict[str, Any]]:
+    """What `AssetPairs` lists, by the symbol of v2. Raises VenueUnreachable."""
+    url = f"{rest_url}/0/public/AssetPairs"
+    body = get(session, url)
+    try:
+        return {v2_symbol(name): entry for name, entry in parse_asset_pairs(body).items()}
+    except ValueError as error:
+        raise VenueUnreachable(f"{url}: {error}") from None
 
 
 def _subscribe(number: int, symbols: Sequence[str], feed: FeedSettings) -> Request:

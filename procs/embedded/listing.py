@@ -1,0 +1,42 @@
+"""The embedded venue lists a contract anew: another tick, lot or smallest order, or another status.
+
+As at a real venue, what rests keeps its price, also off the new grid, and no stream tells of it: exchangeInfo does. The
+flow goes on in a contract that takes no orders from clients (a fault of maintenance stops it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from engine.matching.desk import OrderDesk
+from engine.settings import SettingsError, build
+
+_TERMS = ("tick_size", "lot_size", "min_notional", "status")
+
+
+def list_anew(exchange: OrderDesk, request: Any) -> dict[str, str]:
+    """Obey {"symbol": ..., and any of tick_size, lot_size, min_notional, status}; the terms that hold from here on.
+
+    Raises ValueError that says what is allowed.
+    """
+    if not isinstance(request, dict) or not set(request) <= {"symbol", *_TERMS}:
+        raise ValueError(f"a JSON object is expected, with a symbol and any of {', '.join(_TERMS)}")
+    settings = exchange.settings
+    place = next((at for at, item in enumerate(settings.listed()) if item.symbol == request.get("symbol")), None)
+    if place is None:
+        raise ValueError(f"symbol: one of {', '.join(settings.symbols)}")
+    entry = settings.listed()[place]
+    terms = {name: request.get(name, getattr(entry, name)) for name in _TERMS}
+    try:
+        build(type(entry), terms)
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+    entry = replace(entry, **terms)
+    instrument = entry.instrument(place)
+    if instrument.tick_size <= 0 or instrument.lot_size <= 0:
+        raise ValueError("tick_size and lot_size must be more than 0")
+    field = next(name for name in ("btcusdt", "ethusdt") if getattr(settings, name).symbol == entry.symbol)
+    changed: dict[str, Any] = {field: entry}
+    exchange.relist(replace(settings, **changed), instrument)
+    return terms

@@ -1,0 +1,57 @@
+"""The terms of an instrument: what a venue may change of it while it is traded, in the units of this session.
+
+Units are fixed for the life of a session. A tick or lot that became finer than they are cannot be said in them: such an
+instrument is a MISFIT, which takes no orders and keeps its old terms, until a new session begins with new units.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+
+from engine.instruments import Instrument
+from engine.records import Status
+
+_LAYOUT = struct.Struct("<qqqq")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Tick in price units, lot in size units, least value of an order in 1e-8 quote, and the Status."""
+
+    tick_size: int
+    lot_size: int
+    min_notional: int
+    status: int
+
+    def to_bytes(self) -> bytes:
+        """As they stand in a journal."""
+        return _LAYOUT.pack(self.tick_size, self.lot_size, self.min_notional, self.status)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Terms:
+        """The terms that `to_bytes` has written. Raises struct.error for anything else."""
+        return cls(*_LAYOUT.unpack(data))
+
+
+def _in_units(value: int, exp: int, ours: int) -> int:
+    """A number of 10^-exp in units of 10^-ours, or 0 where it is no whole number of them."""
+    if exp <= ours:
+        return int(value) * 10 ** (ours - exp)
+    whole, rest = divmod(value, 10 ** (exp - ours))
+    return 0 if rest else whole
+
+
+def terms_of(instrument: Instrument, held: Terms, listed: Instrument | None) -> Terms:
+    """What the venue's present listing of an instrument means for us.
+
+    instrument: as it was when the session began; held: the terms that hold; listed: as it is now, None where it is not
+    listed any more.
+    """
+    if listed is None:
+        return replace(held, status=int(Status.CLOSED))
+    tick_size = _in_units(listed.tick_size, listed.price_exp, instrument.price_exp)
+    lot_size = _in_units(listed.lot_size, listed.size_exp, instrument.size_exp)
+    if not tick_size or not lot_size or listed.contract_value != instrument.contract_value:
+        return replace(held, status=int(Status.MISFIT))
+    return Terms(tick_size, lot_size, listed.min_notional, int(listed.status))
