@@ -1,4 +1,4 @@
-"""The integrity drill over real sockets: the wire player with faults, the sockets of a live session, the same judgement.
+"""The integrity drill over real sockets: the wire player with faults, the sockets of a live session, one judgement.
 
 What is asserted is what must hold whatever the timing: a book that is called valid is the venue's book at the id that
 the engine has reached; faults are noticed; books begin anew.
