@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.instruments import Dialect
-from procs.venues.detectability import RECOVERY_MS, Row, Verdict, rows_of
+from procs.venues.detectability import RECOVERY_MS, Row, Verdict, rows_of, tape_rows_of
 
 _NAMES = {
     Dialect.BINANCE_SPOT: "Binance spot", Dialect.BINANCE_USDM: "Binance USD-M futures",
@@ -42,7 +42,14 @@ def page() -> str:
     for dialect, name in _NAMES.items():
         lines = [_COLUMNS, tuple("---" for _ in _COLUMNS), *map(_cells, rows_of(dialect))]
         parts.append(f"\n## {name}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
+        parts.append("\n" + "".join(f"* {_tape(row)}\n" for row in tape_rows_of(dialect)))
     return "".join(parts)
+
+
+def _tape(row: Row) -> str:
+    """A line on trades."""
+    come = "harmless" if row.verdict is Verdict.HARMLESS else "not detected"
+    return f"A trade that meets `{row.fault}`: {come} ({row.by}); {row.then}."
 
 
 if __name__ == "__main__":

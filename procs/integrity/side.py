@@ -43,6 +43,7 @@ class EngineSide:
         self.decoder = Decoder(make_state(instruments), instruments)
         self.validation = make_validation_state(settings or ValidationSettings(), instruments)
         self.valid = [False] * len(instruments)
+        self.passed = np.zeros(0, MARKET)  # what validation gave for the last input
         self._books = self.validation["books"][0]
         self._state = as_bytes(self.validation)
         self._out = np.zeros(len(self.decoder.records) * MAX_OUT, MARKET)
@@ -72,10 +73,12 @@ class EngineSide:
 
     def validate(self, count: int) -> list[Saying]:
         """Take so many of the decoder's records."""
+        self.passed = self._out[:0]
         if count == 0:
             return []
         written = validate_step(self._state, SOURCE_MAIN, self.decoder.outbox, count, self._out_bytes, self._routes)
-        kinds = self._out["kind"][:written]
+        self.passed = self._out[:written]
+        kinds = self.passed["kind"]
         said = []
         for at in np.flatnonzero((kinds == Kind.BOOK_VALID) | (kinds == Kind.BOOK_INVALID)).tolist():
             record = self._out[at]

@@ -157,6 +157,22 @@ def _of_kraken_futures() -> tuple[Row, ...]:
     )  # fmt: skip
 
 
+def tape_rows_of(dialect: int) -> tuple[Row, ...]:
+    """What comes of trades: HARMLESS, the true ones are taken, each once; UNSEEN, one is missing, false or there twice,
+    and nothing is said. Books are not concerned."""
+    numbered = dialect != Dialect.KRAKEN_SPOT_V1
+    unlooked = "ids are not held against one another for holes" if numbered else "trades have no id"
+    twice = "the id is not above the last" if numbered else "trades have no id"
+    late = "dropped as DUPLICATE" if numbered else "kept"
+    return (
+        Row("drop", "trade", _UNSEEN, unlooked, "missed"),
+        Row("duplicate", "trade", _HARMLESS if numbered else _UNSEEN, twice, late),
+        Row("reorder", "trade", _UNSEEN if numbered else _HARMLESS, twice, late),
+        Row("corrupt", "trade", _UNSEEN, "no checksum; unless it is unreadable, off the tick, or far from other prices",
+            "kept; what is refused is quarantined and missed"),
+    )  # fmt: skip
+
+
 def rows_of(dialect: int) -> tuple[Row, ...]:
     """The table of a market. Raises ValueError for a dialect that has none."""
     if has_rest_snapshots(dialect):
