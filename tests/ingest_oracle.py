@@ -130,6 +130,7 @@ class Book:
     in_sequence: bool = False
     bridged: bool = False
     last: int = 0
+    time_ms: int = 0  # the venue's, of what `last` is of
     trades_seen: int = -1
     snapshots: int = 0
     waiting: list[dict[str, Any]] = field(default_factory=list)
@@ -222,28 +223,27 @@ class Oracle:
         else:
             self._drop(Reason.PENDING_OVERFLOW)
 
-    def _judge(self, item: Instrument, diff: dict[str, Any], recv: int) -> bool:
-        """Apply, drop or keep waiting a diff of a book in sequence; False when it showed a gap."""
+    def _judge(self, item: Instrument, diff: dict[str, Any], recv: int, fresh: bool = False) -> bool:
+        """Apply, drop or keep waiting a diff of a book in sequence; False when it showed a gap. fresh: off the wire."""
         book = self.books[item.index]
+        is_old = diff["u"] <= book.last if self.spot or book.bridged else diff["u"] < book.last
+        if is_old:
+            if fresh and book.time_ms and diff["T"] - book.time_ms > 1000:
+                book.last = 0
+                self._gap(item, recv, 0, Reason.SEQUENCE_GAP)
+                return False
+            self._drop(Reason.DUPLICATE if book.bridged else Reason.STALE_DIFF)
+            return True
         if self.spot:
-            if diff["u"] <= book.last:
-                self._drop(Reason.DUPLICATE if book.bridged else Reason.STALE_DIFF)
-                return True
             follows = diff["U"] == book.last + 1 if book.bridged else diff["U"] <= book.last + 1 <= diff["u"]
         elif not book.bridged:
-            if diff["u"] < book.last:
-                self._drop(Reason.STALE_DIFF)
-                return True
             follows = diff["U"] <= book.last <= diff["u"] or diff["pu"] <= book.last
         else:
-            if diff["u"] <= book.last:
-                self._drop(Reason.DUPLICATE)
-                return True
             follows = diff["pu"] == book.last
         if not follows:
             self._gap(item, recv, 0, Reason.SEQUENCE_GAP)
             return False
-        book.bridged, book.last = True, diff["u"]
+        book.bridged, book.last, book.time_ms = True, diff["u"], diff["T"]
         self.count["processed"] += 1
         self._group(item, recv, diff["T"], diff["u"], [dict(row) for row in diff["rows"]])
         return True
@@ -277,7 +277,7 @@ class Oracle:
             self.count["level_updates"] += len(rows)
             self.count["events"] += len(rows)
             diff = {"U": data["U"], "u": data["u"], "pu": None if self.spot else data["pu"], "T": time_ms, "rows": rows}
-            if not book.in_sequence or not self._judge(item, diff, recv):
+            if not book.in_sequence or not self._judge(item, diff, recv, fresh=True):
                 self._wait(item, diff)
             return
         sequence = first_trade = 0
@@ -343,6 +343,7 @@ class Oracle:
         self.count["processed"] += 1
         self._group(item, recv, data.get("T", data.get("E", 0)), update_id, rows)
         book.in_sequence, book.bridged, book.last = True, False, update_id
+        book.time_ms = data.get("T", data.get("E", 0))
         while book.waiting and self._judge(item, book.waiting[0], recv):
             book.waiting.pop(0)
 

@@ -21,12 +21,13 @@ T0 = 1_700_000_000_000_000_000
 ITEMS = (btcusdt(0, "BTCUSDT"), btcusdt(3, "ETHUSDT"))
 
 
-def diff(previous: int, first: int, last: int, symbol: str = "BTCUSDT", levels: int = 1) -> bytes:
+def diff(
+    previous: int, first: int, last: int, symbol: str = "BTCUSDT", levels: int = 1, time_ms: int = 4
+) -> bytes:
     """A diff (pu, U, u) whose first price tells its u."""
     bids = [[f"{last % 10_000}.00", "1.000"]] * levels
-    return orjson.dumps(
-        {"e": "depthUpdate", "E": 5, "T": 4, "s": symbol, "U": first, "u": last, "pu": previous, "b": bids, "a": []}
-    )
+    ids = {"U": first, "u": last, "pu": previous}
+    return orjson.dumps({"e": "depthUpdate", "E": 5, "T": time_ms, "s": symbol, **ids, "b": bids, "a": []})
 
 
 def snapshot(update_id: int) -> bytes:
@@ -159,6 +160,25 @@ def test_duplicates_are_dropped() -> None:
     assert pair.frame(trade(0, "ETHUSDT")) == [(Kind.TRADE, 0)], "ids are an instrument's own"
 
 
+def test_ids_that_stand_still_while_the_venue_s_time_goes_on_are_a_gap() -> None:
+    """One u that was read far too large made every later diff a duplicate, and the book stood still and was valid."""
+    pair = Pair()
+    pair.snapshot(snapshot(105))
+    assert pair.frame(diff(100, 101, 900_110, time_ms=50)) == [(Kind.LEVEL, 900_110)]
+    assert pair.frame(diff(110, 111, 120, time_ms=1_050)) == [] and pair.dropped() == {Reason.DUPLICATE: 1}
+    assert pair.frame(diff(120, 121, 130, time_ms=1_051)) == [(Kind.GAP, 0)]
+    assert pair.snapshot(snapshot(125)) == [(Kind.LEVEL, 125)] * 2 + [(Kind.LEVEL, 130)], "ids may start anew"
+    assert pair.frame(diff(130, 131, 140, time_ms=1_100)) == [(Kind.LEVEL, 140)]
+
+
+def test_a_snapshot_with_an_id_far_ahead_does_not_stand_for_ever() -> None:
+    pair = Pair()
+    pair.snapshot(snapshot(900_105))
+    assert pair.frame(diff(100, 101, 110, time_ms=1_003)) == [] and pair.dropped() == {Reason.STALE_DIFF: 1}
+    assert pair.frame(diff(110, 111, 120, time_ms=1_004)) == [(Kind.GAP, 0)]
+    assert pair.snapshot(snapshot(115)) == [(Kind.LEVEL, 115)] * 2 + [(Kind.LEVEL, 120)]
+
+
 def test_a_snapshot_of_a_book_in_sequence() -> None:
     pair = Pair()
     pair.snapshot(snapshot(105))
@@ -259,7 +279,8 @@ def test_random_sessions_equal_the_oracle(data: st.DataObject) -> None:
             previous = last[symbol]
             first = previous + data.draw(st.integers(1, 3))
             last[symbol] = first + data.draw(st.integers(0, 3))
-            frame = diff(previous, first, last[symbol], symbol, data.draw(st.integers(0, 3)))
+            time_ms = data.draw(st.sampled_from((4, 4, 1_003, 1_004, 1_005, 2_100)))
+            frame = diff(previous, first, last[symbol], symbol, data.draw(st.integers(0, 3)), time_ms)
             if action == "d":
                 sent.append(frame)
                 pair.frame(frame, step)

@@ -70,10 +70,12 @@ OTHERS = {
 BITCOIN = {"PI_XBTUSD": instrument("PI_XBTUSD", price_exp=1, size_exp=0, tick_size=5)}
 
 
-def update(sequence: int, size: str = "3.0", side: str = "buy", price: str = "34892.5") -> bytes:
+def update(
+    sequence: int, size: str = "3.0", side: str = "buy", price: str = "34892.5", time_ms: int = 1612269825900
+) -> bytes:
     return (
         f'{{"feed":"book","product_id":"PI_XBTUSD","side":"{side}","seq":{sequence},"price":{price},"qty":{size},'
-        f'"timestamp":1612269953629}}'
+        f'"timestamp":{time_ms}}}'
     ).encode()
 
 
@@ -184,6 +186,22 @@ def test_any_order_of_updates_keeps_exactly_the_contiguous_ones(steps: list[int]
             assert kept == 1 and futures.outbox["kind"][0] == Kind.GAP
             in_sequence = False
     assert futures.balances()
+
+
+def test_a_seq_that_stands_still_while_the_venue_s_time_goes_on_is_a_gap() -> None:
+    """One seq of a snapshot that was read far too large made every update stale, and the book stood still."""
+    futures = session()
+    time_ms = 1612269825817
+    futures.frame(SNAPSHOT.replace(b"326072249", b"926072249"))
+    assert futures.frame(update(326072250, time_ms=time_ms + 1_000)) == 0
+    assert futures.reasons("dropped") == {Reason.STALE_DIFF: 1}
+    gap = futures.records(update(326072251, time_ms=time_ms + 1_001))
+    assert (gap["kind"].tolist(), gap["reason"].tolist()) == ([Kind.GAP], [Reason.SEQUENCE_GAP])
+    assert futures.row["snapshot_wanted"][0] == 1
+    futures.frame(SNAPSHOT)
+    assert futures.frame(update(326072250, time_ms=time_ms + 1_002)) == 1
+    assert futures.frame(update(326072250, time_ms=time_ms + 1_002)) == 0, "an update that comes twice is no gap"
+    assert futures.frame(update(326072251, time_ms=time_ms + 9_000)) == 1, "nor is a quiet book"
 
 
 def test_verdicts_at_the_edges() -> None:

@@ -16,6 +16,7 @@ from engine.kernel import kernel
 from engine.records import MARKET, Kind
 
 CLOCK_GRID_NS = 10_000_000
+STANDING_NS = 1_000_000_000  # connections to several of the venue's servers may tell times that far apart
 CLOCK_KIND, GAP_KIND = int(Kind.CLOCK), int(Kind.GAP)
 RECORD_BYTES = MARKET.itemsize
 
@@ -71,3 +72,12 @@ def declare_gap(
     stamp(state, rows, at, 1, instrument, 0, 0, recv_ts_ns, ingest_id)
     rows[at].reason = reason
     return at + 1
+
+
+@kernel()
+def ids_stand_still(book_ts_ns: int, exch_ts_ns: int) -> bool:
+    """Whether an update that looks old by its ids is much later than the book by the venue's time; 0: not known.
+
+    One of the two is wrong then. An id that was read wrongly would otherwise make every later update look old.
+    """
+    return book_ts_ns > 0 and exch_ts_ns > book_ts_ns + STANDING_NS

@@ -200,6 +200,7 @@ def ingest_snapshot(
     row.snapshot_wanted[instrument] = 0
     row.bridged[instrument] = 0
     row.last_update_id[instrument] = decoded.sequence
+    row.book_ts_ns[instrument] = decoded.exch_ts_ns
     end = release(row, rows, base + decoded.records, instrument, recv_ts_ns, cause)
     row.out += end
     return end

@@ -28,7 +28,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from engine.ingest.entry import advance, clock, declare_gap, open_outbox, remember
+from engine.ingest.entry import advance, clock, declare_gap, ids_stand_still, open_outbox, remember
 from engine.ingest.json_scan import text_of
 from engine.ingest.kraken_futures import decode_futures
 from engine.ingest.kraken_spot_v1 import decode_spot_v1
@@ -130,6 +130,7 @@ def _judge_levels(state: StateRow, rows: np.ndarray, first: int, last: int) -> i
         state.snapshot_wanted[instrument] = 0
         state.bridged[instrument] = 0
         state.last_sequence[instrument] = sequence
+        state.book_ts_ns[instrument] = rows[first].exch_ts_ns
         told = unpack_checksum(rows[last].aux)
         if told.known:
             state.price_decimals[instrument] = told.price_decimals
@@ -139,10 +140,14 @@ def _judge_levels(state: StateRow, rows: np.ndarray, first: int, last: int) -> i
         return NO_SNAPSHOT
     if state.dialect == FUTURES:
         judged = sequence_verdict(state.bridged[instrument], state.last_sequence[instrument], sequence)
-        if judged != KEEP:
+        if judged == SEQUENCE_GAP:
             return judged
+        if judged != KEEP:
+            stands = ids_stand_still(state.book_ts_ns[instrument], rows[first].exch_ts_ns)
+            return SEQUENCE_GAP if stands else judged
         state.bridged[instrument] = 1
         state.last_sequence[instrument] = sequence
+        state.book_ts_ns[instrument] = rows[first].exch_ts_ns
     return KEEP
 
 

@@ -72,6 +72,7 @@ KRAKEN_STATE = np.dtype(
         ("snapshots_applied", "<i8", (MAX_INSTRUMENTS,)),
         ("bridged", "<i8", (MAX_INSTRUMENTS,)),  # 1: an update was applied since the snapshot
         ("last_sequence", "<i8", (MAX_INSTRUMENTS,)),  # futures: of the book
+        ("book_ts_ns", "<i8", (MAX_INSTRUMENTS,)),  # futures: venue time of that message
         ("last_trade_id", "<i8", (MAX_INSTRUMENTS,)),  # v2: trade_id; futures: seq of the trade; v1 has none
         ("price_decimals", "<i8", (MAX_INSTRUMENTS,)),  # as the last snapshot printed them, -1: not known
         ("size_decimals", "<i8", (MAX_INSTRUMENTS,)),

@@ -8,7 +8,11 @@ itself and sends no pu: there U of a diff is one more than u of the diff before 
     after snapshot L, none applied yet  u < L (spot: u <= L): STALE_DIFF; U <= L or pu <= L: applies; else a gap
     after a diff with id u0             u <= u0: DUPLICATE; pu = u0: applies; else a gap
 
-For spot that is the venue's own rule, U <= L + 1 <= u. For futures the venue states the second line with U <= L
+STALE_DIFF and DUPLICATE hold as long as the venue's time agrees: a diff whose time is more than STANDING_NS
+(entry.py) later than that of the book, and whose ids are not, is a gap too, and ids may start anew. One id that was
+read wrongly would otherwise make every later diff look old, and the book would stand still and be called valid.
+
+For spot the table is the venue's own rule, U <= L + 1 <= u. For futures the venue states the second line with U <= L
 only. pu <= L is as safe, since a diff holds every change after pu, and it spares a quiet book, whose next diff may
 begin well after L, a needless resync.
 
@@ -24,7 +28,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.ingest.binance import SPOT, Decoded
-from engine.ingest.entry import declare_gap
+from engine.ingest.entry import declare_gap, ids_stand_still
 from engine.ingest.event_scan import BUY, LEVEL_KIND, SELL
 from engine.ingest.rows import mark_group, stamp, write_row
 from engine.ingest.state import PENDING_FRAMES, PENDING_LEVELS, StateRow
@@ -118,6 +122,9 @@ def apply_diff(state: StateRow, rows: np.ndarray, base: int, diff: Decoded, recv
         state.dialect, state.bridged[instrument], state.last_update_id[instrument],
         diff.first_id, diff.sequence, diff.previous_id,
     )  # fmt: skip
+    if judged != APPLY and judged != SEQUENCE_GAP and ids_stand_still(state.book_ts_ns[instrument], diff.exch_ts_ns):
+        judged = SEQUENCE_GAP
+        state.last_update_id[instrument] = 0
     if judged == SEQUENCE_GAP:
         hold(state, rows, base, diff)
         return declare_gap(state, rows, base, instrument, 0, SEQUENCE_GAP, recv_ts_ns, ingest_id)
@@ -126,6 +133,7 @@ def apply_diff(state: StateRow, rows: np.ndarray, base: int, diff: Decoded, recv
         return base
     state.bridged[instrument] = 1
     state.last_update_id[instrument] = diff.sequence
+    state.book_ts_ns[instrument] = diff.exch_ts_ns
     state.processed += 1
     stamp(state, rows, base, diff.records, instrument, diff.exch_ts_ns, diff.sequence, recv_ts_ns, ingest_id)
     return base + diff.records
@@ -167,6 +175,7 @@ def release(state: StateRow, rows: np.ndarray, base: int, instrument: int, recv_
             elif judged == APPLY:
                 state.bridged[instrument] = 1
                 state.last_update_id[instrument] = last_id
+                state.book_ts_ns[instrument] = state.pending_exch_ts_ns[frame]
                 state.processed += 1
                 bids = state.pending_bids[frame]
                 for index in range(count):

@@ -73,6 +73,7 @@ INGEST_STATE = np.dtype(
         ("snapshot_wanted", "<i8", (MAX_INSTRUMENTS,)),  # 1: fetch a snapshot, then call ingest_snapshot
         ("bridged", "<i8", (MAX_INSTRUMENTS,)),  # 1: a diff was applied since the snapshot
         ("last_update_id", "<i8", (MAX_INSTRUMENTS,)),  # of the book: u of the last diff, or lastUpdateId
+        ("book_ts_ns", "<i8", (MAX_INSTRUMENTS,)),  # venue time of that diff or snapshot, 0: not told
         ("last_trade_id", "<i8", (MAX_INSTRUMENTS,)),
         ("snapshots_applied", "<i8", (MAX_INSTRUMENTS,)),
         # Diffs that wait for a snapshot.

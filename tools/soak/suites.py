@@ -9,6 +9,7 @@ from tools.soak.chaos import run_chaos
 from tools.soak.crash_points import run_crash_points
 from tools.soak.fuzz import RECORDINGS, run_fuzz
 from tools.soak.hostile import run_hostile, run_hostile_sockets
+from tools.soak.integrity import MARKETS, RUNS, run_integrity
 from tools.soak.kills import SIGNALS, VICTIMS, run_kills
 from tools.soak.matrix import run_matrix
 from tools.soak.resources import run_resources
@@ -36,6 +37,7 @@ SUITES = (
     Suite("rings", run_rings, 60, {"records": RECORDS}),
     Suite("crash_points", run_crash_points, 30, {"killed writer": 500, "killed reader": 500}),
     Suite("fuzz", run_fuzz, 240, dict.fromkeys(RECORDINGS, 2_000_000)),
+    Suite("integrity", run_integrity, 90, dict.fromkeys(MARKETS, RUNS)),
     Suite("resources", run_resources, 120, {"minutes": 30}, once=True),
 )
 BY_NAME = {suite.name: suite for suite in SUITES}

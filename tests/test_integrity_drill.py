@@ -1,0 +1,207 @@
+"""The integrity drill: every row of every detectability table is met and exact, and the drill finds what is broken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.instruments import Dialect, Instrument
+from engine.records import Kind
+from engine.validation.settings import ValidationSettings
+from procs.decoding import ALL_INSTRUMENTS
+from procs.integrity import drill
+from procs.integrity.aim import MIXTURES, order_of
+from procs.integrity.damage import Found, add_found
+from procs.integrity.drill import Drill, Outcome, run_drill
+from procs.integrity.script import RECORDINGS, Script, script_of
+from procs.integrity.side import EngineSide, Saying
+from procs.integrity.told import BUY, SELL
+from procs.integrity.truth import TrueBook, fingerprint_of
+from procs.venues.detectability import RECOVERY_MS, Row, Verdict, rows_of
+from tests.recordings import recordings_root, require_capture
+from tools.soak import integrity
+from tools.soak.tally import Piece
+
+pytestmark = pytest.mark.recordings
+_TRIES = 3  # runs of a row until it is met as it says
+
+
+def script(dialect: Dialect) -> Script:
+    require_capture(RECORDINGS[dialect][0])
+    return script_of(recordings_root(), dialect)
+
+
+def turn_of(dialect: Dialect, fault: str, part: str) -> int:
+    """The first seed that orders a row."""
+    return [row.key for row in rows_of(dialect)].index((fault, part))
+
+
+def is_met(row: Row, found: Mapping[tuple[str, str], Found]) -> bool:
+    """Whether what was seen is what a row says, and not less."""
+    seen = found.get(row.key, Found())
+    if row.verdict is Verdict.UNSEEN:  # wrong for good, or until chance showed it much later
+        return seen.unseen > 0 or seen.messages > 5
+    if row.verdict is not Verdict.SAID or row.fault == "stale":  # on futures a stale one is nearly always refused
+        return seen.times > 0
+    if row.within_ms:
+        return seen.said > 0 and seen.ms > 0.8 * row.within_ms
+    return seen.said > 0 and (seen.messages >= row.messages or row.after_ms > 0)
+
+
+@pytest.mark.parametrize("dialect", RECORDINGS)
+def test_every_row_is_met_and_exact(dialect: Dialect) -> None:
+    rows, played = rows_of(dialect), script(dialect)
+    turns = len(rows) + MIXTURES
+    found: dict[tuple[str, str], Found] = {}
+    for turn, row in enumerate(rows):
+        for seed in range(turn, turn + _TRIES * turns, turns):
+            if is_met(row, found):
+                break
+            outcome = run_drill(played, seed)
+            assert outcome.violations == [] and outcome.compared > 100 and outcome.recovery_ms <= RECOVERY_MS
+            add_found(found, outcome.found)
+    assert [row.key for row in rows if not is_met(row, found)] == []
+
+
+@pytest.mark.parametrize("dialect", RECORDINGS)
+def test_everything_at_once(dialect: Dialect) -> None:
+    for seed in range(len(rows_of(dialect)), len(rows_of(dialect)) + MIXTURES):
+        outcome = run_drill(script(dialect), seed)
+        assert outcome.violations == [] and outcome.compared > 100 and outcome.order.startswith("mixture")
+
+
+def test_a_seed_says_everything() -> None:
+    played = script(Dialect.KRAKEN_FUTURES)
+    seed = len(rows_of(played.dialect))
+    assert run_drill(played, seed) == run_drill(played, seed)
+
+
+# --- what is broken is found ----------------------------------------------------------------------------------------
+
+
+class SequenceBlind(EngineSide):
+    """An ingestion that believes every seq."""
+
+    def frame(self, data: bytes, ts_ns: int) -> list[Saying]:
+        index = next((index for index, item in enumerate(self.decoder.instruments) if item.symbol.encode() in data), 0)
+        expected = int(self.decoder.state["last_sequence"][0, index]) + 1
+        if b'"feed":"book",' in data:
+            data = re.sub(rb'"seq":\d+', b'"seq":%d' % expected, data)
+        return super().frame(data, ts_ns)
+
+
+class DeafToLosses(EngineSide):
+    """An ingestion that is not told of connections that are lost."""
+
+    def lost(self, index: int, ts_ns: int) -> list[Saying]:
+        return [] if index == ALL_INSTRUMENTS else super().lost(index, ts_ns)
+
+
+class DeafToValidation(EngineSide):
+    """An ingestion that makes no resync when validation finds a book wrong."""
+
+    def resyncs_asked(self, index: int) -> int:
+        return 0
+
+
+class WithoutGaps(EngineSide):
+    """A validation to which no gap is told."""
+
+    def validate(self, count: int) -> list[Saying]:
+        rows = self.decoder.records[:count]
+        kept = rows[rows["kind"] != Kind.GAP].copy()
+        self.decoder.records[: len(kept)] = kept
+        return super().validate(len(kept))
+
+
+def without_checksums(instruments: tuple[Instrument, ...]) -> EngineSide:
+    return EngineSide(instruments, ValidationSettings(checksums=False))
+
+
+_MUTANTS = {
+    "sequence": (Dialect.KRAKEN_FUTURES, "drop", "update", SequenceBlind, "a wrong book is valid"),
+    "gaps": (Dialect.BINANCE_SPOT, "drop", "update", WithoutGaps, "never said"),
+    "losses": (Dialect.BINANCE_USDM, "disconnect", "connection", DeafToLosses, "connection"),
+    "resync": (Dialect.KRAKEN_SPOT_V2, "drop", "ten best", DeafToValidation, "is not valid at the end"),
+    "checksums": (Dialect.KRAKEN_SPOT_V1, "drop", "ten best", without_checksums, "a wrong book is valid"),
+}
+
+
+@pytest.mark.parametrize("name", _MUTANTS)
+def test_a_broken_engine_is_found(name: str) -> None:
+    dialect, fault, part, side, words = _MUTANTS[name]
+    played = script(dialect)
+    seed = turn_of(dialect, fault, part)
+    outcome = Drill(played, order_of(played, seed), seed, side(played.instruments)).run()
+    assert any(words in violation for violation in outcome.violations), outcome.violations
+
+
+@pytest.mark.parametrize(
+    ("fault", "part", "change", "words"),
+    [
+        ("drop", "update", {"verdict": Verdict.HARMLESS}, "although nothing is wrong"),
+        ("drop", "update", {"messages": 0}, "said with message 1"),
+        ("corrupt", "price or size", {"verdict": Verdict.SAID}, "a wrong book is valid"),
+        ("duplicate", "update", {"verdict": Verdict.SAID}, "never said"),
+        ("stall", "longer than the silence", {"within_ms": 4_000}, "said after"),
+        ("disconnect", "connection", {"part": "line"}, "no row for"),
+    ],
+)
+def test_a_wrong_table_is_found(
+    fault: str, part: str, change: dict[str, object], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = script(Dialect.BINANCE_USDM)
+    seed = turn_of(played.dialect, fault, part)
+    order = order_of(played, seed)
+    rows = tuple(replace(row, **change) if row.key == (fault, part) else row for row in rows_of(played.dialect))
+    monkeypatch.setattr(drill, "rows_of", lambda dialect: rows)
+    outcome = Drill(played, order, seed).run()
+    assert any(words in violation for violation in outcome.violations), outcome.violations
+
+
+# --- the books that it judges by -------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.sampled_from((BUY, SELL)), st.integers(1, 40), st.integers(0, 3)), max_size=80),
+       st.sampled_from((0, 5)))  # fmt: skip
+def test_a_fingerprint_is_that_of_the_levels(levels: list[tuple[int, int, int]], depth: int) -> None:
+    book = TrueBook(depth, marked=True)
+    for level in levels:
+        book.change([level])
+    sides = (np.array(list(held.items()), np.int64).reshape(-1, 2) for held in book.sides.values())
+    shares = [fingerprint_of(side, found[:, 0], found[:, 1]) for side, found in zip((BUY, SELL), sides, strict=True)]
+    assert sum(shares) % 2**64 == book.fingerprint == book.copy(marked=True).fingerprint
+    for held in book.sides.values():
+        assert 0 not in held.values() and (depth == 0 or len(held) <= depth)
+
+
+# --- as a long suite -------------------------------------------------------------------------------------------------
+
+
+def test_a_piece_counts_and_tells_what_broke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_capture(RECORDINGS[Dialect.KRAKEN_FUTURES][0])
+    broken = Outcome(Dialect.KRAKEN_FUTURES, 1, "drop", compared=7, violations=["a", "b"])
+    monkeypatch.setattr(integrity, "A_PIECE", 2)
+    monkeypatch.setattr(integrity, "run_drill", lambda script, seed: replace(broken, seed=seed))
+    monkeypatch.setattr(integrity, "RECORDINGS", {Dialect.KRAKEN_FUTURES: RECORDINGS[Dialect.KRAKEN_FUTURES]})
+    piece = Piece(3, 60.0, tmp_path)
+    integrity.run_integrity(piece)
+    assert piece.counts["KRAKEN_FUTURES"] == 2 and piece.counts["valid books compared"] == 14
+    assert [violation.what for violation in piece.violations] == [
+        f"KRAKEN_FUTURES, run {seed}, drop: a, and 1 more" for seed in (6, 7)
+    ]
+    assert "Dialect.KRAKEN_FUTURES), 6))" in piece.violations[0].again
+
+
+def test_without_recordings_a_piece_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOT4_RECORDINGS", str(tmp_path))
+    piece = Piece(0, 60.0, tmp_path)
+    integrity.run_integrity(piece)
+    assert len(piece.notes) == len(RECORDINGS) and not piece.counts and not piece.violations

@@ -1,0 +1,56 @@
+"""docs/detectability.md, made from the table that the integrity drill asserts: `python -m tools.detectability`."""
+
+from __future__ import annotations
+
+from engine.instruments import Dialect
+from procs.venues.detectability import RECOVERY_MS, Row, Verdict, rows_of, tape_rows_of
+
+_NAMES = {
+    Dialect.BINANCE_SPOT: "Binance spot", Dialect.BINANCE_USDM: "Binance USD-M futures",
+    Dialect.BINANCE_COINM: "Binance COIN-M futures", Dialect.KRAKEN_SPOT_V1: "Kraken spot v1",
+    Dialect.KRAKEN_SPOT_V2: "Kraken spot v2", Dialect.KRAKEN_FUTURES: "Kraken Futures",
+}
+_COLUMNS = ("fault", "what it meets", "what comes of a valid book", "within", "by", "then", "unless")
+_HEAD = f"""# What the feeds let us detect
+
+Made by `python -m tools.detectability` from `procs/venues/detectability.py`; a test holds this page to it. The
+integrity drill (`procs/integrity/`, `make soak SUITE=integrity`) asserts exactly these tables: what is detectable is
+said within its bound, what is harmless is never said, and a wrong book is called valid only where a table says that
+nothing can show it.
+
+* A message is one of the same book, counted after the one that was harmed; "at once" is with that one.
+* "Not detectable" stays so until the level is told again or the book begins anew. Binance and Kraken Futures send no
+  checksum: a number that was altered on its way is one that the venue might have sent. TLS is what guards it.
+* Faults that TCP and TLS rule out on a healthy connection (reorder, delay of one message, corrupt, duplicate) are
+  what a broken proxy, a merged feed or a bug of the venue's may do.
+* A venue that says nothing is not told from one that has nothing to say: books may be late by as long as that.
+* After the last fault every book that can be valid is valid and right again within {RECOVERY_MS / 1000:g} s.
+"""
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    said = {Verdict.SAID: "BOOK_INVALID", Verdict.HARMLESS: "right, and stays valid", Verdict.LATE: "late, stays valid"}
+    text = said.get(row.verdict, "not detectable")
+    if row.blind_beyond and row.verdict is Verdict.UNSEEN:
+        text += f" beyond level {row.blind_beyond}"
+    return row.fault, row.part, text, row.bound or "-", row.by, row.then, row.unless or "-"
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [_HEAD]
+    for dialect, name in _NAMES.items():
+        lines = [_COLUMNS, tuple("---" for _ in _COLUMNS), *map(_cells, rows_of(dialect))]
+        parts.append(f"\n## {name}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
+        parts.append("\n" + "".join(f"* {_tape(row)}\n" for row in tape_rows_of(dialect)))
+    return "".join(parts)
+
+
+def _tape(row: Row) -> str:
+    """A line on trades."""
+    come = "harmless" if row.verdict is Verdict.HARMLESS else "not detected"
+    return f"A trade that meets `{row.fault}`: {come} ({row.by}); {row.then}."
+
+
+if __name__ == "__main__":
+    print(page(), end="")
