@@ -15,7 +15,7 @@ from engine.instruments import MAX_INSTRUMENTS, Instrument
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
 from engine.stage import as_bytes
-from procs.direct import direct
+from engine.direct import direct
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 

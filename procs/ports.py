@@ -15,7 +15,7 @@ from numba import types
 from engine.kernel import kernel
 from engine.stage import BYTES, as_bytes
 from procs.attach import lock_path
-from procs.direct import direct
+from engine.direct import direct
 from procs.instance import Mapping, ProcessContext
 from procs.journal.layout import Entry
 from procs.journal.writer import JournalFull, JournalWriter
