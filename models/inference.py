@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from engine.direct import direct
 from engine.features.settings import FeatureSettings
 from engine.kernel import kernel
 from engine.records import FEATURE, FEATURE_COUNT, OUTPUT_COUNT, PREDICTION, Kind
@@ -70,8 +71,8 @@ def carry_features(
     return found
 
 
-@kernel(types.boolean(_FLOAT64S, _FLOAT32S))
-def load_finite(vector: np.ndarray, target: np.ndarray) -> bool:
+@kernel(inline=True)
+def _load(vector: np.ndarray, target: np.ndarray) -> bool:
     """Round a vector to float32 into `target`; False when a number is not finite then."""
     finite = True
     for place in range(FEATURE_COUNT):
@@ -80,8 +81,8 @@ def load_finite(vector: np.ndarray, target: np.ndarray) -> bool:
     return finite
 
 
-@kernel(types.boolean(_FLOAT32S, _FLOAT32S))
-def store_finite(output: np.ndarray, target: np.ndarray) -> bool:
+@kernel(inline=True)
+def _store(output: np.ndarray, target: np.ndarray) -> bool:
     """Copy outputs; False, with zeros copied, when one of them is not finite."""
     finite = True
     for place in range(OUTPUT_COUNT):
@@ -89,6 +90,30 @@ def store_finite(output: np.ndarray, target: np.ndarray) -> bool:
     for place in range(OUTPUT_COUNT):
         target[place] = output[place] if finite else np.float32(0.0)
     return finite
+
+
+@kernel(types.boolean(_FLOAT64S, _FLOAT32S))
+def _load_finite(vector: np.ndarray, target: np.ndarray) -> bool:
+    return _load(vector, target)
+
+
+@kernel(types.boolean(_FLOAT32S, _FLOAT32S))
+def _store_finite(output: np.ndarray, target: np.ndarray) -> bool:
+    return _store(output, target)
+
+
+@kernel(types.boolean(BYTES, types.int64, _FLOAT32S))
+def _load_record(outbox: np.ndarray, index: int, target: np.ndarray) -> bool:
+    return _load(outbox.view(PREDICTION)[index].vector, target)
+
+
+@kernel(types.boolean(_FLOAT32S, BYTES, types.int64))
+def _store_record(output: np.ndarray, outbox: np.ndarray, index: int) -> bool:
+    return _store(output, outbox.view(PREDICTION)[index].output)
+
+
+# They are called for every vector.
+_carry, _load_from, _store_into = direct(carry_features), direct(_load_record), direct(_store_record)
 
 
 def open_session(content: bytes) -> Any:
@@ -116,7 +141,7 @@ def _takes_and_gives(session: Any) -> bool:
 
 
 class Model:
-    """One loaded model. `predict_into` is the only call on the hot path."""
+    """One loaded model: `run` takes `input`, float32[FEATURE_COUNT], to `output`, float32[OUTPUT_COUNT]."""
 
     def __init__(self, path: Path = DEFAULT_MODEL, settings: FeatureSettings | None = None) -> None:
         """settings: the features that the engine computes, for None the default ones. Raises ModelError."""
@@ -132,28 +157,29 @@ class Model:
                 f"{path}: one float32 input of {FEATURE_COUNT} columns and one output of {OUTPUT_COUNT} are needed"
             )
         self.version = int(self.card["version"])
-        self._input = np.zeros((1, FEATURE_COUNT), np.float32)
-        self._output = np.zeros((1, OUTPUT_COUNT), np.float32)
-        self._input_row, self._output_row = self._input[0], self._output[0]
+        inputs, outputs = np.zeros((1, FEATURE_COUNT), np.float32), np.zeros((1, OUTPUT_COUNT), np.float32)
+        self.input, self.output = inputs[0], outputs[0]
         # An OrtValue over a numpy array aliases it: write in place, run, read in place.
-        self._values = (
-            ort.OrtValue.ortvalue_from_numpy(self._input), ort.OrtValue.ortvalue_from_numpy(self._output)
-        )
+        self._values = (ort.OrtValue.ortvalue_from_numpy(inputs), ort.OrtValue.ortvalue_from_numpy(outputs))
         self._binding = session.io_binding()
         self._binding.bind_ortvalue_input(session.get_inputs()[0].name, self._values[0])
         self._binding.bind_ortvalue_output(session.get_outputs()[0].name, self._values[1])
         self._session = session
+
+    def run(self) -> None:
+        """From `input` to `output`."""
+        self._session.run_with_iobinding(self._binding)
 
     def predict_into(self, vector: np.ndarray, output: np.ndarray) -> bool:
         """Run one feature vector (float64[FEATURE_COUNT]) into `output` (float32[OUTPUT_COUNT]).
 
         Returns False, with zeros written, when anything is not finite.
         """
-        if not load_finite(vector, self._input_row):
+        if not _load_finite(vector, self.input):
             output[:] = 0.0
             return False
-        self._session.run_with_iobinding(self._binding)
-        return bool(store_finite(self._output_row, output))
+        self.run()
+        return bool(_store_finite(self.output, output))
 
 
 class InferenceStage:
@@ -167,8 +193,8 @@ class InferenceStage:
         self._state["model_version"] = model.version
         self.records = np.zeros(batch, PREDICTION)
         self.outbox = as_bytes(self.records)
-        self._inputs, self._outputs = self.records["vector"], self.records["output"]
         self._vectors = np.zeros(batch, np.int64)
+        self._places = memoryview(self._vectors)  # whose items are plain integers
 
     def step(self, inbox: np.ndarray, count: int) -> int:
         """Take `count` FEATURE records (uint8[::1]), at most `batch`; as many PREDICTION records are in `outbox` then.
@@ -177,8 +203,13 @@ class InferenceStage:
         """
         if not 0 <= count <= len(self.records):
             raise ValueError(f"inference: a batch of {count} records, room for {len(self.records)}")
-        found = carry_features(self._state_bytes, inbox, count, self.outbox, self._vectors)
-        for index in self._vectors[:found].tolist():
-            if not self._model.predict_into(self._inputs[index], self._outputs[index]):
+        model, outbox, places = self._model, self.outbox, self._places
+        for number in range(_carry(self._state_bytes, inbox, count, outbox, self._vectors)):
+            index = places[number]
+            finite = _load_from(outbox, index, model.input)
+            if finite:
+                model.run()
+                finite = _store_into(model.output, outbox, index)
+            if not finite:  # the outputs are zeros
                 self._state["not_finite"] += 1
         return count

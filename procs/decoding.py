@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from engine.direct import direct
 from engine.ingest.dialects import entry_points, state_dtype
 from engine.instruments import MAX_INSTRUMENTS, Instrument
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
 from engine.stage import as_bytes
-from procs.direct import direct
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 from procs.venues.terms import Terms

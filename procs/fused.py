@@ -13,6 +13,7 @@ import numpy as np
 from numba import types
 
 from engine.config import Settings
+from engine.direct import direct
 from engine.execution.kernel import EXECUTION, execution_step
 from engine.features.step import FEATURES, features_step
 from engine.instruments import Instrument
@@ -50,6 +51,9 @@ def _market_to_features(
     return features_step(features, SOURCE_MAIN, valid, found, room[_FEATURES_AT:_ROUTES_AT], routes)
 
 
+_to_features, _execute = direct(_market_to_features), direct(execution_step)  # they are called for every frame
+
+
 class FusedPath:
     """The stages of one session and the way through them.
 
@@ -78,7 +82,7 @@ class FusedPath:
 
     def predict(self, first: int, count: int) -> int:
         """Take `count` (at most BATCH) of the decoder's records; how many PREDICTION records lie in `predictions`."""
-        found: int = _market_to_features(self._validation, self._features, self._market, first, count, self._room)
+        found: int = _to_features(self._validation, self._features, self._market, first, count, self._room)
         if found:
             self._inference.step(self._vectors, found)
         return found
@@ -92,7 +96,7 @@ class FusedPath:
         for first in range(0, decoded, BATCH):
             found = self.predict(first, min(BATCH, decoded - first))
             if found:
-                written += execution_step(
+                written += _execute(
                     self._execution, SOURCE_MAIN, self._predictions, found, self._orders, self._routes
                 )
         return written

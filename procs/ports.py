@@ -12,10 +12,10 @@ from functools import partial
 import numpy as np
 from numba import types
 
+from engine.direct import direct
 from engine.kernel import kernel
 from engine.stage import BYTES, as_bytes
 from procs.attach import lock_path
-from procs.direct import direct
 from procs.instance import Mapping, ProcessContext
 from procs.journal.layout import Entry
 from procs.journal.writer import JournalFull, JournalWriter

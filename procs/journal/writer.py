@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from procs.direct import direct
+from engine.direct import direct
 from procs.journal.kernel import append_bytes
 from procs.journal.layout import ENTRY_HEADER, FILE_HEADER, MAGIC, Entry, padded
 from procs.journal.reader import begun, end_of_segment, segment_path
