@@ -60,6 +60,7 @@ def test_the_command_plays_and_ends_when_asked(tmp_path: Path) -> None:
         (("a.raw", "--speed", "fast"), "--speed fast: allowed are max, or a factor"),
         (("a.raw", "--fault", "explode=1"), "--fault 'explode=1': allowed are KIND[:PART]=RATE[,MS]"),
         (("a.raw", "--fault", "drop=7"), "a rate is a number from 0 to 1"),
+        (("a.raw", "--from", "9", "--to", "9"), "--from: allowed is a time before that of --to"),
     ],
 )  # fmt: skip
 def test_usage_that_makes_no_sense_exits_with_2(
@@ -70,6 +71,14 @@ def test_usage_that_makes_no_sense_exits_with_2(
     write(tmp_path / "a.raw", diff(1))
     assert cli.main(["play", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_part_is_asked_for_as_for_a_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "a.raw", *(diff(number) for number in range(5)))
+    assert cli.main(["play", str(path), "--symbols", "ETHUSDT"]) == 1
+    assert "holds no ETHUSDT; it holds BTCUSDT" in capsys.readouterr().err
+    assert cli.main(["play", str(path), "--symbols", "BTCUSDT", "--from", "1700000000.005"]) == 1
+    assert "nothing in it is of the times and symbols asked for" in capsys.readouterr().err
 
 
 def test_what_cannot_be_played_exits_with_1_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,6 @@ class BinanceVenue(PlayedVenue):
     def __init__(self, dialect: Dialect) -> None:
         super().__init__(dialect.name)
         self.dialect = dialect
-        self.instruments: tuple[Instrument, ...] = ()
         self.books: dict[str, PlayedBook] = {}
 
     def read(self, frame: bytes) -> Reading:
@@ -92,6 +91,11 @@ class BinanceVenue(PlayedVenue):
 
     def _book(self, symbol: str) -> PlayedBook:
         return self.books.setdefault(symbol, PlayedBook(symbol, self.dialect))
+
+    def symbol_of(self, stream: str) -> str:
+        """See the base. Names that begin with an exclamation mark are of all symbols."""
+        symbol, at, _ = stream.partition("@")
+        return symbol.upper() if at and not symbol.startswith("!") else ""
 
     def subscribed_as(self, stream: str) -> str:
         """See the base."""
@@ -200,7 +204,7 @@ def _listed(item: Instrument) -> dict[str, Any]:
     """One symbol in the words of its market."""
     tick, lot = format_units(item.tick_size, item.price_exp), format_units(item.lot_size, item.size_exp)
     pair = item.symbol.partition("_")[0]
-    base, quote = _names(pair)
+    base, quote = (item.base, item.quote) if item.quote else _names(pair)
     entry: dict[str, Any] = {
         "symbol": item.symbol, "baseAsset": base, "quoteAsset": quote, "status": "TRADING",
         "filters": [
@@ -209,8 +213,13 @@ def _listed(item: Instrument) -> dict[str, Any]:
         ],
         "orderTypes": ["LIMIT", "MARKET"],
     }
+    least = format_units(item.min_notional, MONEY_EXP)
     if item.dialect == Dialect.BINANCE_SPOT:
+        if item.min_notional:
+            entry["filters"].append({"filterType": "NOTIONAL", "minNotional": least})
         return entry | {"baseAssetPrecision": item.size_exp, "quoteAssetPrecision": item.price_exp}
+    if item.min_notional:
+        entry["filters"].append({"filterType": "MIN_NOTIONAL", "notional": least})
     entry |= {
         "pair": pair, "contractType": "PERPETUAL", "pricePrecision": item.price_exp,
         "quantityPrecision": item.size_exp, "marginAsset": quote,

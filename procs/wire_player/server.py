@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,10 +104,13 @@ class WirePlayer:
         self._clients: dict[_Client, None] = {}
         self._waiting: dict[str, list[tuple[web.BaseRequest, asyncio.Future[bytes]]]] = {}  # for a book, by symbol
         self._broken: set[int] = set()  # connections that nobody can make now
+        self._missing: set[str] = set()  # what those heard whom a broken connection has cut off
+        self._returned = asyncio.Event()  # somebody hears all of that
         self._begin = asyncio.Event()
         self._begin_timer: asyncio.TimerHandle | None = None
         self._runner: web.ServerRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._items: Iterator[Item] = iter(())
         self._pace: tuple[float, int] = (0.0, 0)  # when the timeline began, in the loop's time and in its own
         self.port = 0
 
@@ -118,7 +122,12 @@ class WirePlayer:
     # life
 
     async def start(self) -> None:
-        """Open the port. Raises PlayerError where it cannot be had."""
+        """Open the port, once the books are as they were when what is played begins.
+
+        Raises PlayerError where the port cannot be had, CaptureError where the recording can no longer be read.
+        """
+        items = self._recording.items(self.venue.see)
+        self._items = itertools.chain([next(items)], items)  # there is one: else it would be no recording
         self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.settings.host, self.settings.port)
@@ -169,9 +178,11 @@ class WirePlayer:
 
     def _subscribed(self) -> None:
         """Somebody has subscribed: begin, if now everything has a listener; else soon."""
+        heard = {stream for client in self._clients for stream in client.listener.streams}
+        if heard >= self._missing:
+            self._returned.set()
         if self._begin.is_set():
             return
-        heard = {stream for client in self._clients for stream in client.listener.streams}
         if heard >= self.venue.streams.keys():
             self.begin()
         elif heard and self._begin_timer is None:
@@ -180,7 +191,7 @@ class WirePlayer:
 
     async def _timeline(self) -> None:
         await self._begin.wait()
-        for item in self._recording.items():
+        for item in self._items:
             for late in self._injector.before(item.ts_ns):
                 await self._keep_pace(late.ts_ns)
                 await self._play(late)
@@ -190,6 +201,8 @@ class WirePlayer:
             self._tell_who_waits(item)
             for given in self._injector.take(item):
                 await self._play(given)
+            if item.what is What.CONNECT:
+                await self._wait_for_return()
             if item.ordinal % _TURN_ITEMS == 0:
                 await asyncio.sleep(0)
         for late in self._injector.rest():
@@ -197,6 +210,14 @@ class WirePlayer:
             await self._play(late)
         self.ended.set()
         await self._close_all(1000, b"end of the recording")
+
+    async def _wait_for_return(self) -> None:
+        """Where the clients make the pace, those whom a recorded loss has cut off get the time to come back."""
+        if self.settings.speed is None and self._missing and not self._broken:
+            self._returned.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._returned.wait(), self.settings.begin_after_s)
+            self._missing.clear()
 
     async def _keep_pace(self, ts_ns: int) -> None:
         """Wait for a time of the recording."""
@@ -215,6 +236,7 @@ class WirePlayer:
         if item.what is What.DISCONNECT:
             self._broken.add(item.connection)
             for client in [client for client in self._clients if self.venue.is_on(client.listener, item.connection)]:
+                self._missing |= client.listener.streams
                 client.cut()
                 del self._clients[client]
         elif item.what is What.CONNECT:
@@ -299,7 +321,7 @@ class WirePlayer:
             "source": self._recording.name, "venue": self.venue.name, "items": self._recording.count,
             "played": self.played, "now_ns": self.now_ns, "begun": self._begin.is_set(), "ended": self.ended.is_set(),
             "clients": len(self._clients), "waiting": sum(map(len, self._waiting.values())),
-            "frames_sent": self.frames_sent, "lost": self._injector.lost,
+            "torn_bytes": self._recording.torn_bytes, "frames_sent": self.frames_sent, "lost": self._injector.lost,
             "injections": dict(self.injections), "injected": [item._asdict() for item in self.injected],
         }
 

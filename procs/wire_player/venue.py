@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from engine.instruments import Instrument
 from procs.captures import CaptureError
 from procs.wire_player.sequence import Item, What
 
@@ -46,6 +47,7 @@ class PlayedVenue(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.instruments: tuple[Instrument, ...] = ()  # where the recording says, or shows, what they are
         self.streams: dict[str, int] = {}  # as clients subscribe them: on which recorded connection
         self._bodies: dict[str, bytes] = {}  # recorded REST answers other than depth, by path
 
@@ -63,6 +65,10 @@ class PlayedVenue(ABC):
     def learn_body(self, path: str, body: bytes) -> None:
         """A recorded REST answer other than a depth snapshot; the first of a path counts."""
         self._bodies.setdefault(path, body)
+
+    @abstractmethod
+    def symbol_of(self, stream: str) -> str:
+        """The symbol that a stream is of; empty for none in particular."""
 
     def subscribed_as(self, stream: str) -> str:
         """How a stream of the recording is called among subscriptions."""
