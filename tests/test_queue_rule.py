@@ -166,8 +166,8 @@ class Oracle:
         """(fills, what expires) of an order of ours; expired is -1 for one that would meet ourselves."""
         fills: list[Taken] = []
         for left in range(size, 0, -1):
-            there = [at for (of, at) in self.shown if of == -side and self.left(of, at) > 0 and side * at <= side * price]
-            best = min(there, key=lambda at: side * at) if there else None
+            there = [at for (of, at) in self.shown if of == -side and self.left(of, at) > 0]
+            best = min((at for at in there if side * at <= side * price), key=lambda at: side * at, default=None)
             mine = next((at for at in self.ours(-side) if side * at <= side * price), None)
             if mine is not None and (best is None or side * best >= side * mine):
                 return fills, left
@@ -305,7 +305,7 @@ def check_amendment(
 
 @settings(max_examples=500, deadline=None)
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 60), st.sampled_from((CAREFUL, EVEN)))
-def test_a_trade_told_before_or_after_its_size_moves_the_order_alike(ahead: int, behind: int, size: int, rule: int) -> None:
+def test_a_trade_told_before_or_after_its_size_moves_alike(ahead: int, behind: int, size: int, rule: int) -> None:
     before = ahead + behind
     size = min(size, before)
     first_trade = after_trade(ahead, 0, size, False)
@@ -318,7 +318,7 @@ def test_a_trade_told_before_or_after_its_size_moves_the_order_alike(ahead: int,
 
 @settings(max_examples=500, deadline=None)
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 100), st.integers(0, 20))
-def test_the_careful_rule_never_advances_more_than_the_even_one(ahead: int, behind: int, after: int, traded: int) -> None:
+def test_the_careful_rule_never_advances_more(ahead: int, behind: int, after: int, traded: int) -> None:
     before = ahead + behind + traded
     careful, careful_credit = after_level(ahead, 0, traded, before, after, CAREFUL)
     even, even_credit = after_level(ahead, 0, traded, before, after, EVEN)

@@ -21,7 +21,7 @@ from engine.matching.account import MAKER, TAKER, available, can_afford, initial
 from engine.matching.clearing import CLIENT, INSURANCE, Clearing
 from engine.matching.events import EventKind, Refusal, SelfTrade
 from engine.matching.margin import largest_notional
-from engine.matching.market import SimulatedMarket
+from engine.matching.market import Market, SimulatedMarket
 from engine.matching.orders import (
     ClientFill,
     ClientOrder,
@@ -55,16 +55,18 @@ class Exchange:
         on_market: Callable[[int, np.ndarray], None],
         on_notice: Callable[[Notice], None],
         on_wallet: Callable[[WalletChange], None] = _ignore,
+        market: Market | None = None,
     ):
+        """market: what is traded against, by default the simulated one of these settings."""
         self.settings = settings
-        self.market = SimulatedMarket(settings, start_ns=start_ns)
+        self.market = market or SimulatedMarket(settings, start_ns=start_ns)
         self.instruments = self.market.instruments
         self.clearing = Clearing(settings, self.instruments, start_ns)
         self.account = self.clearing.client  # ACCOUNT of the client
         self.open: dict[int, ClientOrder] = {}  # by order id
         self.finished: OrderedDict[int, ClientOrder] = OrderedDict()
         self.fills: deque[ClientFill] = deque(maxlen=KEPT_FILLS)
-        self.now_ns = start_ns
+        self.start_ns = self.now_ns = start_ns
         self.on_wallet = on_wallet
         self.warned = False  # a margin call is out
         self._halted_ns = 0  # since when nobody trades; 0: the market is open

@@ -3,13 +3,13 @@
 An order joins behind everything that is displayed at its price. From then on, at that price:
 
     trade       eats what is ahead of the order first; what is left of it reaches the order
-    less shown  what trades do not explain was cancelled. Nobody says where in the queue: by the careful rule behind us as
-                long as there is anything behind us, by the even rule in proportion to what stands ahead and behind
+    less shown  what trades do not explain was cancelled. Nobody says where in the queue: by the careful rule behind us
+                as long as there is anything behind us, by the even rule in proportion to what stands ahead and behind
     more shown  joins behind us
 
-Never is more ahead than is displayed. Trades and sizes come over two feeds, so a size may be shown before the trade that
-explains it is told. `credit` is what the order advanced by sizes alone: a trade that the displayed sizes are not older
-than is taken out of it before it moves the order again. So no trade moves an order twice, whichever came first.
+Never is more ahead than is displayed. Trades and sizes come over two feeds, so a size may be shown before the trade
+that explains it is told. `credit` is what the order advanced by sizes alone: a trade that the displayed sizes are not
+older than is taken out of it before it moves the order again. So no trade moves an order twice, whichever came first.
 Sizes in size units, all at least 0.
 """
 

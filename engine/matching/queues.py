@@ -1,17 +1,17 @@
 """Own orders in a recorded market: what records of the market do to them. Kernels over one record a contract.
 
-The displayed book is the engine's own L2 book (engine/book); it is as recorded and no order of ours changes it. Beside
-it lie our resting orders with their places in the queues (queue_rule.py), and what orders of ours have taken from
-displayed levels, which stays taken until the level is gone, at most all of it: nobody takes the same size twice.
+The displayed book is the engine's own L2 book (engine/book); it is as recorded and no order of ours changes it.
+Beside it lie our resting orders with their places in the queues (queue_rule.py), and what orders of ours have taken
+from displayed levels, which stays taken until the level is gone, at most all of it: nobody takes a size twice.
 
 A trade meets our orders of its other side that its price reaches, best price first and then the oldest: those at better
 prices as if they stood alone, those at its price by the queue rule, together at most with its size. A trade that the
-venue made before an order joined does not meet it. A displayed level of the other side that comes to stand at an order's
-price or beyond it meets it too, up to what is left to take there. Both fill at the order's own price.
+venue made before an order joined does not meet it. A displayed level of the other side that comes to stand at an
+order's price or beyond it meets it too, up to what is left to take there. Both fill at the order's own price.
 While the book is not in sequence (a gap, no snapshot yet) only trades fill.
 
 Invariants: orders lie in the order of priority, bids before asks; `ahead` is never more than was displayed last; the
-sum of fills by one trade is at most its size. Events are those of engine/matching/events.py, without levels and touches.
+sum of fills by one trade is at most its size. Events are those of engine/matching/events.py, less levels and touches.
 Cost: some ns a record without orders of ours, some more for each order.
 """
 

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -19,7 +19,7 @@ from engine.matching.events import Refusal
 from engine.matching.exchange import Exchange
 from engine.matching.margin import largest_notional
 from engine.matching.orders import ClientOrder, OrderRefused
-from engine.matching.wire import ContractFeed, MarketFeed
+from engine.matching.wire import ContractFeed
 from engine.records import Side
 from engine.units import MONEY_EXP, format_units
 from procs.embedded.answers import (
@@ -53,14 +53,21 @@ class Endpoint:
     weight: int = 1
 
 
+class Contracts(Protocol):
+    """What the market's answers are made of."""
+
+    contracts: list[ContractFeed]  # by index
+
+
 class RestApi:
     """Answers requests from an exchange.
 
+    feed: the market's contracts; one without any answers nothing about the market.
     clock_ms: the venue's clock, ms since the epoch; shown_ms: what it tells clients and holds their timestamps against.
     """
 
     def __init__(
-        self, exchange: Exchange, feed: MarketFeed, key: str, secret: str, listen_key: str,
+        self, exchange: Exchange, feed: Contracts, key: str, secret: str, listen_key: str,
         clock_ms: Callable[[], int], shown_ms: Callable[[], int],
     ):
         self.exchange = exchange

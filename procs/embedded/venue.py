@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from engine.matching.exchange import Exchange
+from engine.matching.market import SimulatedMarket
 from engine.matching.orders import Execution, Notice, WalletChange
 from engine.matching.settings import VenueSettings
 from engine.matching.wire import MarketFeed
@@ -78,10 +79,14 @@ class Venue:
         self.watch: Callable[[Notice], None] | None = None  # hears first of whatever happens to the client's orders
         self._clock_ns = clock_ns
         try:
-            self.exchange = Exchange(settings, clock_ns(), self._on_market, self._on_notice, self._on_wallet)
+            start_ns = clock_ns()
+            self.market = SimulatedMarket(settings, start_ns=start_ns)
+            self.exchange = Exchange(
+                settings, start_ns, self._on_market, self._on_notice, self._on_wallet, self.market
+            )
         except ValueError as error:
             raise VenueError(str(error)) from None
-        self.feed = MarketFeed(self.exchange.market, hub.wanted, self._clock_ms())
+        self.feed = MarketFeed(self.market, hub.wanted, self._clock_ms())
         self.rest = RestApi(self.exchange, self.feed, key, secret, listen_key, self._clock_ms, self._shown_ms)
 
     # time
@@ -267,7 +272,7 @@ class Venue:
             "fills": [fill_answer(fill, names[fill.symbol]) for fill in list(exchange.fills)[-1000:]],
             "counters": {
                 "turns": self.turns,
-                "arrivals": sum(int(flow["arrivals"][0]) for flow in exchange.market.flows),
+                "arrivals": sum(int(flow["arrivals"][0]) for flow in self.market.flows),
                 **self.hub.counters,
                 "faults": dict(self.faults.applied),
                 "bans": self.rest.limits.bans,  # that a client brought upon itself

@@ -155,9 +155,10 @@ class Recording:
             raise CaptureError(f"{self.name}: no market data of {self.venue.name}")
         if not self.count:
             raise CaptureError(f"{self.name}: nothing in it is of the times and symbols asked for")
-        has_listing = any(last_part(urlsplit(url).path) == "exchangeInfo" for url in bodies)
-        if isinstance(self.venue, BinanceVenue) and not self.venue.instruments and not has_listing:
-            self.venue.instruments = self._wanted_instruments(self._seen_instruments())
+        if isinstance(self.venue, BinanceVenue) and not self.venue.instruments:
+            is_listed = self.venue.has_body("exchangeInfo")
+            known = self.venue.listed_instruments() if is_listed else self._seen_instruments()
+            self.venue.instruments = self._wanted_instruments(known) if known else ()
 
     # reading
 

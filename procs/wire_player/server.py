@@ -21,10 +21,14 @@ from typing import Any
 import orjson
 from aiohttp import WSMsgType, web
 
+from engine.matching.settings import VenueSettings
+from procs.wire_player.account_door import AccountDoor
 from procs.wire_player.faults import TOO_MANY, Fault, Injected, Injector, RestFaults
 from procs.wire_player.recording import Recording
 from procs.wire_player.sequence import Item, What
+from procs.wire_player.trading import Trading
 from procs.wire_player.venue import Listener
+from shm.clock import wall_ns
 
 MOST_NOTES = 100_000  # faults that are remembered one by one; the counts are of all
 _TURN_ITEMS = 64  # so often does a timeline that never sleeps let others run
@@ -41,7 +45,9 @@ class PlaySettings:
 
     speed: times as fast as recorded; None: as fast as the clients read. begin_after_s: how long after the first
     subscription the timeline waits for listeners of the other streams. patience_s: how long a client may take nothing.
-    snapshot_wait_s: how long a request for a snapshot waits until there is a book.
+    snapshot_wait_s: how long a request for a snapshot waits until there is a book. account: an account takes orders; of
+    its settings what is about the account holds, and matching_delay_ms. cancelled: the rule of its queues, one of
+    engine/matching/recorded.py.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +58,13 @@ class PlaySettings:
     snapshot_wait_s: float = 5.0
     seed: int = 0
     faults: tuple[Fault, ...] = ()
+    account: VenueSettings | None = None
+    cancelled: str = "careful"
+
+
+def _too_many() -> web.Response:
+    """What a fault answers."""
+    return web.Response(status=429, body=TOO_MANY, content_type=_JSON, headers={"Retry-After": "1"})
 
 
 class _Client:
@@ -110,6 +123,10 @@ class WirePlayer:
         self._begin_timer: asyncio.TimerHandle | None = None
         self._runner: web.ServerRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._door: AccountDoor | None = None
+        if settings.account is not None:
+            trading = Trading(self.venue, settings.account, settings.cancelled, recording.first_ns, wall_ns)
+            self._door = AccountDoor(trading, settings.speed, lambda: self._clients)
         self._items: Iterator[Item] = iter(())
         self._pace: tuple[float, int] = (0.0, 0)  # when the timeline began, in the loop's time and in its own
         self.port = 0
@@ -126,7 +143,7 @@ class WirePlayer:
 
         Raises PlayerError where the port cannot be had, CaptureError where the recording can no longer be read.
         """
-        items = self._recording.items(self.venue.see)
+        items = self._recording.items(self._see)
         self._items = itertools.chain([next(items)], items)  # there is one: else it would be no recording
         self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=1.0)
         await self._runner.setup()
@@ -155,6 +172,17 @@ class WirePlayer:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    @property
+    def trading(self) -> Trading | None:
+        """The account that takes orders, where there is one."""
+        return self._door.trading if self._door else None
+
+    def _see(self, item: Item) -> None:
+        """What is played is seen as it was recorded, by the books and by the account's market."""
+        self.venue.see(item)
+        if self._door:
+            self._door.trading.see(item)
 
     async def _close_all(self, code: int, message: bytes) -> None:
         for client in list(self._clients):
@@ -191,16 +219,22 @@ class WirePlayer:
 
     async def _timeline(self) -> None:
         await self._begin.wait()
+        if self._door:
+            self._door.begin()
         for item in self._items:
             for late in self._injector.before(item.ts_ns):
                 await self._keep_pace(late.ts_ns)
                 await self._play(late)
             await self._keep_pace(item.ts_ns)
             self.played, self.now_ns = item.ordinal, max(self.now_ns, item.ts_ns)
-            self.venue.see(item)
+            if self._door:
+                await self._door.arrive(item.ts_ns)
+            self._see(item)
             self._tell_who_waits(item)
             for given in self._injector.take(item):
                 await self._play(given)
+            if self._door:
+                await self._door.tell()
             if item.what is What.CONNECT:
                 await self._wait_for_return()
             if item.ordinal % _TURN_ITEMS == 0:
@@ -208,6 +242,8 @@ class WirePlayer:
         for late in self._injector.rest():
             await self._keep_pace(late.ts_ns)
             await self._play(late)
+        if self._door:
+            await self._door.end()
         self.ended.set()
         await self._close_all(1000, b"end of the recording")
 
@@ -253,6 +289,10 @@ class WirePlayer:
             return await self._serve(request)
         if request.path == "/bot4/player":
             return web.Response(body=orjson.dumps(self.state()), content_type=_JSON)
+        if self._door and self._door.trading.answers(request.path):
+            if self._rest_faults.meet(request.path_qs, self.now_ns, False) == "429":
+                return _too_many()
+            return await self._door.answer(request)
         if request.method != "GET":
             return web.Response(status=405)
         return await self._answer(request)
@@ -262,7 +302,7 @@ class WirePlayer:
         listener = self.venue.open(request.path, request.query)
         if listener is None:
             return web.Response(status=404)
-        if self.ended.is_set() or self._broken:
+        if self.ended.is_set() or (self._broken and not listener.listen_key):
             return web.Response(status=503)
         socket = web.WebSocketResponse(compress=False, max_msg_size=1 << 20)
         await socket.prepare(request)
@@ -303,7 +343,7 @@ class WirePlayer:
         answer = self.venue.rest(request.path, request.query, self.now_ns)
         met = self._rest_faults.meet(request.path_qs, self.now_ns, answer.stale is not None)
         if met == "429":
-            return web.Response(status=429, body=TOO_MANY, content_type=_JSON, headers={"Retry-After": "1"})
+            return _too_many()
         body = answer.stale if met == "stale" else answer.body
         if body is None:
             future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -322,6 +362,7 @@ class WirePlayer:
             "played": self.played, "now_ns": self.now_ns, "begun": self._begin.is_set(), "ended": self.ended.is_set(),
             "clients": len(self._clients), "waiting": sum(map(len, self._waiting.values())),
             "torn_bytes": self._recording.torn_bytes, "frames_sent": self.frames_sent, "lost": self._injector.lost,
+            "account": self._door.trading.state() if self._door else None,
             "injections": dict(self.injections), "injected": [item._asdict() for item in self.injected],
         }
 

@@ -40,6 +40,12 @@ class Listener:
         self.root = root
         self.is_combined = is_combined
         self.streams: set[str] = set()
+        self.listen_key = ""  # of the user data stream that it listens to
+        self.events: frozenset[str] = frozenset()  # wanted of that; empty: all
+
+    def wrapped(self, stream: str, event: bytes) -> bytes:
+        """A bare event of Binance in the form that this client wants."""
+        return b'{"stream":"%s","data":%s}' % (stream.encode(), event) if self.is_combined else event
 
 
 class PlayedVenue(ABC):
@@ -69,6 +75,10 @@ class PlayedVenue(ABC):
     @abstractmethod
     def symbol_of(self, stream: str) -> str:
         """The symbol that a stream is of; empty for none in particular."""
+
+    def has_body(self, name: str) -> bool:
+        """Whether an answer of this endpoint was recorded."""
+        return name in self._bodies
 
     def subscribed_as(self, stream: str) -> str:
         """How a stream of the recording is called among subscriptions."""
