@@ -74,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--fault", action="append", default=[], metavar="KIND[:STREAM](=RATE|@ORDINAL)[,MS]",
                       help="such as drop:depth=0.001 or stall@5000,8000; may be given again")
     play.add_argument("--seed", type=int, default=0, help="of the faults")
+    play.add_argument("--orders", action="store_true", help="take orders, filled beside the recorded book (USD-M)")
+    play.add_argument("--latency", type=int, metavar="MS", help="orders reach the book so much later")
+    play.add_argument("--cancelled", choices=("careful", "even"), help="where in a queue sizes are cancelled: behind "
+                      "us while they can be (careful, by default), or evenly")
     bench = commands.add_parser("bench", parents=[shared], help="measure a part of the engine, beside its peers")
     bench.add_argument("suite", choices=SUITE_NAMES, help="what to measure")
     bench.add_argument("--full", action="store_true", help="longer passes; without it 30 s at the most (kill: minutes)")

@@ -58,11 +58,11 @@ class AccountDoor:
                 await asyncio.sleep(0)  # it is carried out
 
     async def end(self) -> None:
-        """The timeline is over."""
+        """The timeline is over: what is under way arrives where nothing trades any more."""
         self._moving = False
+        self.trading.end()
         while self._under_way:
             await self.arrive(self._under_way[0][0])
-        self.trading.end()
         await self.tell()
 
     # the user data stream
