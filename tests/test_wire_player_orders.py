@@ -170,6 +170,27 @@ def test_a_quote_that_comes_to_an_order_fills_it_up_to_its_size(tmp_path: Path) 
     assert (order["executedQty"], order["avgPrice"]) == ("1.000", "98.50000000")
 
 
+def test_a_book_without_a_recorded_snapshot_begins_with_what_diffs_told(tmp_path: Path) -> None:
+    asks = [level(number, number, [["99.00", "1.000"]], [["101.00", f"{number}.000"]]) for number in range(1, 9)]
+    at = Asker(write(tmp_path / "a.raw", *asks, level(20, 20, [], [["101.00", "9.000"]])))
+    at.play(8)
+    taken = at.order("BUY", "9.000")[1]
+    assert (taken["status"], taken["executedQty"]) == ("EXPIRED", "8.000")
+    at.play(1)  # a gap, and the player's own book once more
+    assert at.trading.market.touch(0) == (9_900, 1_000, 10_100, 9_000)
+    assert at.order("BUY", "9.000")[1]["executedQty"] == "1.000"
+
+
+def test_a_recorded_loss_ends_the_book_until_a_recorded_snapshot(tmp_path: Path) -> None:
+    at = Asker(small(tmp_path))
+    at.play(3)
+    at.order("BUY", "1.000", "99.00")
+    at.trading.see(Item(NS + 50_000_000, 0, What.DISCONNECT, b"", 1, ""))
+    assert at.order("BUY", "1.000", "99.00")[1]["code"] == -4108
+    at.trading.see(Item(NS + 60_000_000, 0, What.SNAPSHOT, SNAPSHOT.replace(b":1,", b":77,"), 1, "BTCUSDT"))
+    assert at.order("BUY", "1.000", "99.00")[1]["status"] == "NEW" and len(at.trading.exchange.open) == 2
+
+
 def test_countdown_and_bad_signatures(tmp_path: Path) -> None:
     at = Asker(small(tmp_path))
     at.play(3)
@@ -296,7 +317,7 @@ def test_a_stock_client_places_sees_fills_and_cancels() -> None:
     path = require_capture(USDM)
 
     async def play() -> None:
-        async with desk([path], account=ACCOUNT, begin_after_s=0.1, speed=8.0) as at:
+        async with desk([path], account=ACCOUNT, begin_after_s=0.1, speed=2.0) as at:
             hearing = asyncio.create_task(at.hear(at.all_streams))
             async with client_of(at) as client:
                 watching = asyncio.create_task(client.watch_orders(BTC))
@@ -314,12 +335,19 @@ def test_a_stock_client_places_sees_fills_and_cancels() -> None:
                 assert (await client.cancel_order(far["id"], BTC))["status"] == "canceled"
                 with pytest.raises(ccxt.OrderNotFound):
                     await client.cancel_order(far["id"], BTC)
-                near = await client.create_order(BTC, "limit", "buy", 0.05, bid / 100)
-                while (await client.fetch_order(near["id"], BTC))["status"] != "closed":
-                    assert not hearing.done(), "it was not filled"
+                near = [
+                    await client.create_order(BTC, "limit", "buy", 0.05, bid / 100),
+                    await client.create_order(BTC, "limit", "sell", 0.05, ask / 100),
+                ]
+                filled = [0.0, 0.0]
+                while 0.05 not in filled:  # the price goes one way or the other
+                    assert not hearing.done(), "none was filled"
                     await asyncio.sleep(0.1)
+                    filled = [(await client.fetch_order(order["id"], BTC))["filled"] for order in near]
+                await client.cancel_all_orders(BTC)
+                filled = [(await client.fetch_order(order["id"], BTC))["filled"] for order in near]
                 (position,) = await client.fetch_positions([BTC])
-                assert (position["side"], position["contracts"]) == ("long", 0.45)
+                assert (position["side"], position["contracts"]) == ("long", round(0.4 + filled[0] - filled[1], 3))
                 fills = await client.fetch_my_trades(BTC)
                 assert fills[-1]["takerOrMaker"] == "maker" and fills[0]["takerOrMaker"] == "taker"
                 balance = await client.fetch_balance()
