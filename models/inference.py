@@ -194,7 +194,7 @@ class InferenceStage:
         self.records = np.zeros(batch, PREDICTION)
         self.outbox = as_bytes(self.records)
         self._vectors = np.zeros(batch, np.int64)
-        self._places = memoryview(self._vectors)  # whose items are plain integers
+        self._places = self._vectors.data  # whose items are plain integers
 
     def step(self, inbox: np.ndarray, count: int) -> int:
         """Take `count` FEATURE records (uint8[::1]), at most `batch`; as many PREDICTION records are in `outbox` then.

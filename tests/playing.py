@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from procs.capture.reader import EVERYTHING, Selection
 from procs.session_logs import Direction, session_lines
 from procs.wire_player.recording import Recording
 from procs.wire_player.sequence import What
@@ -79,9 +80,9 @@ async def next_frame(socket: aiohttp.ClientWebSocketResponse) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def desk(paths: Iterable[Path], **settings: Any) -> AsyncIterator[Desk]:
-    """A player of some files, by default as fast as its clients read, and a client session."""
-    recording = Recording(list(paths))
+async def desk(paths: Iterable[Path], selection: Selection = EVERYTHING, **settings: Any) -> AsyncIterator[Desk]:
+    """A player of some sources, by default as fast as its clients read, and a client session."""
+    recording = Recording(list(paths), selection)
     player = WirePlayer(recording, PlaySettings(**settings))
     await player.start()
     try:

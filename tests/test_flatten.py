@@ -178,7 +178,7 @@ def test_flattening_at_a_venue_that_is_away_leaves_the_cancels_their_budget(made
 def test_a_tick_or_lot_that_has_changed_is_learnt_and_the_position_brought_to_zero(made: World, terms: dict) -> None:
     made.hold(0, 40)
     made.hold(1, -60)
-    list_anew(made.venue.exchange, {"symbol": "BTCUSDT", **terms})
+    list_anew(made.venue.dialect, {"symbol": "BTCUSDT", **terms})
     notes: list[str] = []
     flattener = flattener_of(made, lambda event, **fields: notes.append(event))
     made.venue.answer = real_or_away(made, away := [True])  # type: ignore[method-assign]

@@ -30,7 +30,10 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_the_command_plays_and_ends_when_asked(tmp_path: Path) -> None:
     frames = [diff(number) for number in range(1, 50)]
     path = write(tmp_path / "a.raw", *frames)
-    arguments = ("play", str(path), "--port", "0", "--speed", "max", "--fault", "drop@7", "--seed", "3", "--json")
+    arguments = (
+        "play", str(path), "--port", "0", "--speed", "max", "--fault", "drop@7", "--seed", "3", "--json", "--orders",
+        "--latency", "5",
+    )  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "tools.cli", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -39,10 +42,12 @@ def test_the_command_plays_and_ends_when_asked(tmp_path: Path) -> None:
         assert process.stdout is not None
         ready = orjson.loads(process.stdout.readline())
         assert (ready["venue"], ready["items"], ready["streams"]) == ("BINANCE_USDM", 49, ["btcusdt@depth"])
+        assert len(ready["api_key"]) == len(ready["secret"]) == 64 and ready["torn_bytes"] == 0
         client = websocket.create_connection(ready["ws_url"] + "/public/stream?streams=btcusdt@depth@0ms", timeout=20)
         assert [client.recv() for _ in frames[1:]] == [frame.decode() for frame in frames if frame != frames[6]]
         assert client.recv_data()[0] == websocket.ABNF.OPCODE_CLOSE
         state = requests.get(ready["rest_url"] + "/bot4/player", timeout=20).json()
+        assert state["account"]["wallet"] == "100000.00000000"
         assert state["ended"] and [(note["ordinal"], note["kind"]) for note in state["injected"]] == [(7, "drop")]
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=20)
@@ -60,6 +65,9 @@ def test_the_command_plays_and_ends_when_asked(tmp_path: Path) -> None:
         (("a.raw", "--speed", "fast"), "--speed fast: allowed are max, or a factor"),
         (("a.raw", "--fault", "explode=1"), "--fault 'explode=1': allowed are KIND[:PART]=RATE[,MS]"),
         (("a.raw", "--fault", "drop=7"), "a rate is a number from 0 to 1"),
+        (("a.raw", "--from", "9", "--to", "9"), "--from: allowed is a time before that of --to"),
+        (("a.raw", "--latency", "5"), "of orders, which --orders lets the player take"),
+        (("a.raw", "--orders", "--latency", "-1"), "--latency -1: allowed are 0 to 60000 ms"),
     ],
 )  # fmt: skip
 def test_usage_that_makes_no_sense_exits_with_2(
@@ -70,6 +78,14 @@ def test_usage_that_makes_no_sense_exits_with_2(
     write(tmp_path / "a.raw", diff(1))
     assert cli.main(["play", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_part_is_asked_for_as_for_a_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "a.raw", *(diff(number) for number in range(5)))
+    assert cli.main(["play", str(path), "--symbols", "ETHUSDT"]) == 1
+    assert "holds no ETHUSDT; it holds BTCUSDT" in capsys.readouterr().err
+    assert cli.main(["play", str(path), "--symbols", "BTCUSDT", "--from", "1700000000.005"]) == 1
+    assert "nothing in it is of the times and symbols asked for" in capsys.readouterr().err
 
 
 def test_what_cannot_be_played_exits_with_1_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,9 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 
     replay = commands.add_parser("replay", parents=[shared], help="feed a capture or a journal through the engine")
     replay.add_argument("source", type=Path, help="a session folder, a capture, or a recorded file")
-    replay.add_argument("--from", dest="begin", type=parse_time, metavar="TIME", help="ISO 8601 or Unix seconds")
-    replay.add_argument("--to", dest="end", type=parse_time, metavar="TIME", help="up to, not including, this time")
-    replay.add_argument("--symbols", type=parse_symbols, metavar="A,B", help="of these instruments only")
+    _add_selection(replay)
     replay.add_argument("--placement", choices=("fused", "auto"), default="fused")
     replay.add_argument("--fills", choices=("none", "sim"), help="who fills orders when a capture is replayed")
     replay.add_argument("--speed", default="max", help="max, or a factor such as 1x or 10x")
@@ -69,18 +67,30 @@ def _parser() -> argparse.ArgumentParser:
     venue.add_argument("--port", type=int, help="TCP port on loopback; 0 for any free one")
     commands.add_parser("venues", parents=[shared], help="which markets there are, and what each of them offers")
     play = commands.add_parser("play", parents=[shared], help="serve a recording as its venue's own endpoints")
-    play.add_argument("source", type=Path, nargs="+", help="capture files, or session logs of one venue")
+    play.add_argument("source", type=Path, nargs="+", help="captures, capture files, or session logs of one venue")
+    _add_selection(play)
     play.add_argument("--port", type=int, help="TCP port on loopback; 0 for any free one")
     play.add_argument("--speed", default="1x", help="max, or a factor such as 1x or 20x")
     play.add_argument("--fault", action="append", default=[], metavar="KIND[:STREAM](=RATE|@ORDINAL)[,MS]",
                       help="such as drop:depth=0.001 or stall@5000,8000; may be given again")
     play.add_argument("--seed", type=int, default=0, help="of the faults")
+    play.add_argument("--orders", action="store_true", help="take orders, filled beside the recorded book (USD-M)")
+    play.add_argument("--latency", type=int, metavar="MS", help="orders reach the book so much later")
+    play.add_argument("--cancelled", choices=("careful", "even"), help="where in a queue sizes are cancelled: behind "
+                      "us while they can be (careful, by default), or evenly")
     bench = commands.add_parser("bench", parents=[shared], help="measure a part of the engine, beside its peers")
     bench.add_argument("suite", choices=SUITE_NAMES, help="what to measure")
     bench.add_argument("--full", action="store_true", help="longer passes; without it 30 s at the most (kill: minutes)")
     commands.add_parser("doctor", parents=[shared], help="what this machine lacks for low latency or for live trading")
     commands.add_parser("check", parents=[shared], help="show the resolved configuration and whether it is sound")
     return parser
+
+
+def _add_selection(command: argparse.ArgumentParser) -> None:
+    """Which part of recorded data a command is about; tools/selection.py reads them."""
+    command.add_argument("--from", dest="begin", type=parse_time, metavar="TIME", help="ISO 8601 or Unix seconds")
+    command.add_argument("--to", dest="end", type=parse_time, metavar="TIME", help="up to, not including, this time")
+    command.add_argument("--symbols", type=parse_symbols, metavar="A,B", help="of these instruments only")
 
 
 def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 
 from models.inference import ModelError
-from procs.capture.reader import EARLIEST_NS, LATEST_NS, Selection
 from procs.captures import CaptureError
 from procs.config_file import read_settings
 from procs.journal.reader import JournalError
@@ -19,19 +18,9 @@ from procs.replay import ReplayError, is_session_folder, open_source, replay_fus
 from procs.replay_processes import replay_auto
 from shm.segment import SegmentError
 from tools.run import check_summary_path, write_summary
+from tools.selection import selection_of
 from tools.text import parse_speed
 from tools.usage import UsageError
-
-
-def _selection(options: argparse.Namespace) -> Selection:
-    """What --from, --to and --symbols ask for. Raises UsageError."""
-    selection = Selection(
-        EARLIEST_NS if options.begin is None else options.begin, LATEST_NS if options.end is None else options.end,
-        options.symbols or (),
-    )
-    if selection.from_ns >= selection.to_ns:
-        raise UsageError("--from: allowed is a time before that of --to")
-    return selection
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
@@ -45,7 +34,7 @@ def replay_command(options: argparse.Namespace) -> int:
     speed = parse_speed(options.speed)
     if options.fills == "sim":
         raise UsageError("--fills sim: captures are replayed without fills as yet; allowed is none")
-    selection = _selection(options)
+    selection = selection_of(options)
     check_summary_path(options.summary)
     if not options.source.exists():
         raise UsageError(f"{options.source}: there is no such file or folder")

@@ -21,7 +21,7 @@ from engine.instruments import Instrument
 from engine.matching.account import MAKER, TAKER
 from engine.matching.clearing import CLIENT
 from engine.matching.events import EventKind, Refusal, SelfTrade
-from engine.matching.market import SimulatedMarket
+from engine.matching.market import Market
 from engine.matching.orders import ClientFill, ClientOrder, Execution, OrderNotice, OrderRefused, OrderStatus
 from engine.matching.settings import VenueSettings
 from engine.records import OrderType, Side, TimeInForce
@@ -35,11 +35,11 @@ class OrderDesk(ABC):
     """Market and orders of the embedded venue. Times are arguments; nothing here reads a clock."""
 
     def __init__(
-        self, settings: VenueSettings, start_ns: int, on_market: Callable[[int, np.ndarray], None],
+        self, settings: VenueSettings, start_ns: int, market: Market, on_market: Callable[[int, np.ndarray], None],
         on_notice: Callable[[Any], None],
     ):
         self.settings = settings
-        self.market = SimulatedMarket(settings, start_ns=start_ns)
+        self.market = market
         self.instruments = self.market.instruments
         self.open: dict[int, ClientOrder] = {}  # by order id
         self.finished: OrderedDict[int, ClientOrder] = OrderedDict()
@@ -55,9 +55,6 @@ class OrderDesk(ABC):
         """List an instrument anew, by settings that differ in its terms alone; what rests keeps its price."""
         self.settings = settings
         self.instruments = tuple(instrument if item.index == instrument.index else item for item in self.instruments)
-        self.market.instruments = self.instruments
-        flow = self.market.flows[instrument.index]
-        flow["tick"], flow["lot"] = instrument.tick_size, instrument.lot_size
 
     # what the rules of an account say
 

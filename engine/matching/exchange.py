@@ -21,6 +21,7 @@ from engine.matching.clearing import CLIENT, INSURANCE, Clearing
 from engine.matching.desk import OrderDesk
 from engine.matching.events import EventKind, Refusal, SelfTrade
 from engine.matching.margin import largest_notional
+from engine.matching.market import Market, SimulatedMarket
 from engine.matching.orders import (
     ClientFill,
     ClientOrder,
@@ -52,8 +53,12 @@ class Exchange(OrderDesk):
         on_market: Callable[[int, np.ndarray], None],
         on_notice: Callable[[Notice], None],
         on_wallet: Callable[[WalletChange], None] = _ignore,
+        market: Market | None = None,
     ):
-        super().__init__(settings, start_ns, on_market, on_notice)
+        """market: what is traded against, by default the simulated one of these settings."""
+        market = market or SimulatedMarket(settings, start_ns=start_ns)
+        super().__init__(settings, start_ns, market, on_market, on_notice)
+        self.start_ns = start_ns
         self.clearing = Clearing(settings, self.instruments, start_ns)
         self.account = self.clearing.client  # ACCOUNT of the client
         self.on_wallet = on_wallet

@@ -87,9 +87,7 @@ def _close(exchange: Exchange, symbol: int) -> None:
     )
     left = order.remaining
     if left:
-        book = exchange.market.books[symbol]
-        trade_id = int(book["next_trade_id"][0])
-        book["next_trade_id"] += 1
+        trade_id = exchange.market.draw_trade_id(symbol)
         clearing.fill(INSURANCE, symbol, -int(side), price, left, FREE)
         exchange.book_fill(order, price, left, trade_id, FREE, exchange.now_ns)
     rate = parse_units(exchange.settings.liquidation_fee, MONEY_EXP)

@@ -5,8 +5,11 @@ The embedded server drives it with the wall clock; training and tests drive it i
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
+from engine.instruments import Instrument
 from engine.matching import book as book_kernel
 from engine.matching import commands
 from engine.matching.events import EVENT, SelfTrade
@@ -17,6 +20,47 @@ from engine.stage import as_bytes
 
 WARM_UP_NS = 20_000_000_000  # how long a market runs before its opening, so that the book is full
 ID_PERIOD_NS = 100_000  # ids start at opening time / this, so that those of a later start are larger
+
+
+class Market(Protocol):
+    """What an exchange trades against: this simulated market, or a recorded one (recorded.py).
+
+    Events are EVENT records, in views that the next call overwrites; what the calls do is said at SimulatedMarket.
+    """
+
+    @property
+    def instruments(self) -> tuple[Instrument, ...]:
+        """What is listed, by index."""
+
+    def step(self, symbol: int, to_ns: int) -> tuple[np.ndarray, bool]:
+        """Let one contract's market run towards a time; (events, whether the time was reached)."""
+
+    def submit(
+        self, symbol: int, owner: int, side: Side, order_type: OrderType, time_in_force: TimeInForce, price: int,
+        size: int, time_ns: int, self_trade: SelfTrade = SelfTrade.NONE,
+    ) -> np.ndarray:
+        """One order."""
+
+    def amend(
+        self, symbol: int, owner: int, order_id: int, price: int, size: int, post_only: bool, time_ns: int,
+        self_trade: SelfTrade = SelfTrade.NONE,
+    ) -> np.ndarray:
+        """New terms for one order."""
+
+    def cancel(self, symbol: int, owner: int, order_id: int, time_ns: int) -> np.ndarray:
+        """Cancel one order."""
+
+    def draw_trade_id(self, symbol: int) -> int:
+        """A fresh trade id, for what trades beside the book."""
+
+    def touch(self, symbol: int) -> tuple[int, int, int, int]:
+        """Best bid price and size, best ask price and size."""
+
+    def mark_price(self, symbol: int) -> int:
+        """Mark price, price units."""
+
+    def pause(self, duration_ns: int) -> None:
+        """Nobody traded for a time."""
 
 
 class SimulatedMarket:
@@ -41,6 +85,12 @@ class SimulatedMarket:
         self._flow_bytes = [as_bytes(flow) for flow in self.flows]
         self._events, self._event_bytes = book_kernel.event_buffer(4 * book_kernel.MAX_ORDERS)
         self.advance(start_ns)
+
+    def relist(self, instrument: Instrument) -> None:
+        """List an instrument anew: the flow goes on in its new ticks and lots, what rests keeps its price."""
+        self.instruments = tuple(instrument if item.index == instrument.index else item for item in self.instruments)
+        flow = self.flows[instrument.index]
+        flow["tick"], flow["lot"] = instrument.tick_size, instrument.lot_size
 
     def step(self, symbol: int, to_ns: int) -> tuple[np.ndarray, bool]:
         """Let one contract's flow run towards a time; (events, whether the time was reached).
@@ -100,6 +150,12 @@ class SimulatedMarket:
         number = int(book["next_order_id"][0])
         book["next_order_id"] += book_kernel.ORDER_ID_STEP
         return number
+
+    def draw_trade_id(self, symbol: int) -> int:
+        """A fresh trade id, for what trades beside the book."""
+        drawn = int(self.books[symbol]["next_trade_id"][0])
+        self.books[symbol]["next_trade_id"] += 1
+        return drawn
 
     def touch(self, symbol: int) -> tuple[int, int, int, int]:
         """Best bid price and size, best ask price and size; 0 where a side is empty."""

@@ -23,6 +23,7 @@ from engine.matching.balances import Balances
 from engine.matching.book import MAX_LEVELS, levels
 from engine.matching.desk import OrderDesk
 from engine.matching.events import Refusal, SelfTrade
+from engine.matching.market import SimulatedMarket
 from engine.matching.orders import ClientFill, ClientOrder, Execution, OrderRefused, SpotNotice
 from engine.matching.settings import VenueSettings
 from engine.records import OrderType, Side, TimeInForce
@@ -32,6 +33,8 @@ from engine.units import MONEY_EXP
 class SpotExchange(OrderDesk):
     """Market, balances and orders of the spot market. Raises ValueError for settings that make none."""
 
+    market: SimulatedMarket
+
     def __init__(
         self,
         settings: VenueSettings,
@@ -39,7 +42,7 @@ class SpotExchange(OrderDesk):
         on_market: Callable[[int, np.ndarray], None],
         on_notice: Callable[[SpotNotice], None],
     ):
-        super().__init__(settings, start_ns, on_market, on_notice)
+        super().__init__(settings, start_ns, SimulatedMarket(settings, start_ns=start_ns), on_market, on_notice)
         self.balances = Balances(settings.holdings())
         self._maker_rate, self._taker_rate = settings.fee_rates()
 

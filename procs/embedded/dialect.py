@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from engine.matching.desk import OrderDesk
+from engine.matching.market import SimulatedMarket
 from engine.matching.wire import MarketFeed
 from procs.embedded.fanout import Fanout, SocketAnswer
 from procs.embedded.rest import RestApi
@@ -41,6 +42,7 @@ class VenueDialect(ABC):
     api_root: ClassVar[str]  # where the paths of its API begin
     cancel_all_path: ClassVar[str]  # a DELETE there cancels all orders of a contract
     ping_interval_s: ClassVar[float]  # of its sockets
+    market: SimulatedMarket
     exchange: OrderDesk
     feed: MarketFeed
     rest: RestApi

@@ -9,19 +9,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from engine.matching.desk import OrderDesk
 from engine.settings import SettingsError, build
+from procs.embedded.dialect import VenueDialect
 
 _TERMS = ("tick_size", "lot_size", "min_notional", "status")
 
 
-def list_anew(exchange: OrderDesk, request: Any) -> dict[str, str]:
+def list_anew(dialect: VenueDialect, request: Any) -> dict[str, str]:
     """Obey {"symbol": ..., and any of tick_size, lot_size, min_notional, status}; the terms that hold from here on.
 
     Raises ValueError that says what is allowed.
     """
     if not isinstance(request, dict) or not set(request) <= {"symbol", *_TERMS}:
         raise ValueError(f"a JSON object is expected, with a symbol and any of {', '.join(_TERMS)}")
+    exchange = dialect.exchange
     settings = exchange.settings
     place = next((at for at, item in enumerate(settings.listed()) if item.symbol == request.get("symbol")), None)
     if place is None:
@@ -38,5 +39,6 @@ def list_anew(exchange: OrderDesk, request: Any) -> dict[str, str]:
         raise ValueError("tick_size and lot_size must be more than 0")
     field = next(name for name in ("btcusdt", "ethusdt") if getattr(settings, name).symbol == entry.symbol)
     changed: dict[str, Any] = {field: entry}
+    dialect.market.relist(instrument)
     exchange.relist(replace(settings, **changed), instrument)
     return terms

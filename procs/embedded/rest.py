@@ -11,14 +11,14 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import orjson
 
 from engine.matching.desk import OrderDesk
 from engine.matching.orders import ClientFill, ClientOrder
 from engine.matching.settings import SymbolSettings
-from engine.matching.wire import ContractFeed, MarketFeed
+from engine.matching.wire import ContractFeed
 from procs.embedded.errors import ApiError, missing
 from procs.embedded.limits import Limits
 from procs.embedded.signing import check_key, check_signature, parameters
@@ -36,9 +36,16 @@ class Endpoint:
     weight: int = 1
 
 
+class Contracts(Protocol):
+    """What the market's answers are made of."""
+
+    contracts: list[ContractFeed]  # by index
+
+
 class RestApi(ABC):
     """Answers requests from an exchange.
 
+    feed: the market's contracts; one without any answers nothing about the market.
     clock_ms: the venue's clock, ms since the epoch; shown_ms: what it tells clients and holds their timestamps against.
     """
 
@@ -46,7 +53,7 @@ class RestApi(ABC):
     unknown_path: ClassVar[int]  # error code
 
     def __init__(
-        self, exchange: OrderDesk, feed: MarketFeed, key: str, secret: str, clock_ms: Callable[[], int],
+        self, exchange: OrderDesk, feed: Contracts, key: str, secret: str, clock_ms: Callable[[], int],
         shown_ms: Callable[[], int],
     ):
         self.feed = feed

@@ -15,7 +15,6 @@ from engine.matching.events import Refusal
 from engine.matching.exchange import Exchange
 from engine.matching.margin import largest_notional
 from engine.matching.orders import ClientFill, ClientOrder, OrderRefused
-from engine.matching.wire import MarketFeed
 from engine.records import Side
 from engine.units import MONEY_EXP, format_units
 from procs.embedded.answers import (
@@ -30,7 +29,7 @@ from procs.embedded.answers import (
 )
 from procs.embedded.errors import ApiError, refused
 from procs.embedded.orders import parse_amendment, parse_order
-from procs.embedded.rest import Endpoint, Parameters, RestApi
+from procs.embedded.rest import Contracts, Endpoint, Parameters, RestApi
 
 LISTEN_KEY_LIFE_MS = 3_600_000
 _DEPTH_LIMITS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}  # limit -> weight
@@ -43,7 +42,7 @@ class UsdmRest(RestApi):
     unknown_path = -5000
 
     def __init__(
-        self, exchange: Exchange, feed: MarketFeed, key: str, secret: str, listen_key: str,
+        self, exchange: Exchange, feed: Contracts, key: str, secret: str, listen_key: str,
         clock_ms: Callable[[], int], shown_ms: Callable[[], int],
     ):
         self.exchange = exchange

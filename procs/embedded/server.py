@@ -220,7 +220,7 @@ class EmbeddedVenue:
             answer = self.venue.log()
         elif path == "/bot4/listing" and method == "POST":
             try:
-                answer = list_anew(self.exchange, orjson.loads(body))
+                answer = list_anew(self.venue.dialect, orjson.loads(body))
             except ValueError as error:
                 return web.json_response({"error": str(error)}, status=400)
         elif path == "/bot4/faults" and method == "DELETE":

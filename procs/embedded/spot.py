@@ -46,7 +46,8 @@ class SpotDialect(VenueDialect):
         self._wiring = wiring
         self._reports = 0
         self.exchange = SpotExchange(settings, wiring.start_ns, wiring.on_market, wiring.on_notice)
-        self.feed = MarketFeed(self.exchange.market, wiring.hub.wanted, wiring.clock_ms())
+        self.market = self.exchange.market
+        self.feed = MarketFeed(self.market, wiring.hub.wanted, wiring.clock_ms())
         self.rest = SpotRest(self.exchange, self.feed, wiring.key, wiring.secret, wiring.clock_ms, wiring.shown_ms)
         self.socket_api = self._socket_request
         self._hub.listen_key = wiring.listen_key  # the name of the user stream, which no client is told

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from engine.matching.exchange import Exchange
+from engine.matching.market import SimulatedMarket
 from engine.matching.orders import Notice, WalletChange
 from engine.matching.settings import VenueSettings
 from engine.matching.wire import MarketFeed
@@ -29,8 +30,11 @@ class UsdmDialect(VenueDialect):
     def __init__(self, settings: VenueSettings, wiring: Wiring):
         self._hub = wiring.hub
         self._skew_ms = wiring.skew_ms
-        self.exchange = Exchange(settings, wiring.start_ns, wiring.on_market, wiring.on_notice, self._on_wallet)
-        self.feed = MarketFeed(self.exchange.market, wiring.hub.wanted, wiring.clock_ms())
+        self.market = SimulatedMarket(settings, start_ns=wiring.start_ns)
+        self.exchange = Exchange(
+            settings, wiring.start_ns, wiring.on_market, wiring.on_notice, self._on_wallet, self.market
+        )
+        self.feed = MarketFeed(self.market, wiring.hub.wanted, wiring.clock_ms())
         self.rest = UsdmRest(
             self.exchange, self.feed, wiring.key, wiring.secret, wiring.listen_key, wiring.clock_ms, wiring.shown_ms
         )

@@ -223,7 +223,7 @@ class Venue:
             "fill_count": self.exchange.fill_count,
             "counters": {
                 "turns": self.turns,
-                "arrivals": sum(int(flow["arrivals"][0]) for flow in self.exchange.market.flows),
+                "arrivals": sum(int(flow["arrivals"][0]) for flow in self.dialect.market.flows),
                 **self.hub.counters,
                 "faults": dict(self.faults.applied),
                 "bans": self.rest.limits.bans,  # that a client brought upon itself

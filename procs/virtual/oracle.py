@@ -66,7 +66,7 @@ class Oracle:
     @property
     def start_ns(self) -> int:
         """When the session began."""
-        return self.exchange.market.start_ns
+        return self.exchange.start_ns
 
     # --- what happens ---------------------------------------------------------------------------------------------
 

@@ -2,8 +2,12 @@
 
     sequence.py    one thing of a recording, and in what order things come
     faults.py      faults over such a sequence, pure and seeded
-    recording.py   files to sequence, and a first pass that learns what they hold
+    sources.py     what is read: capture files, session logs, captures of our own
+    recording.py   sources to sequence, and a first pass that learns what they hold
+    listing.py     lists of instruments, of what a capture says it is of
     venue.py       what a played venue has to know; binance.py, kraken_spot.py, kraken_futures.py are the venues
+    trading.py     an account beside the recording: its market, orders, answers and events
+    account_door.py  requests to it, with their latency, and its user data stream
     server.py      sockets, pace, REST
 
 Frames are never changed, except by a fault that was asked for. What the player decides:
@@ -20,6 +24,12 @@ Frames are never changed, except by a fault that was asked for. What the player 
   answer is made from a book that the player keeps, as text, with code of its own: the last recorded snapshot and the
   diffs since; where none was recorded, the levels that diffs have told so far. lastUpdateId is that of the last diff,
   so the next one follows on it by every market's rule.
+- Where an account takes orders (USD-M), they fill beside the recorded book by the queue rule of
+  docs/decisions/0007-queue-rule-of-the-wire-player.md; no frame and no snapshot is another for it.
 - At the end every socket is closed with code 1000. REST goes on answering, new sockets get HTTP 503.
-- A file that cannot be read to its end is an error before the first port is opened.
+- What lies before --from is read for the books and not played; with --symbols, what is of others is not played.
+- A connection that a capture of ours says was lost breaks there, for the clients too, and can be made again where the
+  capture opens it again; a timeline that never waits then waits a while for those whom it has cut off.
+- A file that cannot be read to its end is an error before the first port is opened. The torn end of a capture is none:
+  what is whole is played, and so is what was whole at the start of a capture that is being written.
 """

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from engine.binance_listing import instrument_from_binance
 from engine.ingest.kernel import is_snapshot_body
 from engine.instruments import Dialect, Instrument
 from engine.units import MONEY_EXP, format_units
@@ -62,7 +63,6 @@ class BinanceVenue(PlayedVenue):
     def __init__(self, dialect: Dialect) -> None:
         super().__init__(dialect.name)
         self.dialect = dialect
-        self.instruments: tuple[Instrument, ...] = ()
         self.books: dict[str, PlayedBook] = {}
 
     def read(self, frame: bytes) -> Reading:
@@ -93,6 +93,21 @@ class BinanceVenue(PlayedVenue):
     def _book(self, symbol: str) -> PlayedBook:
         return self.books.setdefault(symbol, PlayedBook(symbol, self.dialect))
 
+    def symbol_of(self, stream: str) -> str:
+        """See the base. Names that begin with an exclamation mark are of all symbols."""
+        symbol, at, _ = stream.partition("@")
+        return symbol.upper() if at and not symbol.startswith("!") else ""
+
+    def listed_instruments(self) -> tuple[Instrument, ...]:
+        """The instruments of the recording as the recorded exchangeInfo describes them; none where it does not."""
+        symbols = dict.fromkeys(symbol for stream in self.streams if (symbol := self.symbol_of(stream)))
+        try:
+            listed = {entry["symbol"]: entry for entry in orjson.loads(self._bodies["exchangeInfo"])["symbols"]}
+            entries = [listed[symbol] for symbol in symbols if symbol in listed]
+            return tuple(instrument_from_binance(entry, index, self.dialect) for index, entry in enumerate(entries))
+        except (orjson.JSONDecodeError, LookupError, TypeError, ValueError):
+            return ()
+
     def subscribed_as(self, stream: str) -> str:
         """See the base."""
         return without_speed(stream)
@@ -115,7 +130,10 @@ class BinanceVenue(PlayedVenue):
         listener = Listener(root, parts[place] == "stream")
         names = parts[place + 1 :] if parts[place] == "ws" else []
         names += [name for name in query.get("streams", "").split("/") if name]
-        listener.streams.update(without_speed(name) for name in names)
+        keys = [name for name in names if "@" not in name and not name.startswith("!")]
+        listener.listen_key = query.get("listenKey", "") or (keys[0] if keys else "")
+        listener.events = frozenset(name for name in query.get("events", "").split("/") if name)
+        listener.streams.update(without_speed(name) for name in names if name not in keys)
         return listener
 
     def hears(self, listener: Listener, item: Item) -> bool:
@@ -132,7 +150,7 @@ class BinanceVenue(PlayedVenue):
         if not listener.is_combined and item.start:
             return item.data[item.start : len(item.data) - 1]
         if listener.is_combined and item.stream and not item.start and not item.data.startswith(b'{"stream"'):
-            return b'{"stream":"%s","data":%s}' % (item.stream.encode(), item.data)
+            return listener.wrapped(item.stream, item.data)
         return item.data
 
     def answer(self, listener: Listener, text: bytes) -> list[bytes]:
@@ -196,11 +214,16 @@ def _names(symbol: str, pairs: Sequence[str] = _QUOTES) -> tuple[str, str]:
     return symbol, ""
 
 
+def assets_of(item: Instrument) -> tuple[str, str]:
+    """(base, quote) as a capture says, else as far as the symbol shows them."""
+    return (item.base, item.quote) if item.quote else _names(item.symbol.partition("_")[0])
+
+
 def _listed(item: Instrument) -> dict[str, Any]:
     """One symbol in the words of its market."""
     tick, lot = format_units(item.tick_size, item.price_exp), format_units(item.lot_size, item.size_exp)
     pair = item.symbol.partition("_")[0]
-    base, quote = _names(pair)
+    base, quote = assets_of(item)
     entry: dict[str, Any] = {
         "symbol": item.symbol, "baseAsset": base, "quoteAsset": quote, "status": "TRADING",
         "filters": [
@@ -209,8 +232,13 @@ def _listed(item: Instrument) -> dict[str, Any]:
         ],
         "orderTypes": ["LIMIT", "MARKET"],
     }
+    least = format_units(item.min_notional, MONEY_EXP)
     if item.dialect == Dialect.BINANCE_SPOT:
+        if item.min_notional:
+            entry["filters"].append({"filterType": "NOTIONAL", "minNotional": least})
         return entry | {"baseAssetPrecision": item.size_exp, "quoteAssetPrecision": item.price_exp}
+    if item.min_notional:
+        entry["filters"].append({"filterType": "MIN_NOTIONAL", "notional": least})
     entry |= {
         "pair": pair, "contractType": "PERPETUAL", "pricePrecision": item.price_exp,
         "quantityPrecision": item.size_exp, "marginAsset": quote,

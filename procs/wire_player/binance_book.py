@@ -81,13 +81,17 @@ class PlayedBook:
         """A depth snapshot of now with so many levels a side; None while there is no book."""
         if not self.last_id:
             return None
-        body = self._recorded or orjson.dumps(self._built(levels))
+        body = self._recorded or self.built(levels)
         self._remember(body, self.last_id)
         return body
 
     def stale(self) -> bytes | None:
         """The first body that was recorded or given, when the book has moved since."""
         return self._oldest if self._oldest_id < self.last_id else None
+
+    def built(self, levels: int) -> bytes:
+        """The same, made from the levels, whether anybody is given it or not."""
+        return orjson.dumps(self._built(levels))
 
     def _built(self, levels: int) -> dict[str, Any]:
         bids, asks = self._sides

@@ -169,6 +169,10 @@ class Injector:
         self._last_ns = max(self._last_ns, item.ts_ns)
         if item.what is What.SNAPSHOT:
             return [self._snapshot(item)]
+        if item.what is What.DISCONNECT:
+            self._forget(item.connection)
+        if item.what is What.CONNECT and item.connection in self._broken:
+            return []  # for a fault has broken it for longer
         if item.what is not What.FRAME:
             return [item]
         met: _Chooser | None = None
@@ -236,9 +240,17 @@ class Injector:
 
     def _break(self, item: Item, until_ns: int) -> list[Item]:
         """The connection of an item breaks before it; what was on its way late goes with it."""
-        gone = item.connection
+        self.lost += 1
+        self._forget(item.connection)
+        self._broken[item.connection] = until_ns
+        event = item._replace(what=What.DISCONNECT, data=b"", start=0)
+        self._hold(event._replace(ts_ns=until_ns, what=What.CONNECT), until_ns)
+        return [event]
+
+    def _forget(self, gone: int) -> None:
+        """What was on its way late is lost with its connection."""
         kept = [entry for entry in self._late if entry[2].connection != gone or entry[2].what is not What.FRAME]
-        self.lost += 1 + len(self._late) - len(kept)
+        self.lost += len(self._late) - len(kept)
         heapq.heapify(kept)
         self._late = kept
         for stream, items in list(self._overtaken.items()):
@@ -246,10 +258,6 @@ class Injector:
             self.lost += len(items) - len(staying)
             self._overtaken[stream] = staying
         self._stalled.pop(gone, None)
-        self._broken[gone] = until_ns
-        event = item._replace(what=What.DISCONNECT, data=b"", start=0)
-        self._hold(event._replace(ts_ns=until_ns, what=What.CONNECT), until_ns)
-        return [event]
 
     def _snapshot(self, item: Item) -> Item:
         oldest = self._oldest.setdefault(item.stream, item.data)

@@ -34,6 +34,8 @@ def texts(value: Any) -> list[str]:
 class KrakenVenue(PlayedVenue):
     """See the module."""
 
+    listing_name = ""  # of the endpoint that lists instruments
+
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._greeting = b""
@@ -46,6 +48,10 @@ class KrakenVenue(PlayedVenue):
             self.acknowledged.setdefault(item.stream, item.data)
         elif item.what is What.REPLY and not self._greeting and self.greets(item.data):
             self._greeting = item.data
+
+    def symbol_of(self, stream: str) -> str:
+        """See the base."""
+        return stream.partition(" ")[2]
 
     @abstractmethod
     def greets(self, frame: bytes) -> bool:
@@ -77,9 +83,16 @@ class KrakenVenue(PlayedVenue):
     def late_snapshot(self, stream: str) -> bytes:
         """A snapshot of a book as it stands; empty where there is none to be told (yet)."""
 
+    @abstractmethod
+    def listing(self) -> bytes:
+        """The venue's list of the recording's instruments, as far as a capture knows them."""
+
     def rest(self, path: str, query: Mapping[str, str], now_ns: int) -> Answer:
-        """See the base: what was recorded under the same name."""
-        body = self._bodies.get(last_part(path))
+        """See the base: what was recorded under the same name, else the list of what a capture says it is of."""
+        name = last_part(path)
+        body = self._bodies.get(name)
+        if body is None and name == self.listing_name and self.instruments:
+            body = self.listing()
         if body is None:
             return Answer(404, b'{"error":["EGeneral:Unknown method"]}')
         return Answer(200, body)

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from procs.wire_player.kraken import KrakenVenue, loads, texts
+from procs.wire_player.listing import contracts
 from procs.wire_player.sequence import Item, What
 from procs.wire_player.venue import Listener, Reading
 
@@ -30,6 +31,8 @@ def _levels(side: dict[float, float], falling: bool) -> list[dict[str, float]]:
 
 class KrakenFutures(KrakenVenue):
     """See the module."""
+
+    listing_name = "instruments"
 
     def __init__(self) -> None:
         super().__init__("KRAKEN_FUTURES")
@@ -49,6 +52,10 @@ class KrakenFutures(KrakenVenue):
         if not isinstance(feed, str) or not isinstance(product, str):
             return Reading(What.FRAME, "")
         return Reading(What.FRAME, f"{feed.removesuffix('_snapshot')} {product}")
+
+    def listing(self) -> bytes:
+        """See the base."""
+        return contracts(self.instruments)
 
     def greets(self, frame: bytes) -> bool:
         """See the base."""

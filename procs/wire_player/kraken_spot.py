@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from procs.wire_player.kraken import KrakenVenue, loads, texts
+from procs.wire_player.listing import asset_pairs
 from procs.wire_player.sequence import Item, What
 from procs.wire_player.venue import Listener, Reading
 
@@ -28,7 +29,17 @@ def _cut(bids: dict[str, Any], asks: dict[str, Any], depth: int) -> None:
             del side[worst(side, key=Decimal)]
 
 
-class KrakenSpotV1(KrakenVenue):
+class _KrakenSpot(KrakenVenue):
+    """What both versions share."""
+
+    listing_name = "AssetPairs"
+
+    def listing(self) -> bytes:
+        """See the base."""
+        return asset_pairs(self.instruments)
+
+
+class KrakenSpotV1(_KrakenSpot):
     """Arrays of data, objects of events; see the module."""
 
     def __init__(self) -> None:
@@ -118,7 +129,7 @@ class KrakenSpotV1(KrakenVenue):
         return [frame for frame in frames if frame]
 
 
-class KrakenSpotV2(KrakenVenue):
+class KrakenSpotV2(_KrakenSpot):
     """Objects with a channel; see the module."""
 
     def __init__(self) -> None:

@@ -1,66 +1,50 @@
-"""Recordings as the player plays them: files of one venue, merged by time and read as a stream, twice.
+"""Recordings as the player plays them: sources of one venue (sources.py), merged by time and read as a stream, twice.
 
-A file is a capture (procs/captures.py) or a session log (procs/session_logs.py), of one connection each. Beside a
-session log `X_ws_N` lie the REST answers of its session in files `X_rest_...`; they belong to it. The first pass learns
-what there is (and that every file can be read to its end), the second one plays. What is held in memory does not grow
-with length: the names of streams and symbols, one line of each file, and REST answers other than depth snapshots.
+The first pass learns what there is (and that every source can be read to its end), the second one plays. A selection
+of times and symbols is what is played; what was received before its time is still read, for the books as they stood
+then. A connection that a capture says was lost breaks there, and can be made again where the capture opens it again.
+What is held in memory does not grow with length: the names of streams and symbols, one line of each source (one block
+of a capture), and REST answers other than depth snapshots.
 """
 
 from __future__ import annotations
 
-import gzip
+import dataclasses
 import heapq
-import re
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import orjson
 
-from engine.instruments import Dialect
-from procs.captures import CaptureError, capture_lines, instruments_of
-from procs.session_logs import Direction, session_lines
+from engine.instruments import Dialect, Instrument
+from procs.capture.layout import Captured
+from procs.capture.reader import EVERYTHING, Selection
+from procs.captures import CaptureError, instruments_of
 from procs.wire_player.binance import BinanceVenue
 from procs.wire_player.kraken_futures import KrakenFutures
 from procs.wire_player.kraken_spot import KrakenSpotV1, KrakenSpotV2
 from procs.wire_player.sequence import Item, What
+from procs.wire_player.sources import (
+    ALL_CONNECTIONS,
+    CaptureFolder,
+    Line,
+    SessionLog,
+    Source,
+    is_depth,
+    open_sources,
+)
 from procs.wire_player.venue import PlayedVenue, last_part, no_symbol
 
-_CAPTURE_LINE = re.compile(rb"[0-9]{16}(?:[0-9]{3})? ")
 _BINANCE = {
     "stream.binance.com": Dialect.BINANCE_SPOT, "fstream.binance.com": Dialect.BINANCE_USDM,
     "dstream.binance.com": Dialect.BINANCE_COINM,
 }
-_SESSION = re.compile(r"(.+)_ws_[0-9]+(\.txt(?:\.gz)?)")
 _MOST_BODIES = 64
 
 
-class _Line(NamedTuple):
-    """One received thing of a file."""
-
-    ts_ns: int
-    number: int  # of the line
-    file: int
-    url: str  # of a REST answer; empty for a frame
-    data: bytes
-
-
-def _is_capture(path: Path) -> bool:
-    """True for a capture, False for what can only be a session log. Raises CaptureError."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as file:
-            return _CAPTURE_LINE.match(file.readline(32)) is not None
-    except (OSError, EOFError, zlib.error) as error:
-        raise CaptureError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _beside(path: Path) -> list[Path]:
-    """The REST logs of the session that a log is of."""
-    match = _SESSION.fullmatch(path.name)
-    return sorted(path.parent.glob(f"{match[1]}_rest_*{match[2]}")) if match else []
+def _ignore(_: Item) -> None:
+    """Nobody wants to know."""
 
 
 def _venue_of(url: str) -> PlayedVenue | None:
@@ -76,115 +60,175 @@ def _venue_of(url: str) -> PlayedVenue | None:
     return None
 
 
-class Recording:
-    """See the module. Raises CaptureError for files that are no recording of one venue, or cannot be read."""
+def _venue_of_dialect(dialect: Dialect) -> PlayedVenue:
+    """The venue whose wire format it is."""
+    kraken: dict[Dialect, Callable[[], PlayedVenue]] = {
+        Dialect.KRAKEN_SPOT_V1: KrakenSpotV1, Dialect.KRAKEN_SPOT_V2: KrakenSpotV2,
+        Dialect.KRAKEN_FUTURES: KrakenFutures,
+    }
+    return kraken[dialect]() if dialect in kraken else BinanceVenue(dialect)
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+
+class Recording:
+    """See the module. Raises CaptureError for what is no recording of one venue, or cannot be read."""
+
+    def __init__(self, paths: Sequence[Path], selection: Selection = EVERYTHING) -> None:
         if not paths:
             raise CaptureError("no file to play")
         self.name = " ".join(str(path) for path in paths)
         self.count = 0  # items
         self.first_ns = 0  # time of the first
-        self._files: list[tuple[Path, bool]] = []  # with: is a capture
-        beside: dict[Path, None] = {}
-        for path in paths:
-            self._files.append((path, _is_capture(path)))
-            beside |= dict.fromkeys(_beside(path))
-        self._main = len(self._files)  # what comes behind are REST logs, of no connection
-        self._files += [(path, False) for path in beside if path not in paths]
+        self._selection = selection
+        self._named, beside = open_sources(list(paths))
+        self._sources: list[Source] = [*self._named, *beside]
+        self._connection: list[int] = []  # the first one of each source
+        for source in self._named:
+            self._connection.append(sum(other.connections for other in self._named[: source.number]))
+        self._connections = sum(source.connections for source in self._named)
+        self.torn_bytes = sum(source.torn_bytes for source in self._sources)
+        self._symbols: list[set[str]] = [set(source.symbols) for source in self._sources]
         self.venue = self._which_venue()
-        self._symbols: list[set[str]] = [set() for _ in self._files]  # that depth or trades of each file are of
         self._learn()
 
     # what it is
 
     def _which_venue(self) -> PlayedVenue:
-        if all(is_capture for _, is_capture in self._files):
-            frames = ((line.number, line.data) for line in self._lines())
-            instruments = instruments_of(Path(self.name), frames)
-            binance = BinanceVenue(Dialect(instruments[0].dialect))
-            binance.instruments = instruments
-            return binance
-        if any(is_capture for _, is_capture in self._files):
-            raise CaptureError(f"{self.name}: captures and session logs do not play together")
+        if len({type(source) for source in self._named}) > 1:
+            raise CaptureError(f"{self.name}: captures and session logs do not play together, nor files and folders")
+        folders = [source for source in self._named if isinstance(source, CaptureFolder)]
+        if folders:
+            return self._venue_of_folders(folders)
+        logs = [source for source in self._named if isinstance(source, SessionLog)]
+        if not logs:
+            instruments = self._seen_instruments()
+            venue = BinanceVenue(Dialect(instruments[0].dialect))
+            venue.instruments = self._wanted_instruments(instruments)
+            return venue
         found: dict[str, PlayedVenue] = {}
-        for path, _ in self._files[: self._main]:
-            url = next((line.connection for line in session_lines(path) if line.direction is Direction.OPENED), "")
-            venue = _venue_of(url)
-            if venue is None:
-                raise CaptureError(f"{path}: a session of no venue that can be played ({url or 'it opens no socket'})")
-            found[venue.name] = venue
+        for source in logs:
+            url = source.opened()
+            of_url = _venue_of(url)
+            if of_url is None:
+                what = url or "it opens no socket"
+                raise CaptureError(f"{source.path}: a session of no venue that can be played ({what})")
+            found[of_url.name] = of_url
         if len(found) > 1:
             raise CaptureError(f"{self.name}: sessions of several venues, {', '.join(found)}")
         return next(iter(found.values()))
 
+    def _venue_of_folders(self, folders: list[CaptureFolder]) -> PlayedVenue:
+        """The venue that captures say they are of, with their instruments."""
+        instruments = {item.symbol: item for folder in folders for item in folder.manifest.instruments}
+        dialects = {Dialect(folder.manifest.instruments[0].dialect) for folder in folders}
+        if len(dialects) > 1:
+            names = ", ".join(sorted(dialect.name for dialect in dialects))
+            raise CaptureError(f"{self.name}: captures of several markets, {names}")
+        venue = _venue_of_dialect(dialects.pop())
+        venue.instruments = self._wanted_instruments(tuple(instruments.values()))
+        return venue
+
+    def _wanted_instruments(self, known: tuple[Instrument, ...]) -> tuple[Instrument, ...]:
+        """Those of the selection, numbered in their order. Raises CaptureError for one that is not there."""
+        places = self._selection.places(tuple(item.symbol for item in known), Path(self.name))
+        return tuple(dataclasses.replace(known[place], index=index) for index, place in enumerate(places))
+
+    def _seen_instruments(self) -> tuple[Instrument, ...]:
+        """What the frames of Binance show of the instruments."""
+        frames = enumerate((line.data for line in self._lines() if line.kind == Captured.FRAME), 1)
+        return instruments_of(Path(self.name), frames)
+
     def _learn(self) -> None:
         bodies: set[str] = set()
         for line in self._lines():
-            if line.url and not _is_depth(line.url) and len(bodies) < _MOST_BODIES:
+            if line.kind == Captured.REST and not is_depth(line) and line.url and len(bodies) < _MOST_BODIES:
                 bodies.add(line.url)
                 self.venue.learn_body(last_part(urlsplit(line.url).path), line.data)
-            elif not line.url:
-                stream = self.venue.read(line.data).stream
-                if "@" in stream:
-                    self._symbols[line.file].add(stream.partition("@")[0].upper())
-        for item in self.items():
+            elif line.kind == Captured.FRAME:
+                symbol = self.venue.symbol_of(self.venue.read(line.data).stream)
+                if symbol:
+                    self._symbols[line.source].add(symbol)
+        self._selection.places(tuple(sorted(set().union(*self._symbols))), Path(self.name))
+        for item in self.items(self.venue.learn):
             self.count, self.first_ns = item.ordinal, self.first_ns or item.ts_ns
             self.venue.learn(item)
         if not self.venue.streams:
             raise CaptureError(f"{self.name}: no market data of {self.venue.name}")
-        has_listing = any(last_part(urlsplit(url).path) == "exchangeInfo" for url in bodies)
-        if isinstance(self.venue, BinanceVenue) and not self.venue.instruments and not has_listing:
-            frames = ((line.number, line.data) for line in self._lines() if not line.url)
-            self.venue.instruments = instruments_of(Path(self.name), frames)
+        if not self.count:
+            raise CaptureError(f"{self.name}: nothing in it is of the times and symbols asked for")
+        if isinstance(self.venue, BinanceVenue) and not self.venue.instruments:
+            is_listed = self.venue.has_body("exchangeInfo")
+            known = self.venue.listed_instruments() if is_listed else self._seen_instruments()
+            self.venue.instruments = self._wanted_instruments(known) if known else ()
 
     # reading
 
-    def _lines(self) -> Iterator[_Line]:
-        """Everything that was received, of all files, by time; within a file in its order."""
-        return heapq.merge(*(self._file(number) for number in range(len(self._files))), key=lambda line: line.ts_ns)
+    def _lines(self) -> Iterator[Line]:
+        """Everything that was received, of all sources, by time; within a source in its order."""
+        symbols = self._selection.symbols
+        return heapq.merge(*(source.lines(symbols) for source in self._sources), key=lambda line: line.ts_ns)
 
-    def _file(self, index: int) -> Iterator[_Line]:
-        path, is_capture = self._files[index]
-        if is_capture:
-            for number, ts_ns, frame in capture_lines(path):
-                yield _Line(ts_ns, number, index, "", frame)
-            return
-        for line in session_lines(path):
-            if line.direction is Direction.RECEIVED and index < self._main:
-                yield _Line(line.ts_ns, line.number, index, "", line.data)
-            elif line.direction is Direction.REST:
-                yield _Line(line.ts_ns, line.number, index, line.connection, line.data)
+    def items(self, before: Callable[[Item], None] = _ignore) -> Iterator[Item]:
+        """The recording, as far as it is selected; what came before its time is given to `before`.
 
-    def items(self) -> Iterator[Item]:
-        """The recording. Raises CaptureError."""
+        Raises CaptureError.
+        """
         ordinal = 0
+        broken: set[int] = set()
         for line in self._lines():
-            if line.url:
-                if not _is_depth(line.url):
-                    continue
-                symbol = parse_qs(urlsplit(line.url).query).get("symbol", [""])[0]
-                what, stream, start = What.SNAPSHOT, symbol, 0
-            else:
-                what, stream, start = self.venue.read(line.data)
-                if what is What.SNAPSHOT:
-                    stream = self._snapshot_symbol(line)
-            ordinal += 1
-            yield Item(line.ts_ns, min(line.file, self._main - 1), what, line.data, ordinal, stream, start)
+            if line.ts_ns >= self._selection.to_ns:
+                continue
+            is_early = line.ts_ns < self._selection.from_ns
+            for item in self._items_of(line, broken):
+                if is_early:
+                    before(item)
+                else:
+                    ordinal += 1
+                    yield item._replace(ordinal=ordinal)
 
-    def _snapshot_symbol(self, line: _Line) -> str:
-        """Whose book a depth body without a URL is: what it names, else the only symbol of its file."""
+    def _items_of(self, line: Line, broken: set[int]) -> Iterator[Item]:
+        """What a line is, without ordinals. broken: the lost connections."""
+        if line.kind in (Captured.LOST, Captured.OPENED):
+            yield from self._broken_or_made(line, broken)
+            return
+        start = 0
+        if line.kind == Captured.REST:
+            if not is_depth(line):
+                return
+            what, stream = What.SNAPSHOT, line.symbol or self._snapshot_symbol(line)
+        else:
+            what, stream, start = self.venue.read(line.data)
+            if what is What.SNAPSHOT:
+                stream = self._snapshot_symbol(line)
+        symbol = stream if what is What.SNAPSHOT else self.venue.symbol_of(stream)
+        if not symbol or not self._selection.symbols or symbol in self._selection.symbols:
+            yield Item(line.ts_ns, self._connection_of(line), what, line.data, 0, stream, start)
+
+    def _connection_of(self, line: Line) -> int:
+        """Which of the recorded connections; REST answers beside session logs are of the last."""
+        if line.source >= len(self._named):
+            return self._connections - 1
+        return self._connection[line.source] + line.connection
+
+    def _broken_or_made(self, line: Line, broken: set[int]) -> Iterator[Item]:
+        """The connections that a loss breaks, or the broken one that is made again."""
+        first = self._connection[line.source]
+        of_source = range(first, first + self._sources[line.source].connections)
+        meant = of_source if line.connection == ALL_CONNECTIONS else (self._connection_of(line),)
+        is_loss = line.kind == Captured.LOST
+        for connection in meant:
+            if (connection in broken) != is_loss:
+                (broken.add if is_loss else broken.discard)(connection)
+                yield Item(line.ts_ns, connection, What.DISCONNECT if is_loss else What.CONNECT, b"", 0, "")
+
+    def _snapshot_symbol(self, line: Line) -> str:
+        """Whose book a depth body is that comes without a URL: what it names, else the only symbol of its source."""
         try:
             named = orjson.loads(line.data).get("symbol", "")
         except (orjson.JSONDecodeError, AttributeError):
             named = ""
-        symbols = self._symbols[line.file]
+        symbols = self._symbols[line.source]
         if named in symbols:
             return str(named)
         if len(symbols) != 1:
-            raise no_symbol(f"{self._files[line.file][0]}, line {line.number}")
+            raise no_symbol(f"{self._sources[line.source].path}, {line.where}")
         return next(iter(symbols))
-
-
-def _is_depth(url: str) -> bool:
-    return last_part(urlsplit(url).path) == "depth"

@@ -13,8 +13,8 @@ class What(Enum):
     REPLY = "reply"  # received too: a greeting, or the answer to a request
     SNAPSHOT = "snapshot"  # the body of a REST depth snapshot
     REFUSED = "refused"  # the body of an HTTP 429 in the place of a snapshot; made by a fault
-    DISCONNECT = "disconnect"  # the connection breaks; made by a fault
-    CONNECT = "connect"  # it can be made again; made by a fault
+    DISCONNECT = "disconnect"  # the connection breaks; recorded, or made by a fault
+    CONNECT = "connect"  # it can be made again
 
 
 class Item(NamedTuple):
@@ -24,6 +24,6 @@ class Item(NamedTuple):
     connection: int  # which of the recorded connections, from 0
     what: What
     data: bytes  # as it was on the wire; empty for what is no message
-    ordinal: int  # from 1, of the recorded thing that this is or comes of
+    ordinal: int  # from 1 (0: read only for the books, not played), of the recorded thing that this is or comes of
     stream: str  # what has to be subscribed for it, "" for everybody's; of a snapshot: the symbol
     start: int = 0  # where in data the event begins, behind the envelope that names the stream

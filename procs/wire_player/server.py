@@ -11,19 +11,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from aiohttp import WSMsgType, web
 
+from engine.matching.settings import VenueSettings
+from procs.wire_player.account_door import AccountDoor
 from procs.wire_player.faults import TOO_MANY, Fault, Injected, Injector, RestFaults
 from procs.wire_player.recording import Recording
 from procs.wire_player.sequence import Item, What
+from procs.wire_player.trading import Trading
 from procs.wire_player.venue import Listener
+from shm.clock import wall_ns
 
 MOST_NOTES = 100_000  # faults that are remembered one by one; the counts are of all
 _TURN_ITEMS = 64  # so often does a timeline that never sleeps let others run
@@ -40,7 +45,9 @@ class PlaySettings:
 
     speed: times as fast as recorded; None: as fast as the clients read. begin_after_s: how long after the first
     subscription the timeline waits for listeners of the other streams. patience_s: how long a client may take nothing.
-    snapshot_wait_s: how long a request for a snapshot waits until there is a book.
+    snapshot_wait_s: how long a request for a snapshot waits until there is a book. account: an account takes orders; of
+    its settings what is about the account holds, and matching_delay_ms. cancelled: the rule of its queues, one of
+    engine/matching/recorded.py.
     """
 
     host: str = "127.0.0.1"
@@ -51,6 +58,13 @@ class PlaySettings:
     snapshot_wait_s: float = 5.0
     seed: int = 0
     faults: tuple[Fault, ...] = ()
+    account: VenueSettings | None = None
+    cancelled: str = "careful"
+
+
+def _too_many() -> web.Response:
+    """What a fault answers."""
+    return web.Response(status=429, body=TOO_MANY, content_type=_JSON, headers={"Retry-After": "1"})
 
 
 class _Client:
@@ -103,10 +117,17 @@ class WirePlayer:
         self._clients: dict[_Client, None] = {}
         self._waiting: dict[str, list[tuple[web.BaseRequest, asyncio.Future[bytes]]]] = {}  # for a book, by symbol
         self._broken: set[int] = set()  # connections that nobody can make now
+        self._missing: set[str] = set()  # what those heard whom a broken connection has cut off
+        self._returned = asyncio.Event()  # somebody hears all of that
         self._begin = asyncio.Event()
         self._begin_timer: asyncio.TimerHandle | None = None
         self._runner: web.ServerRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._door: AccountDoor | None = None
+        if settings.account is not None:
+            trading = Trading(self.venue, settings.account, settings.cancelled, recording.first_ns, wall_ns)
+            self._door = AccountDoor(trading, settings.speed, lambda: self._clients)
+        self._items: Iterator[Item] = iter(())
         self._pace: tuple[float, int] = (0.0, 0)  # when the timeline began, in the loop's time and in its own
         self.port = 0
 
@@ -118,7 +139,12 @@ class WirePlayer:
     # life
 
     async def start(self) -> None:
-        """Open the port. Raises PlayerError where it cannot be had."""
+        """Open the port, once the books are as they were when what is played begins.
+
+        Raises PlayerError where the port cannot be had, CaptureError where the recording can no longer be read.
+        """
+        items = self._recording.items(self._see)
+        self._items = itertools.chain([next(items)], items)  # there is one: else it would be no recording
         self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.settings.host, self.settings.port)
@@ -147,6 +173,17 @@ class WirePlayer:
             await self._runner.cleanup()
             self._runner = None
 
+    @property
+    def trading(self) -> Trading | None:
+        """The account that takes orders, where there is one."""
+        return self._door.trading if self._door else None
+
+    def _see(self, item: Item) -> None:
+        """What is played is seen as it was recorded, by the books and by the account's market."""
+        self.venue.see(item)
+        if self._door:
+            self._door.trading.see(item)
+
     async def _close_all(self, code: int, message: bytes) -> None:
         for client in list(self._clients):
             with contextlib.suppress(ConnectionError, RuntimeError, TimeoutError):
@@ -169,9 +206,11 @@ class WirePlayer:
 
     def _subscribed(self) -> None:
         """Somebody has subscribed: begin, if now everything has a listener; else soon."""
+        heard = {stream for client in self._clients for stream in client.listener.streams}
+        if heard >= self._missing:
+            self._returned.set()
         if self._begin.is_set():
             return
-        heard = {stream for client in self._clients for stream in client.listener.streams}
         if heard >= self.venue.streams.keys():
             self.begin()
         elif heard and self._begin_timer is None:
@@ -180,23 +219,41 @@ class WirePlayer:
 
     async def _timeline(self) -> None:
         await self._begin.wait()
-        for item in self._recording.items():
+        if self._door:
+            self._door.begin()
+        for item in self._items:
             for late in self._injector.before(item.ts_ns):
                 await self._keep_pace(late.ts_ns)
                 await self._play(late)
             await self._keep_pace(item.ts_ns)
             self.played, self.now_ns = item.ordinal, max(self.now_ns, item.ts_ns)
-            self.venue.see(item)
+            if self._door:
+                await self._door.arrive(item.ts_ns)
+            self._see(item)
             self._tell_who_waits(item)
             for given in self._injector.take(item):
                 await self._play(given)
+            if self._door:
+                await self._door.tell()
+            if item.what is What.CONNECT:
+                await self._wait_for_return()
             if item.ordinal % _TURN_ITEMS == 0:
                 await asyncio.sleep(0)
         for late in self._injector.rest():
             await self._keep_pace(late.ts_ns)
             await self._play(late)
+        if self._door:
+            await self._door.end()
         self.ended.set()
         await self._close_all(1000, b"end of the recording")
+
+    async def _wait_for_return(self) -> None:
+        """Where the clients make the pace, those whom a recorded loss has cut off get the time to come back."""
+        if self.settings.speed is None and self._missing and not self._broken:
+            self._returned.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._returned.wait(), self.settings.begin_after_s)
+            self._missing.clear()
 
     async def _keep_pace(self, ts_ns: int) -> None:
         """Wait for a time of the recording."""
@@ -215,6 +272,7 @@ class WirePlayer:
         if item.what is What.DISCONNECT:
             self._broken.add(item.connection)
             for client in [client for client in self._clients if self.venue.is_on(client.listener, item.connection)]:
+                self._missing |= client.listener.streams
                 client.cut()
                 del self._clients[client]
         elif item.what is What.CONNECT:
@@ -231,6 +289,10 @@ class WirePlayer:
             return await self._serve(request)
         if request.path == "/bot4/player":
             return web.Response(body=orjson.dumps(self.state()), content_type=_JSON)
+        if self._door and self._door.trading.answers(request.path):
+            if self._rest_faults.meet(request.path_qs, self.now_ns, False) == "429":
+                return _too_many()
+            return await self._door.answer(request)
         if request.method != "GET":
             return web.Response(status=405)
         return await self._answer(request)
@@ -240,7 +302,7 @@ class WirePlayer:
         listener = self.venue.open(request.path, request.query)
         if listener is None:
             return web.Response(status=404)
-        if self.ended.is_set() or self._broken:
+        if self.ended.is_set() or (self._broken and not listener.listen_key):
             return web.Response(status=503)
         socket = web.WebSocketResponse(compress=False, max_msg_size=1 << 20)
         await socket.prepare(request)
@@ -281,7 +343,7 @@ class WirePlayer:
         answer = self.venue.rest(request.path, request.query, self.now_ns)
         met = self._rest_faults.meet(request.path_qs, self.now_ns, answer.stale is not None)
         if met == "429":
-            return web.Response(status=429, body=TOO_MANY, content_type=_JSON, headers={"Retry-After": "1"})
+            return _too_many()
         body = answer.stale if met == "stale" else answer.body
         if body is None:
             future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -299,7 +361,8 @@ class WirePlayer:
             "source": self._recording.name, "venue": self.venue.name, "items": self._recording.count,
             "played": self.played, "now_ns": self.now_ns, "begun": self._begin.is_set(), "ended": self.ended.is_set(),
             "clients": len(self._clients), "waiting": sum(map(len, self._waiting.values())),
-            "frames_sent": self.frames_sent, "lost": self._injector.lost,
+            "torn_bytes": self._recording.torn_bytes, "frames_sent": self.frames_sent, "lost": self._injector.lost,
+            "account": self._door.trading.state() if self._door else None,
             "injections": dict(self.injections), "injected": [item._asdict() for item in self.injected],
         }
 

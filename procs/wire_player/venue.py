@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from engine.instruments import Instrument
 from procs.captures import CaptureError
 from procs.wire_player.sequence import Item, What
 
@@ -39,6 +40,12 @@ class Listener:
         self.root = root
         self.is_combined = is_combined
         self.streams: set[str] = set()
+        self.listen_key = ""  # of the user data stream that it listens to
+        self.events: frozenset[str] = frozenset()  # wanted of that; empty: all
+
+    def wrapped(self, stream: str, event: bytes) -> bytes:
+        """A bare event of Binance in the form that this client wants."""
+        return b'{"stream":"%s","data":%s}' % (stream.encode(), event) if self.is_combined else event
 
 
 class PlayedVenue(ABC):
@@ -46,6 +53,7 @@ class PlayedVenue(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.instruments: tuple[Instrument, ...] = ()  # where the recording says, or shows, what they are
         self.streams: dict[str, int] = {}  # as clients subscribe them: on which recorded connection
         self._bodies: dict[str, bytes] = {}  # recorded REST answers other than depth, by path
 
@@ -63,6 +71,14 @@ class PlayedVenue(ABC):
     def learn_body(self, path: str, body: bytes) -> None:
         """A recorded REST answer other than a depth snapshot; the first of a path counts."""
         self._bodies.setdefault(path, body)
+
+    @abstractmethod
+    def symbol_of(self, stream: str) -> str:
+        """The symbol that a stream is of; empty for none in particular."""
+
+    def has_body(self, name: str) -> bool:
+        """Whether an answer of this endpoint was recorded."""
+        return name in self._bodies
 
     def subscribed_as(self, stream: str) -> str:
         """How a stream of the recording is called among subscriptions."""

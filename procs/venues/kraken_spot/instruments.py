@@ -33,6 +33,13 @@ def v2_symbol(v1_symbol: str) -> str:
     return f"{_V2_ASSETS.get(base, base)}{slash}{_V2_ASSETS.get(quote, quote)}"
 
 
+def v1_symbol(v2_symbol: str) -> str:
+    """The name of a pair on WebSocket v1, from that on v2."""
+    names = {new: old for old, new in _V2_ASSETS.items()}
+    base, slash, quote = v2_symbol.partition("/")
+    return f"{names.get(base, base)}{slash}{names.get(quote, quote)}"
+
+
 def parse_asset_pairs(body: bytes) -> dict[str, dict[str, Any]]:
     """Entries of an `AssetPairs` answer by their v1 name, dark pools left out.
 
