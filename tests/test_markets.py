@@ -109,6 +109,23 @@ def test_sockets(dialect: Dialect, symbols: tuple[str, ...], urls: list[str]) ->
         assert [item.channel for item in enter.wanted] == ["book"]
 
 
+@pytest.mark.parametrize(
+    ("dialect", "interval_ms", "name"),
+    [
+        (Dialect.BINANCE_USDM, 250, "depth"), (Dialect.BINANCE_USDM, 100, "depth@100ms"),
+        (Dialect.BINANCE_USDM, 500, "depth@500ms"), (Dialect.BINANCE_COINM, 250, "depth"),
+        (Dialect.BINANCE_SPOT, 1000, "depth"), (Dialect.BINANCE_SPOT, 100, "depth@100ms"),
+    ],
+)  # fmt: skip
+def test_a_depth_stream_of_the_usual_interval_has_none_in_its_name(
+    dialect: Dialect, interval_ms: int, name: str
+) -> None:
+    """As the venue documents them; `@depth@250ms` is accepted and silent."""
+    feed = FeedSettings(kinds=("book",), book_interval_ms=interval_ms)
+    (socket,) = market_of(dialect).sockets(ROOT, instruments(dialect, "BTCUSDT"), feed)
+    assert socket.url.endswith(f"/stream?streams=btcusdt@{name}")
+
+
 def test_what_is_subscribed_is_what_the_settings_say() -> None:
     items = instruments(Dialect.BINANCE_USDM, "BTCUSDT")
     feed = FeedSettings(kinds=("trade", "book"), book_interval_ms=500)
@@ -383,7 +400,10 @@ def test_a_market_that_the_embedded_exchange_cannot_be_is_said_plainly(venue: di
 def test_the_contract_is_kept_by_every_room() -> None:
     for dialect in MARKETS.values():
         market: Market = market_of(dialect)
-        for name in ("fetch_listing", "sockets", "book_depth", "fetch_book", "ask_again", "answer"):
+        for name in (
+            "fetch_listing", "list_again", "fetch_open_interest", "sockets", "book_depth", "fetch_book", "ask_again",
+            "answer",
+        ):
             assert callable(getattr(market, name)) and getattr(market, name).__doc__
 
 
