@@ -224,10 +224,15 @@ class MarketSockets:
             for frame in self.arbiters[number].lost(copy):
                 self.on_frame(number, frame)
             return
-        if self.arbiters:
-            self.arbiters[number].begin_again()
         self.losses += 1
         self._on_lost(number)
+        still_open = [other for place, other in self._open if place == number]
+        if self.arbiters:
+            self.arbiters[number].begin_again()
+            for other in still_open:
+                self.arbiters[number].opened(other)
+        if still_open:  # a copy that had brought nothing yet: with it begins what comes
+            self._on_opened(number)
 
     async def _pass_on_late(self) -> None:
         """Pass on what an arbiter has held back for long enough."""

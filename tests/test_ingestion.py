@@ -16,7 +16,10 @@ from engine.ingest.settings import liquidation_min
 from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.records import MARKET, Kind
+from engine.validation.state import make_validation_state
+from engine.validation.step import VALIDATION
 from procs.decoding import Decoder, replay_inputs
+from procs.feed_counts import FEED_COUNTS
 from procs.ingestion import Ingestion
 from procs.instance import Mapping, ProcessContext
 from procs.journal.layout import Entry
@@ -28,6 +31,7 @@ from shm.clock import sleep
 from shm.control import Readiness, Stop
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.instance_memory import listed_instruments, small_instance
+from tests.market_records import run_stage
 from tests.waiting import until
 
 
@@ -92,6 +96,8 @@ def test_what_reaches_the_ring_is_what_the_journal_gives_again(venue: RunningVen
     with running(at(venue), tmp_path, 1 << 14) as run:
         until(lambda: run.ready, "books")
         until(lambda: len(run.take()) > 3_000, "records")
+        feed = run.mapping.feed_counts()
+        until(lambda: feed.tolist() == [2, *[0] * (len(FEED_COUNTS) - 1)], "two open sockets and nothing else")
     live = run.ingestion._decoder.state
     records, state = run.replayed()
     assert records.tobytes() == run.records.tobytes()
@@ -100,6 +106,11 @@ def test_what_reaches_the_ring_is_what_the_journal_gives_again(venue: RunningVen
     kinds = set(run.records["kind"].tolist())
     assert {Kind.INSTRUMENT, Kind.LEVEL, Kind.TRADE, Kind.QUOTE, Kind.MARK_PRICE, Kind.CLOCK} <= kinds
     assert np.all(np.diff(run.records["ingest_id"]) >= 0)
+    # The venue's ticker tells the touch of every book that it makes.
+    judged = make_validation_state(Settings().validation, run.mapping.plan.instruments)
+    run_stage(VALIDATION, judged, records)
+    audits = judged["audits"][0]
+    assert audits["agreed"].sum() > 20 and audits["disagreed"].sum() == 0
 
 
 def test_a_ring_that_nobody_empties_drops_with_gaps_and_the_journal_knows(venue: RunningVenue, tmp_path: Path) -> None:
