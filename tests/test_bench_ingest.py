@@ -13,6 +13,7 @@ import pytest
 from engine.config import Settings
 from engine.records import MARKET, SOURCE_MAIN
 from engine.stage import as_bytes
+from engine.validation.settings import ValidationSettings
 from engine.validation.step import VALIDATION
 from procs.decoding import Decoder
 from procs.states import initial_states
@@ -60,7 +61,8 @@ def test_frames_of_any_length_as_a_server_sends_them() -> None:
 def test_laps_follow_on_each_other_and_lead_the_book_back(frames: Frames, small: Lap) -> None:
     """Three laps through decoding and validation: no gap, no duplicate, no refusal; each ends with the snapshot."""
     (item,) = frames.source.instruments
-    states = initial_states(Settings(), (item,))
+    settings = Settings(validation=ValidationSettings(ticker_audit=False))  # no ticker tells of what leads a book back
+    states = initial_states(settings, (item,))
     decoder = Decoder(states[Role.INGESTION], (item,))
     room, routes = np.zeros(1 << 13, MARKET), np.zeros(1 << 13, np.uint8)
     now = 1_700_000_000_000_000_000
