@@ -14,7 +14,7 @@ says only `last`, and then the newest wins. Messages are anything; time comes in
 
 Invariants: numbers passed on rise, but for a snapshot (`jump`) and a venue that begins to count anew (a source whose
 numbers fall to less than half); every message is passed on once, held, or counted as dropped; at most HELD_MOST are
-held. Cost: a microsecond a message, in Python: it is paid only where connections are redundant.
+held. It is Python, and paid for only where connections are redundant.
 """
 
 from __future__ import annotations

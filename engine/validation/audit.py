@@ -9,8 +9,8 @@ in a row as the settings say make the book wrong, no fewer.
 By band. Where nothing ties ticker and book together, best bid and best offer may be `audit_band` of the price away from
 the ticker's; it is used for books that nothing else proves.
 
-Invariants: a GAP, and a book that is lost, forget tickers and what waits, not the counts. Cost: 10 ns at the end of a
-group, 10 ns a ticker. Known limit: levels behind the touch are not audited.
+Invariants: a GAP, and a book that is lost, forget tickers and what waits, not the counts. Cost: one look at
+the touch for each diff, and for some tickers. Known limit: levels behind the touch are not audited.
 """
 
 from __future__ import annotations
