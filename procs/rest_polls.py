@@ -19,6 +19,7 @@ import requests
 
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Instrument
+from engine.records import Status
 from procs.back_off import back_off_s
 from procs.budget import Budget
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
@@ -26,6 +27,8 @@ from procs.venues.binance_usdm.paying import paying_session
 from procs.venues.market import Market
 
 T = TypeVar("T")
+_HALTED_REFRESH_S = 15.0  # a halt ends unannounced, so the listing is read more often as long as there is one
+_LASTING = (Status.TRADING, Status.CLOSED)
 _LADDER_S = (1.0, 5.0, 15.0, 30.0, 60.0)  # after failures
 
 
@@ -87,14 +90,17 @@ class RestPolls:
 
     async def _keep_listing(self) -> None:
         symbols = [item.symbol for item in self._instruments]
+        halted = any(item.status not in _LASTING for item in self._instruments)
         while True:
+            usual_s = self._feed.listing_refresh_s
             listed = await self._ask(
-                "listing", self._feed.listing_refresh_s,
+                "listing", min(usual_s, _HALTED_REFRESH_S) if halted else usual_s,
                 lambda session: self._market.list_again(session, self._rest_url, symbols),
             )
             self.refreshes += 1
             for item in self._instruments:
                 self._on_listed(item.index, listed.get(item.symbol))
+            halted = any(item.status not in _LASTING for item in listed.values())
 
     async def _keep_open_interest(self) -> None:
         interval_s = self._feed.open_interest_interval_s / len(self._instruments)

@@ -132,11 +132,13 @@ def test_a_listing_that_cannot_be_is_refused(venue: RunningVenue, request_: dict
 class Polling:
     """Polls of a scripted server, for as long as a test looks."""
 
-    def __init__(self, url: str, feed: FeedSettings, dialect: Dialect = Dialect.BINANCE_USDM) -> None:
+    def __init__(
+        self, url: str, feed: FeedSettings, dialect: Dialect = Dialect.BINANCE_USDM, status: Status = Status.TRADING
+    ) -> None:
         self.listed: list[tuple[int, Instrument | None]] = []
         self.frames: list[bytes] = []
         self.said: list[str] = []
-        item = VenueSettings().btcusdt.instrument(0)
+        item = replace(VenueSettings().btcusdt.instrument(0), status=status)
         market = market_of(dialect)
         self.budget: Budget = own_budget()
         self.polls = RestPolls(
@@ -159,15 +161,27 @@ class Polling:
         assert done()
 
 
+LISTED = (
+    b'{"rateLimits":[],"symbols":[{"symbol":"BTCUSDT","status":"%s","baseAsset":"BTC","quoteAsset":"USDT",'
+    b'"pricePrecision":2,"quantityPrecision":3,"filters":[{"filterType":"PRICE_FILTER","tickSize":"0.50"},'
+    b'{"filterType":"LOT_SIZE","stepSize":"0.001","maxQty":"1"}]}]}'
+)
+
+
+def test_the_listing_is_read_more_often_while_something_is_halted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest_polls, "_HALTED_REFRESH_S", 0.05)
+    answers = [LISTED % b"BREAK", LISTED % b"BREAK", LISTED % b"TRADING"]
+    with ScriptedServer(lambda method, path: (200, answers.pop(0))) as server:
+        polling = Polling(server.url, FeedSettings(kinds=("book",), listing_refresh_s=3600.0), status=Status.HALTED)
+        polling.run(lambda: len(polling.listed) == 6)
+    assert [listed.status for _, listed in polling.listed if listed] == [Status.HALTED, Status.HALTED, Status.TRADING]
+    assert len(server.requests) == 3 and polling.said == []
+
+
 def test_a_listing_that_fails_is_said_once_and_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest_polls, "_LADDER_S", (0.05,))
     asked: list[str] = []
-    body = (
-        b'{"rateLimits":[],"symbols":[{"symbol":"BTCUSDT","status":"BREAK","baseAsset":"BTC","quoteAsset":"USDT",'
-        b'"pricePrecision":2,"quantityPrecision":3,"filters":[{"filterType":"PRICE_FILTER","tickSize":"0.50"},'
-        b'{"filterType":"LOT_SIZE","stepSize":"0.001","maxQty":"1"}]}]}'
-    )
-    answers = [(503, b""), (200, b"<html>"), (200, b'{"symbols":[{"symbol":"BTCUSDT"}]}'), (200, body)]
+    answers = [(503, b""), (200, b"<html>"), (200, b'{"symbols":[{"symbol":"BTCUSDT"}]}'), (200, LISTED % b"BREAK")]
 
     def answer(method: str, path: str) -> tuple[int, bytes]:
         asked.append(path)

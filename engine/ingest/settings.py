@@ -42,7 +42,8 @@ class FeedSettings:
         minimum=1.0, maximum=3600.0,
     )
     listing_refresh_s: float = setting(
-        300.0, "How often the venue is asked anew for tick sizes, filters and status; 0: only at the start.",
+        300.0, "How often the venue is asked anew for tick sizes, filters and status (more often during a halt); 0: "
+        "only at the start.",
         minimum=0.0, maximum=86_400.0,
     )
 
