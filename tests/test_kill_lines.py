@@ -24,6 +24,7 @@ import pytest
 
 from engine.instruments import Instrument
 from procs.clocks import Clocks
+from procs.embedded.listing import list_anew
 from procs.kill_credentials import kill_credentials
 from procs.sweep import Sweep, sweep_until_nothing_rests
 from procs.table import Role
@@ -264,6 +265,17 @@ def a_book_that_is_far_away(made: World) -> None:
     _end_when_done(made, 0)
 
 
+def a_contract_that_is_listed_anew(made: World) -> None:
+    """Clips are refused for their tick until the listing is read, which fails at first."""
+    made.hold(0, 40)
+    made.hold(1, 30)
+    made.gate_follows()
+    list_anew(made.venue.dialect, {"symbol": "BTCUSDT", "tick_size": "7.00"})
+    made.fault(fault="http", action="error_before", path="/fapi/v1/exchangeInfo", count=1)
+    _trip_unless_it_fell(made, 300, TripSource.OPERATOR)
+    _end_when_done(made, 0)
+
+
 def a_witness_that_contradicts(made: World) -> None:
     made.hold(0, 20)
     made.gate_follows()
@@ -442,6 +454,7 @@ SCENARIOS = (
     nobody_is_left_nor_the_venue, a_successor_that_flattens,
     a_disk_that_is_full, memory_that_cannot_be_locked, an_error_of_its_own, an_error_in_a_thread, reset_too_early,
     a_book_that_is_far_away, a_venue_that_fails_while_flattening, a_witness_that_contradicts,
+    a_contract_that_is_listed_anew,
     a_stream_whose_key_dies, connections_that_were_closed,
     connections_that_are_not_there, a_clock_that_is_off, a_venue_behind_tls, a_venue_that_is_gone,
     too_many_errors_of_its_own, a_hostile_venue, told_to_stop_while_the_venue_is_away, the_gateway_is_the_last_one,

