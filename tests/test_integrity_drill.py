@@ -30,7 +30,7 @@ from tools.soak import integrity
 from tools.soak.tally import Piece
 
 pytestmark = pytest.mark.recordings
-_TRIES = 3  # runs of a row until it is met as it says
+_TRIES = 6  # runs of a row until it is met as it says
 
 
 def script(dialect: Dialect) -> Script:

@@ -88,13 +88,18 @@ class Client:
         self._is_rest = has_rest_snapshots(dialect)
         self._id_field = "last_update_id" if self._is_rest else "last_sequence"
         self._fetching: set[int] = set()
+        self._opened_ns = 0  # when a socket was opened last
         self._seen = [0] * len(self.instruments)
         self._asked_ns = [0] * len(self.instruments)
         self.sockets = MarketSockets(
             self._market, self._market.sockets(url.replace("http", "ws"), self.instruments, _FEED),
             lambda _, data: self._took(self.side.frame(data, time.time_ns())),
             lambda _: self._took(self.side.lost(ALL_INSTRUMENTS, time.time_ns())), time.time_ns, print,
+            self._on_opened,
         )  # fmt: skip
+
+    def _on_opened(self, _: int) -> None:
+        self._opened_ns = time.time_ns()
 
     def _took(self, sayings: list) -> None:
         self.invalid += sum(not saying.valid for saying in sayings)
@@ -130,7 +135,7 @@ class Client:
         if self._is_rest and index not in self._fetching:
             self._fetching.add(index)
             tasks.add(asyncio.create_task(self._snapshot(index)))
-        elif not self._is_rest and now - max(self._asked_ns[index], self.sockets.opened_ns) > 1_000_000_000:
+        elif not self._is_rest and now - max(self._asked_ns[index], self._opened_ns) > 1_000_000_000:
             self._asked_ns[index] = now
             self.sockets.send(self._market.ask_again(self.instruments[index], _FEED))
 

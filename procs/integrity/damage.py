@@ -26,6 +26,7 @@ class Damage:
     at_ns: int
     venue_ms: int  # the venue's time of that item
     strict: bool  # the book was valid, and nothing else is wrong with it
+    waits: bool = False  # the book was not: the item may wait for its snapshot, and be applied after it
     count: int = 0  # further messages of the book
     said: bool = False
     wrong: bool = False  # a valid book was wrong, and this excuses it
@@ -74,7 +75,7 @@ class Judge:
             return
         standing = self._standing.setdefault(index, [])
         alone = all(damage.said or damage.expired or damage.row.verdict is not Verdict.SAID for damage in standing)
-        standing.append(Damage(row, ordinal, now_ns, venue_ms, self.strict and valid and alone))
+        standing.append(Damage(row, ordinal, now_ns, venue_ms, self.strict and valid and alone, not valid))
 
     def message(self, index: int, venue_ms: int) -> None:
         """A further readable message of a book has come; call it before that one's own harm."""
@@ -127,10 +128,16 @@ class Judge:
         return in_time or (row.blind_beyond > 0 and not wrong_best)
 
     def renewed(self, index: int, position: int) -> None:
-        """A snapshot that knows everything up to an ordinal was taken: what it knows better stands no more."""
+        """A snapshot that knows everything up to an ordinal was taken: what it knows better stands no more.
+
+        An update that waited for it, and whose last id was altered to one beyond it, is applied behind it.
+        """
         standing = self._standing.get(index, [])
-        self._settle(damage for damage in standing if damage.ordinal <= position)
-        self._standing[index] = [damage for damage in standing if damage.ordinal > position]
+        kept = [one for one in standing if one.ordinal > position or (one.waits and one.row.key == ("corrupt", "u"))]
+        self._settle(one for one in standing if one not in kept)
+        for damage in kept:
+            damage.waits &= damage.ordinal > position
+        self._standing[index] = kept
 
     def end(self) -> None:
         """The run is over."""

@@ -1,8 +1,10 @@
 """One run of the drill: a recording with faults, the engine's kernels, the resync between them, in virtual time.
 
-The client does what live ingestion does (procs/ingestion.py, procs/market_sockets.py), with its periods: one snapshot
-at a time for a book, thrown away when the connection was lost meanwhile; books and connections are asked for at its
-pace; a connection of which nothing was heard for as long as the market's rule says is closed; whatever is lost makes
+The client does what live ingestion does (procs/ingestion.py, procs/market_sockets.py): one snapshot at a time for a
+book, later again after a refusal, thrown away when the connection was lost meanwhile; a book over the socket is asked
+for again after 5 s; a connection of which nothing was heard for as long as its market's rule says is closed. It is less
+patient than live ingestion, whose pace (procs/back_off.py, procs/book_requests.py) has tests of its own, so that more
+books stand to be harmed. Whatever is lost makes
 every book begin anew. The venue is the wire player's, its faults are the player's pure functions. What answers a
 request comes through the same connection, so it waits behind a stall too.
 
@@ -17,8 +19,7 @@ from bisect import bisect_right
 
 from engine.ingest.dialects import has_rest_snapshots
 from engine.instruments import Dialect
-from procs.back_off import ConnectionRule, Pace
-from procs.book_requests import PATIENCE_NS, BookRequests
+from procs.back_off import LADDER_S
 from procs.decoding import ALL_INSTRUMENTS
 from procs.embedded.mix import Draws
 from procs.integrity.aim import ANSWERED, Order, again, order_of, subscription
@@ -39,6 +40,7 @@ from procs.wire_player.venue import Listener, PlayedVenue
 MS = 1_000_000
 _POLL_NS = 10 * MS  # as ingestion looks round
 _WATCH_NS = 1_000 * MS
+_ASK_AGAIN_NS = 5_000 * MS
 _ONE_WAY_MS = (1, 60)  # of a request or its answer
 _LEVELS = 1_000  # that a snapshot of REST is asked for
 
@@ -65,20 +67,21 @@ class Drill:
         self._ordinals = script.ordinals
         self._streams = {stream: index for index, stream in enumerate(script.streams)}
         self._played = script.items[start.first - 1].ordinal if start.first else 0
-        # The client's connection, and when it may ask.
-        self._rule = _connection_rule(script.dialect)
-        self._pace = Pace(self._rule, 1, self._draws.uniform)
-        self._requests = BookRequests(count, None if self._is_rest else PATIENCE_NS, self._draws.uniform)
+        # The client's connection.
         self._listener: Listener | None = None
         self._broken = False
+        self._silence_ns = _silence_ns(script.dialect)
         self._opened_ns = self._heard_ns = 0
         self._opened_at = 0  # ordinal of the last item before
-        self._losses = 0
+        self._losses = self._failures = 0
         # Its books: truth at the position that the engine has taken, and what was asked for.
         self._truth: list[TrueBook | None] = [None] * count
         self._whole: list[TrueBook | None] = [None] * count  # where a snapshot does not tell of all levels: with them
         self._position = [0] * count
         self._reached = [0] * count  # the newest message that the engine could read
+        self._asked_ns = [0] * count
+        self._fetching: set[int] = set()
+        self._fetch_failures = [0] * count
         self._resyncs_seen = [0] * count
         self._answers: dict[tuple[int, str], tuple[Told, int, bytes]] = {}
         self._last_fault_ns = 0
@@ -271,39 +274,29 @@ class Drill:
             if asked > self._resyncs_seen[index]:
                 self._resyncs_seen[index] = asked
                 self._say(self.side.lost(index, now))
-            if self._listener is None:
+            if self._listener is None or not self.side.wanted(index):
                 continue
-            if not self.side.wanted(index):
-                if not self._is_rest:
-                    self._requests.helped(index, now)
-            elif self._requests.due(index, now):
-                self._requests.asked(index, now)
-                if self._is_rest:
-                    self._fetch(index)
-                else:
-                    self._send(again(self.script, self.script.instruments[index]))
+            if self._is_rest:
+                self._fetch(index)
+            elif now - max(self._asked_ns[index], self._opened_ns) >= _ASK_AGAIN_NS:
+                self._asked_ns[index] = now
+                self._send(again(self.script, self.script.instruments[index]))
 
     def _watch(self) -> None:
         """A second has passed."""
-        if self._listener is not None and self._loop.now_ns - self._heard_ns > self._rule.silence_s * 1_000 * MS:
+        if self._listener is not None and self._loop.now_ns - self._heard_ns > self._silence_ns:
             self._close()
 
     def _open(self) -> None:
-        """Try to connect, as soon as that is allowed."""
-        now = self._loop.now_ns
-        if not self._pace.wait_ns(0, now):
-            self._pace.tried(now)
-            if self._broken:
-                self._pace.ended(0, now, 0)
-        if wait_ns := self._pace.wait_ns(0, now):
-            self._loop.after(wait_ns, self._open)
+        """Try to connect."""
+        if self._broken:
+            self._failures += 1
+            self._loop.after(self._back_off_ns(self._failures), self._open)
             return
         self._opened_ns = self._heard_ns = self._loop.now_ns
         self._opened_at = self._played
         path, query, frames = subscription(self.script, self.venue)
         self._listener = self.venue.open(path, query)
-        for index in () if self._is_rest else range(len(self.side.valid)):
-            self._requests.asked(index, now)
         self._send(frames, 0 if self._losses == 0 else None)
 
     def _close(self) -> None:
@@ -312,9 +305,13 @@ class Drill:
             return
         self._listener = None
         self._losses += 1
+        self._failures = 0
         self._say(self.side.lost(ALL_INSTRUMENTS, self._loop.now_ns))
-        self._pace.ended(0, self._loop.now_ns, self._heard_ns - self._opened_ns)
-        self._open()
+        self._loop.after(self._back_off_ns(0), self._open)
+
+    def _back_off_ns(self, failures: int) -> int:
+        step_s = LADDER_S[min(failures, len(LADDER_S) - 1)]
+        return int(step_s * (0.5 + self._draws.uniform() / 2) * 1_000 * MS)
 
     def _one_way_ns(self) -> int:
         return self._draws.whole(*_ONE_WAY_MS) * MS
@@ -353,7 +350,10 @@ class Drill:
             self.judge.violation(f"the player tells of another book than there was: {where}")
 
     def _fetch(self, index: int) -> None:
-        """Ask REST for a book."""
+        """Ask REST for a book, unless that is under way."""
+        if index in self._fetching:
+            return
+        self._fetching.add(index)
         losses, symbol = self._losses, self.script.instruments[index].symbol
 
         def at_venue() -> None:
@@ -368,18 +368,17 @@ class Drill:
             self._loop.after(self._one_way_ns(), lambda: come(met, body, position, whole))
 
         def come(met: str, body: bytes, position: int, whole: TrueBook) -> None:
-            now = self._loop.now_ns
             if self._losses != losses:
-                self._requests.forgotten(index)
-                return
-            if met == "429":
-                self.judge.harm(("429", "snapshot"), index, position, now, True)
+                self._fetching.discard(index)
+            elif met == "429":
+                self.judge.harm(("429", "snapshot"), index, position, self._loop.now_ns, True)
+                self._fetch_failures[index] += 1
+                wait_ns = self._back_off_ns(self._fetch_failures[index])
+                self._loop.after(wait_ns, lambda: self._fetching.discard(index))
             else:
+                self._fetch_failures[index] = 0
+                self._fetching.discard(index)
                 self._body(index, body, position, whole, met == "stale")
-            if self.side.wanted(index):
-                self._requests.failed(index, now)
-            else:
-                self._requests.helped(index, now)
 
         self._loop.after(self._one_way_ns(), at_venue)
 
@@ -398,9 +397,10 @@ class Drill:
         self._compare(index)
 
 
-def _connection_rule(dialect: Dialect) -> ConnectionRule:
-    """The rule of a market; v1 of Kraken spot, which is replayed only, has that of v2."""
-    return market_of(Dialect.KRAKEN_SPOT_V2 if dialect == Dialect.KRAKEN_SPOT_V1 else dialect).connection_rule
+def _silence_ns(dialect: Dialect) -> int:
+    """After how long a market's connection is dead; that of Kraken spot's v1, which is replayed only, as of v2's."""
+    live = Dialect.KRAKEN_SPOT_V2 if dialect == Dialect.KRAKEN_SPOT_V1 else dialect
+    return int(market_of(live).connection_rule.silence_s * 1_000 * MS)
 
 
 def _venue_ms(told: Told) -> int:
