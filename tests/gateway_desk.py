@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.reasons import Reason
 from engine.records import ORDER, REPORT, OrderAction, ReportKind, TimeInForce
 from engine.stage import as_bytes
 from procs.gateway import Gateway
@@ -97,6 +98,11 @@ class Desk:
 
     def wait(self, order_id: int, kind: ReportKind, timeout_s: float = 10.0) -> None:
         until(lambda: kind in self.heard(order_id), f"{kind.name} of order {order_id}", timeout_s)
+
+    def denial(self, order_id: int) -> Reason:
+        """Why the order was denied; reports of others may have come since."""
+        of_order = [one for one in self.reports if one["order_id"][0] == order_id]
+        return Reason(int([one["reason"][0] for one in of_order if one["kind"][0] == ReportKind.DENIED][-1]))
 
     def client_id(self, order_id: int) -> str:
         return f"b4{self.mapping.plan.session}-{order_id}"

@@ -88,7 +88,7 @@ def test_a_decision_that_is_too_old_is_not_sent(desk: Desk) -> None:
     desk.start()
     late = desk.new(taking=False, deadline_ns=desk.context.now_ns() - 1)
     desk.wait(late, ReportKind.DENIED)
-    assert int(desk.reports[-1]["reason"][0]) == Reason.DENIED_LATE
+    assert desk.denial(late) == Reason.DENIED_LATE
     in_time = desk.new(taking=False, deadline_ns=desk.context.now_ns() + 5_000_000_000)
     desk.wait(in_time, ReportKind.ACCEPTED)
     assert desk.at_venue(in_time) and not desk.at_venue(late)
@@ -103,7 +103,7 @@ def test_the_mode_is_the_last_gates_business(desk: Desk, mode: int) -> None:
     desk.mapping.control.mode = mode
     denied = desk.new(taking=False)
     desk.wait(denied, ReportKind.DENIED)
-    assert int(desk.reports[-1]["reason"][0]) == Reason.DENIED_MODE
+    assert desk.denial(denied) == Reason.DENIED_MODE
     desk.send(OrderAction.CANCEL, resting)
     desk.wait(resting, ReportKind.CANCELLED)
     desk.mapping.control.mode = Mode.NORMAL
@@ -132,7 +132,7 @@ def test_after_a_trip_orders_are_denied_and_cancels_go_out(desk: Desk) -> None:
     until(lambda: int(gate_epoch(words, Role.GATEWAY)) == word, "shut gate", 1.0)
     denied = desk.new(taking=True)
     desk.wait(denied, ReportKind.DENIED)
-    assert int(desk.reports[-1]["reason"][0]) == Reason.DENIED_EMERGENCY
+    assert desk.denial(denied) == Reason.DENIED_EMERGENCY
     desk.send(OrderAction.CANCEL, resting)
     desk.wait(resting, ReportKind.CANCELLED)
     row = desk.counters()
@@ -173,7 +173,7 @@ def test_what_is_kept_of_the_rate_budget_is_for_cancels_and_questions(desk: Desk
             pass
     denied = desk.new(taking=True)
     desk.wait(denied, ReportKind.DENIED)
-    assert int(desk.reports[-1]["reason"][0]) == Reason.DENIED_RATE_BUDGET
+    assert desk.denial(denied) == Reason.DENIED_RATE_BUDGET
     desk.send(OrderAction.RECONCILE, 0)
     desk.wait(0, ReportKind.RECONCILE_END)
     assert int(desk.reports[-1]["aux"][0]) == 0, "housekeeping used what is kept back"
@@ -193,7 +193,7 @@ def test_a_trip_between_the_ring_and_the_socket_is_seen_by_the_last_gate(desk: D
     until(lambda: int(desk.counters()["processed"]) == 2, "order handed to the sender")
     desk.mapping.control.trip(TripSource.OPERATOR)
     desk.wait(order, ReportKind.DENIED)
-    assert int(desk.reports[-1]["reason"][0]) == Reason.DENIED_EMERGENCY
+    assert desk.denial(order) == Reason.DENIED_EMERGENCY
     assert int(desk.counters()["sent"]) == 0
 
 
