@@ -97,7 +97,8 @@ def test_balance_positions_and_fees_equal_the_venues(session: Session) -> None:
     assert summary["ledger_matches_venue"] is True
     assert Decimal(summary["cash"]) == Decimal(session.account["totalWalletBalance"])
     for symbol, size in summary["positions"].items():
-        assert Decimal(size) == Decimal(session.positions[symbol]["positionAmt"])
+        # The venue lists no position that is flat.
+        assert Decimal(size) == Decimal(session.positions.get(symbol, {"positionAmt": "0"})["positionAmt"])
     commissions = sum(Decimal(trade["commission"]) for trades in session.trades.values() for trade in trades)
     assert Decimal(summary["pnl"]["fees"]) == commissions
     realised = sum(Decimal(trade["realizedPnl"]) for trades in session.trades.values() for trade in trades)
