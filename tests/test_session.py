@@ -7,7 +7,9 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -167,8 +169,19 @@ def _causes(folder: Path) -> list[int]:
     return [int(request["ingest_id"]) for request in requests if request["kind"] == OrderAction.NEW]
 
 
+def _is_told_again(following: list[JournalEntry], data: dict[str, Any], side: str, price: float) -> bool:
+    """Whether one of the next two diffs of a contract has this level."""
+    diffs = (orjson.loads(entry.payload).get("data", {}) for entry in following if entry.kind == Entry.FRAME)
+    of_contract = (diff for diff in diffs if diff.get("e") == "depthUpdate" and diff["s"] == data["s"])
+    return any(float(level[0]) == price for diff in islice(of_contract, 2) for level in diff[side])
+
+
 def _with_changed_best_size(entries: list[JournalEntry], causes: set[int]) -> list[JournalEntry]:
-    """The same inputs, with one best-level size changed in a diff that caused an intent."""
+    """The same inputs, with one best-level size changed in a diff that caused an intent.
+
+    The level is told again in one of the next two diffs: a wrong size that lasts longer is found out by the venue's
+    ticker, and the book becomes invalid.
+    """
     books: dict[str, tuple[dict[float, str], dict[float, str]]] = {}
     ingest_id = 0
     for place, entry in enumerate(entries):
@@ -189,9 +202,10 @@ def _with_changed_best_size(entries: list[JournalEntry], causes: set[int]) -> li
         if ingest_id not in causes:
             continue
         bids, asks = books[data["s"]]
-        for levels, best in ((data["b"], max(bids)), (data["a"], min(asks))):
-            for level in levels:
-                if float(level[0]) == best and float(level[1]) > 0:
+        for key, best in (("b", max(bids)), ("a", min(asks))):
+            for level in data[key]:
+                is_best = float(level[0]) == best and float(level[1]) > 0
+                if is_best and _is_told_again(entries[place + 1 :], data, key, best):
                     level[1] = f"{Decimal(level[1]) * 3:.3f}"
                     changed = orjson.dumps(message)
                     return [*entries[:place], entry._replace(payload=changed), *entries[place + 1 :]]
