@@ -141,13 +141,16 @@ def test_no_snapshot_is_fetched_while_a_socket_is_not_open(
     """A book that begins without its diffs would be called valid while nobody hears of its changes."""
     fetched: list[bool] = []
     fetch = BinanceMarket.fetch_book
+    known = threading.Event()  # that `run` is; its sockets are open before it is
 
     def counting(*arguments: object) -> bytes:
+        assert known.wait(10)
         fetched.append(run.ingestion.sockets.all_open)
         return fetch(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(BinanceMarket, "fetch_book", counting)
     with running(at(venue), tmp_path, 1 << 14) as run:
+        known.set()
         until(lambda: run.ready, "books")
         run.take()
         for _ in range(2):
