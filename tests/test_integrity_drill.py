@@ -77,6 +77,11 @@ def test_everything_at_once(dialect: Dialect) -> None:
         assert outcome.violations == [] and outcome.compared > 100 and outcome.order.startswith("mixture")
 
 
+def test_a_message_that_overtakes_its_snapshot_is_not_of_the_book() -> None:
+    """A seed of the soak: what had been stalled came over the next connection, before its snapshot."""
+    assert run_drill(script(Dialect.KRAKEN_FUTURES), 30).violations == []
+
+
 def test_a_seed_says_everything() -> None:
     played = script(Dialect.KRAKEN_FUTURES)
     seed = len(rows_of(played.dialect))

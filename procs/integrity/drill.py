@@ -194,6 +194,8 @@ class Drill:
         told, position, data = true
         index = told.instrument
         valid, taken = side.valid[index], side.snapshots(index)
+        # Without REST nothing waits for a snapshot: what comes before it is dropped, and found missing behind it.
+        is_kept = self._is_rest or told.is_snapshot or not side.wanted(index)
         sayings = side.frame(item.data, now)
         if not side.refused:
             self.judge.message(index, _venue_ms(told))
@@ -209,7 +211,8 @@ class Drill:
             return
         self.outcome.messages += 1
         is_late = position <= self._position[index] and not told.is_snapshot
-        self._reached[index] = max(self._reached[index], position)
+        if is_kept:
+            self._reached[index] = max(self._reached[index], position)
         self._advance(index)
         self._compare(index, item.ordinal if is_late and item.data == data else 0)
 
