@@ -120,7 +120,7 @@ class Judge:
     @staticmethod
     def _excuses(damage: Damage, now_ns: int, wrong_best: bool) -> bool:
         row = damage.row
-        if row.verdict is Verdict.UNSEEN:
+        if row.verdict is Verdict.UNSEEN or row.unless_unseen:
             return row.blind_beyond == 0 or not wrong_best
         if row.verdict is not Verdict.SAID:
             return False
@@ -130,10 +130,14 @@ class Judge:
     def renewed(self, index: int, position: int) -> None:
         """A snapshot that knows everything up to an ordinal was taken: what it knows better stands no more.
 
-        An update that waited for it, and whose last id was altered to one beyond it, is applied behind it.
+        An update that waited for it is applied behind it if it is the last one that the snapshot knows of, or if its
+        last id was altered to one beyond that.
         """
         standing = self._standing.get(index, [])
-        kept = [one for one in standing if one.ordinal > position or (one.waits and one.row.key == ("corrupt", "u"))]
+        kept = [
+            one for one in standing
+            if one.ordinal > position or (one.waits and (one.ordinal == position or one.row.key == ("corrupt", "u")))
+        ]
         self._settle(one for one in standing if one not in kept)
         for damage in kept:
             damage.waits &= damage.ordinal > position

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ def _units(text: str, exp: int) -> int:
     """Raises ValueError for what is no whole number of units."""
     try:
         value = Decimal(text).scaleb(exp)
-    except InvalidOperation:
+    except DecimalException:  # no number, or one with an exponent beyond all bounds
         raise ValueError(text) from None
     if not value.is_finite() or value != value.to_integral_value():
         raise ValueError(text)
