@@ -95,7 +95,8 @@ def _of_binance(dialect: Dialect) -> tuple[Row, ...]:
         Row("corrupt", "unreadable", _SAID, rule, "refused and quarantined; then as if dropped", messages=1),
         Row("corrupt", tie, _SAID, rule, _REST, unless="it is the first update after a snapshot"),
         Row("corrupt", "u", _SAID, f"{rule}; ids that stand still while the venue's time goes on", _REST, messages=1,
-            after_ms=1_000, unless="it is the first update after a snapshot and older than that"),
+            after_ms=1_000, unless_unseen=True, unless="it is the first update after a snapshot and older than that; "
+            "or the stream reaches that id sooner: nothing shows it"),
         Row("corrupt", "price or size", _UNSEEN, "no checksum; unless the book is crossed or locked by it", _KEPT),
         Row("corrupt", "anything else", _HARMLESS, "times and names that no book needs", _KEPT),
         *_CONNECTION,
