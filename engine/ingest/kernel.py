@@ -43,7 +43,7 @@ from engine.ingest.binance import (
 )
 from engine.ingest.entry import CLOCK_GRID_NS, advance, clock, declare_gap, open_outbox, remember
 from engine.ingest.json_scan import text_of
-from engine.ingest.listing import announce, is_small, take_terms
+from engine.ingest.listing import announce, is_small, take_listing
 from engine.ingest.rows import stamp
 from engine.ingest.sequence import (
     DUPLICATE,
@@ -252,16 +252,6 @@ def ingest_listed(
     state: np.ndarray, instrument: int, tick_size: int, lot_size: int, min_notional: int, status: int,
     recv_ts_ns: int, outbox: np.ndarray,
 ) -> int:  # fmt: skip
-    """Take what the venue lists of an instrument now (see listing.py): a STATUS, a GAP and an INSTRUMENT, where due.
-
-    Returns the number of records, or -Reason for an instrument that does not exist.
-    """
+    """Take what the venue lists of an instrument now (take_listing in listing.py)."""
     row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
-    if instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
-        return -UNKNOWN_SYMBOL
-    remember(row)
-    at = clock(row, rows, recv_ts_ns, 0)
-    cause = advance(row, recv_ts_ns, 0)
-    at = take_terms(row, rows, at, instrument, tick_size, lot_size, min_notional, status, recv_ts_ns, cause)
-    row.out += at
-    return at
+    return take_listing(row, rows, instrument, tick_size, lot_size, min_notional, status, recv_ts_ns)

@@ -40,7 +40,7 @@ from engine.ingest.kraken_state import (
     FrameKind,
     make_kraken_state,
 )
-from engine.ingest.listing import announce, is_small, status_of, take_terms
+from engine.ingest.listing import announce, is_small, status_of, take_listing
 from engine.ingest.rows import FIRST, LAST, MarketRow
 from engine.ingest.state import StateRow
 from engine.instruments import MAX_INSTRUMENTS, Dialect
@@ -309,16 +309,6 @@ def kraken_listed(
     state: np.ndarray, instrument: int, tick_size: int, lot_size: int, min_notional: int, status: int,
     recv_ts_ns: int, outbox: np.ndarray,
 ) -> int:  # fmt: skip
-    """Take what the venue lists of an instrument now (see listing.py): a STATUS, a GAP and an INSTRUMENT, where due.
-
-    Returns the number of records, or -Reason for an instrument that does not exist.
-    """
+    """Take what the venue lists of an instrument now (take_listing in listing.py)."""
     row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
-    if instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
-        return -UNKNOWN_SYMBOL
-    remember(row)
-    at = clock(row, rows, recv_ts_ns, 0)
-    cause = advance(row, recv_ts_ns, 0)
-    at = take_terms(row, rows, at, instrument, tick_size, lot_size, min_notional, status, recv_ts_ns, cause)
-    row.out += at
-    return at
+    return take_listing(row, rows, instrument, tick_size, lot_size, min_notional, status, recv_ts_ns)

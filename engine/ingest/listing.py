@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.contracts import MAX_UNIT_EXP
-from engine.ingest.entry import declare_gap
+from engine.ingest.entry import advance, clock, declare_gap, remember
 from engine.ingest.rows import FIRST, LAST, stamp, write_row
 from engine.ingest.state import StateRow
 from engine.instruments import MAX_INSTRUMENTS
@@ -25,7 +25,7 @@ from engine.units import MONEY_EXP
 
 INSTRUMENT_KIND, STATUS_KIND = int(Kind.INSTRUMENT), int(Kind.STATUS)
 TRADING = int(Status.TRADING)
-NEW_EPOCH = int(Reason.NEW_EPOCH)
+NEW_EPOCH, UNKNOWN_SYMBOL = int(Reason.NEW_EPOCH), int(Reason.UNKNOWN_SYMBOL)
 SCALE = np.array([float(10**exp) for exp in range(2 * MAX_UNIT_EXP + 1)])
 
 
@@ -74,7 +74,7 @@ def announce(state: StateRow, rows: np.ndarray, at: int, recv_ts_ns: int, ingest
 
 
 @kernel()
-def take_terms(
+def _take_terms(
     state: StateRow, rows: np.ndarray, at: int, instrument: int, tick_size: int, lot_size: int, min_notional: int,
     status: int, recv_ts_ns: int, ingest_id: int,
 ) -> int:  # fmt: skip
@@ -94,6 +94,23 @@ def take_terms(
     state.min_notional[instrument] = min_notional
     state.epoch[instrument] += 1
     return _write_instrument(state, rows, at, instrument, recv_ts_ns, ingest_id)
+
+
+@kernel()
+def take_listing(
+    state: StateRow, rows: np.ndarray, instrument: int, tick_size: int, lot_size: int, min_notional: int, status: int,
+    recv_ts_ns: int,
+) -> int:  # fmt: skip
+    """One input: what the venue lists of an instrument now. The number of records in rows (a STATUS, a GAP and an
+    INSTRUMENT, where due), or -Reason for an instrument that does not exist."""
+    if instrument < 0 or instrument >= MAX_INSTRUMENTS or state.symbol_length[instrument] == 0:
+        return -UNKNOWN_SYMBOL
+    remember(state)
+    at = clock(state, rows, recv_ts_ns, 0)
+    cause = advance(state, recv_ts_ns, 0)
+    at = _take_terms(state, rows, at, instrument, tick_size, lot_size, min_notional, status, recv_ts_ns, cause)
+    state.out += at
+    return at
 
 
 @kernel()

@@ -55,6 +55,16 @@ def in_units(given: Mapping[str, str], name: str, exp: int) -> int:
     return int(value)
 
 
+def side_and_type(given: Mapping[str, str]) -> tuple[Side, str]:
+    """What an order cannot do without, the type in the client's word. Raises ApiError."""
+    for name in ("side", "type"):
+        if not given.get(name):
+            raise missing(name)
+    if given["side"] not in ("BUY", "SELL"):
+        raise ApiError(-1117, "Invalid side.")
+    return Side[given["side"]], given["type"]
+
+
 def parse_order(
     given: Mapping[str, str], instrument: Instrument, settings: SymbolSettings, mark: int, next_client_id: str
 ) -> OrderRequest:
@@ -64,19 +74,15 @@ def parse_order(
     """
     if settings.status != "TRADING":
         raise refused(Refusal.HALTED)
-    for name in ("side", "type"):
-        if not given.get(name):
-            raise missing(name)
-    if given["side"] not in ("BUY", "SELL"):
-        raise ApiError(-1117, "Invalid side.")
-    if given["type"] not in ("LIMIT", "MARKET"):
+    side, kind = side_and_type(given)
+    if kind not in ("LIMIT", "MARKET"):
         raise ApiError(-1116, "Invalid orderType.")
     if given.get("positionSide", "BOTH") != "BOTH":
         raise ApiError(-4061, "Order's position side does not match user's setting.")
     response_type = given.get("newOrderRespType", "ACK")
     if response_type not in ("ACK", "RESULT"):
         raise ApiError(-1136, "Invalid newOrderRespType.")
-    side, order_type = Side[given["side"]], OrderType[given["type"]]
+    order_type = OrderType[kind]
     time_in_force, price = TimeInForce.GTC, 0
     if order_type == OrderType.LIMIT:
         if not given.get("timeInForce"):

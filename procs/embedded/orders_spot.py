@@ -19,7 +19,7 @@ from engine.records import OrderType, Side, TimeInForce
 from engine.units import INT64_MAX, MONEY_EXP, parse_units
 from procs.embedded.answers_spot import MAX_NOTIONAL, PRICE_BAND, SELF_TRADE_MODES
 from procs.embedded.errors import ApiError, missing, refused_on_spot
-from procs.embedded.orders import MAX_PRICE
+from procs.embedded.orders import MAX_PRICE, side_and_type
 
 _CLIENT_ID = re.compile(r"^[a-zA-Z0-9-_]{1,36}$")
 _UNSUPPORTED = {
@@ -97,12 +97,7 @@ def parse_spot_order(
     """
     if settings.status != "TRADING":
         raise refused_on_spot(Refusal.HALTED)
-    for name in ("side", "type"):
-        if not given.get(name):
-            raise missing(name)
-    if given["side"] not in ("BUY", "SELL"):
-        raise ApiError(-1117, "Invalid side.")
-    side, kind = Side[given["side"]], given["type"]
+    side, kind = side_and_type(given)
     if kind in _UNSUPPORTED:
         raise ApiError(-2010, f"{_UNSUPPORTED[kind]} are not supported for this symbol.")
     if kind not in _RULES:

@@ -19,6 +19,8 @@ from engine.matching.desk import OrderDesk
 from engine.matching.orders import ClientFill, ClientOrder
 from engine.matching.settings import SymbolSettings
 from engine.matching.wire import ContractFeed
+from engine.records import Side
+from engine.units import format_units
 from procs.embedded.errors import ApiError, missing
 from procs.embedded.limits import Limits
 from procs.embedded.signing import check_key, check_signature, parameters
@@ -51,6 +53,9 @@ class RestApi(ABC):
 
     elsewhere: ClassVar[tuple[str, ...]]  # where the paths of other markets begin
     unknown_path: ClassVar[int]  # error code
+    of_trade: ClassVar[dict[str, Any]] = {}  # what the answers say of every trade besides
+    of_aggregate: ClassVar[dict[str, Any]] = {}
+    dates_tickers: ClassVar[bool] = False  # whether a bookTicker has a time
 
     def __init__(
         self, exchange: OrderDesk, feed: Contracts, key: str, secret: str, clock_ms: Callable[[], int],
@@ -175,6 +180,59 @@ class RestApi(ABC):
         order_id = self._number(given, id_name) if given.get(id_name) else None
         return self._desk.find(symbol, order_id, given.get(client_id_name))
 
+    # the market
+
+    def _limit(self, given: Parameters) -> int:
+        return min(self._number(given, "limit", 500) or 500, 1000)
+
+    def _trades(self, given: Parameters) -> Any:
+        contract = self._contract(given)
+        item = contract.instrument
+        return [
+            {
+                "id": trade_id,
+                "price": contract.price_text(price),
+                "qty": contract.size_text(size),
+                "quoteQty": format_units(price * size, item.price_exp + item.size_exp),
+                "time": time_ns // 1_000_000,
+                "isBuyerMaker": side == Side.SELL,
+                **self.of_trade,
+            }
+            for _, price, size, side, trade_id, time_ns in list(contract.recent)[-self._limit(given):]
+        ]
+
+    def _aggregate_trades(self, given: Parameters) -> Any:
+        contract = self._contract(given)
+        return [
+            {
+                "a": number,
+                "p": contract.price_text(group[0][1]),
+                "q": contract.size_text(sum(trade[2] for trade in group)),
+                "f": group[0][4],
+                "l": group[-1][4],
+                "T": group[0][5] // 1_000_000,
+                "m": group[0][3] == Side.SELL,
+                **self.of_aggregate,
+            }
+            for number, group in list(contract.recent_aggregates)[-self._limit(given):]
+        ]
+
+    def _book_ticker(self, given: Parameters) -> Any:
+        answers = []
+        for contract in self._contracts(given):
+            bid, bid_size, ask, ask_size = self._desk.market.touch(contract.symbol)
+            answers.append({
+                "symbol": contract.name,
+                "bidPrice": contract.price_text(bid),
+                "bidQty": contract.size_text(bid_size),
+                "askPrice": contract.price_text(ask),
+                "askQty": contract.size_text(ask_size),
+                **({"time": self._clock_ms()} if self.dates_tickers else {}),
+            })
+        return answers[0] if given.get("symbol") else answers
+
+    # orders
+
     def _query_order(self, given: Parameters) -> Any:
         order = self._found(given)
         if order is None:
@@ -186,7 +244,7 @@ class RestApi(ABC):
         return [self._render(order) for order in self._desk.open.values() if order.symbol in chosen]
 
     def _all_orders(self, given: Parameters) -> Any:
-        symbol, limit = self._symbol(given), min(self._number(given, "limit", 500), 1000)
+        symbol, limit = self._symbol(given), self._limit(given)
         first = self._number(given, "orderId", 0)
         known = [*self._desk.finished.values(), *self._desk.open.values()]
         chosen = sorted(
@@ -196,7 +254,7 @@ class RestApi(ABC):
         return [self._render(order) for order in (chosen[:limit] if first else chosen[-limit:])]
 
     def _own_trades(self, given: Parameters) -> Any:
-        symbol, limit = self._symbol(given), min(self._number(given, "limit", 500), 1000)
+        symbol, limit = self._symbol(given), self._limit(given)
         first, order_id = self._number(given, "fromId", 0), self._number(given, "orderId", 0)
         start_ms, end_ms = self._between(given)
         chosen = [

@@ -6,15 +6,13 @@ Source: Binance spot, REST reference.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
 from engine.matching.orders import ClientFill, ClientOrder, OrderRefused
 from engine.matching.spot import SpotExchange
 from engine.matching.wire import MarketFeed
-from engine.records import Side
-from engine.units import format_units
 from procs.embedded.answers_spot import (
     account_answer,
     cancel_answer,
@@ -51,6 +49,8 @@ class SpotRest(RestApi):
 
     elsewhere = ("/fapi/", "/sapi/", "/dapi/", "/eapi/", "/papi/")
     unknown_path = -1020
+    of_trade: ClassVar[dict[str, Any]] = {"isBestMatch": True}
+    of_aggregate: ClassVar[dict[str, Any]] = {"M": True}
 
     def __init__(
         self, exchange: SpotExchange, feed: MarketFeed, key: str, secret: str, clock_ms: Callable[[], int],
@@ -119,54 +119,6 @@ class SpotRest(RestApi):
         if limit == 0:
             raise ApiError(-1130, "Data sent for parameter 'limit' is not valid.")
         return self._contract(given).snapshot(limit, self._clock_ms())
-
-    def _trades(self, given: Parameters) -> Any:
-        contract = self._contract(given)
-        item = contract.instrument
-        return [
-            {
-                "id": trade_id,
-                "price": contract.price_text(price),
-                "qty": contract.size_text(size),
-                "quoteQty": format_units(price * size, item.price_exp + item.size_exp),
-                "time": time_ns // 1_000_000,
-                "isBuyerMaker": side == Side.SELL,
-                "isBestMatch": True,
-            }
-            for _, price, size, side, trade_id, time_ns in list(contract.recent)[-self._limit(given):]
-        ]
-
-    def _aggregate_trades(self, given: Parameters) -> Any:
-        contract = self._contract(given)
-        return [
-            {
-                "a": number,
-                "p": contract.price_text(group[0][1]),
-                "q": contract.size_text(sum(trade[2] for trade in group)),
-                "f": group[0][4],
-                "l": group[-1][4],
-                "T": group[0][5] // 1_000_000,
-                "m": group[0][3] == Side.SELL,
-                "M": True,
-            }
-            for number, group in list(contract.recent_aggregates)[-self._limit(given):]
-        ]
-
-    def _limit(self, given: Parameters) -> int:
-        return min(self._number(given, "limit", 500) or 500, 1000)
-
-    def _book_ticker(self, given: Parameters) -> Any:
-        answers = []
-        for contract in self._contracts(given):
-            bid, bid_size, ask, ask_size = self.exchange.market.touch(contract.symbol)
-            answers.append({
-                "symbol": contract.name,
-                "bidPrice": contract.price_text(bid),
-                "bidQty": contract.size_text(bid_size),
-                "askPrice": contract.price_text(ask),
-                "askQty": contract.size_text(ask_size),
-            })
-        return answers[0] if given.get("symbol") else answers
 
     # orders
 

@@ -15,7 +15,6 @@ from engine.matching.events import Refusal
 from engine.matching.exchange import Exchange
 from engine.matching.margin import largest_notional
 from engine.matching.orders import ClientFill, ClientOrder, OrderRefused
-from engine.records import Side
 from engine.units import MONEY_EXP, format_units
 from procs.embedded.answers import (
     AccountAnswers,
@@ -40,6 +39,7 @@ class UsdmRest(RestApi):
 
     elsewhere = ("/api/", "/sapi/", "/dapi/", "/eapi/", "/papi/")
     unknown_path = -5000
+    dates_tickers = True
 
     def __init__(
         self, exchange: Exchange, feed: Contracts, key: str, secret: str, listen_key: str,
@@ -113,52 +113,6 @@ class UsdmRest(RestApi):
         if limit not in _DEPTH_LIMITS:
             raise ApiError(-4021, f"{limit} is not valid depth limit.")
         return self._contract(given).snapshot(limit, self._clock_ms())
-
-    def _trades(self, given: Parameters) -> Any:
-        contract = self._contract(given)
-        item = contract.instrument
-        limit = min(self._number(given, "limit", 500), 1000)
-        return [
-            {
-                "id": trade_id,
-                "price": format_units(price, item.price_exp),
-                "qty": format_units(size, item.size_exp),
-                "quoteQty": format_units(price * size, item.price_exp + item.size_exp),
-                "time": time_ns // 1_000_000,
-                "isBuyerMaker": side == Side.SELL,
-            }
-            for _, price, size, side, trade_id, time_ns in list(contract.recent)[-limit:]
-        ]
-
-    def _aggregate_trades(self, given: Parameters) -> Any:
-        contract = self._contract(given)
-        limit = min(self._number(given, "limit", 500), 1000)
-        return [
-            {
-                "a": number,
-                "p": contract.price_text(group[0][1]),
-                "q": contract.size_text(sum(trade[2] for trade in group)),
-                "f": group[0][4],
-                "l": group[-1][4],
-                "T": group[0][5] // 1_000_000,
-                "m": group[0][3] == Side.SELL,
-            }
-            for number, group in list(contract.recent_aggregates)[-limit:]
-        ]
-
-    def _book_ticker(self, given: Parameters) -> Any:
-        answers = []
-        for contract in self._contracts(given):
-            bid, bid_size, ask, ask_size = self.exchange.market.touch(contract.symbol)
-            answers.append({
-                "symbol": contract.name,
-                "bidPrice": contract.price_text(bid),
-                "bidQty": contract.size_text(bid_size),
-                "askPrice": contract.price_text(ask),
-                "askQty": contract.size_text(ask_size),
-                "time": self._clock_ms(),
-            })
-        return answers[0] if given.get("symbol") else answers
 
     def _premium_index(self, given: Parameters) -> Any:
         answers = []

@@ -74,7 +74,7 @@ class BinanceMarket:
         intervals = ", ".join(map(str, _INTERVALS_MS[self.dialect]))
         proof = "U, u" if self.dialect == Dialect.BINANCE_SPOT else "U, u, pu"
         return Capabilities(
-            kinds, "REST snapshot", f"sequence ({proof})", "sequence", "whole", f"{intervals} ms",
+            kinds, "REST snapshot", f"sequence ({proof})", "whole", f"{intervals} ms",
             "answers to our pings", "listing",
         )
 

@@ -56,12 +56,16 @@ class Capabilities:
 
     kinds: tuple[str, ...]  # of engine/ingest/settings.py
     book_begins: str  # how a book comes, at first and after a loss
-    book_proof: str  # how we know that no change of a book is missing; empty: it cannot be known
-    proof: str  # by what: "sequence", "checksum", or empty
+    book_proof: str  # how we know that no change of a book is missing, `proof` first; empty: it cannot be known
     depth: str
     interval: str
     heartbeat: str  # how a connection that is alive is told from a silent one
     status: str  # how it comes to be known that an instrument takes no orders
+
+    @property
+    def proof(self) -> str:
+        """By what a book is proven: "sequence", "checksum" or nothing."""
+        return self.book_proof.partition(" ")[0]
 
 
 class Market(Protocol):

@@ -44,7 +44,7 @@ class KrakenFuturesMarket:
         """See Market."""
         kinds = ("book", "ticker", "trade", "mark_price", "liquidation", "open_interest")
         return Capabilities(
-            kinds, "snapshot over the socket", "sequence (seq)", "sequence", "whole", "every change",
+            kinds, "snapshot over the socket", "sequence (seq)", "whole", "every change",
             "a message a second", "listing; ticker",
         )
 

@@ -43,7 +43,7 @@ class KrakenSpotMarket:
         """See Market."""
         depths = ", ".join(map(str, BOOK_DEPTHS))
         return Capabilities(
-            tuple(_CHANNELS.values()), "snapshot over the socket", "checksum of ten levels (CRC-32)", "checksum",
+            tuple(_CHANNELS.values()), "snapshot over the socket", "checksum of ten levels (CRC-32)",
             f"{depths} levels a side", "every change", "a message a second", "listing; status channel",
         )
 
