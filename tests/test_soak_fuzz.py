@@ -17,9 +17,14 @@ from tools.soak.tally import Piece
 pytestmark = pytest.mark.recordings
 
 
+def fuzzed_of(dialect: str, seed: int) -> Fuzzed:
+    require_capture(RECORDINGS[dialect])
+    return Fuzzed(dialect, seed)
+
+
 @pytest.mark.parametrize("dialect", RECORDINGS)
 def test_accidents_are_taken_or_refused_and_everything_balances(dialect: str) -> None:
-    runs = [Fuzzed(require_capture(RECORDINGS[dialect]), 5) for _ in range(2)]
+    runs = [fuzzed_of(dialect, 5) for _ in range(2)]
     for run in runs:
         run.run(1_500)
     answers = runs[0].answers
@@ -29,7 +34,7 @@ def test_accidents_are_taken_or_refused_and_everything_balances(dialect: str) ->
 
 
 def test_what_does_not_balance_is_found() -> None:
-    fuzzed = Fuzzed(require_capture(RECORDINGS["KRAKEN_FUTURES"]), 1)
+    fuzzed = fuzzed_of("KRAKEN_FUTURES", 1)
     fuzzed._path.states[Role.VALIDATION]["processed"] += 1
     with pytest.raises(Unsound, match="1 records are unaccounted for"):
         fuzzed.run(600)
@@ -45,7 +50,7 @@ def test_what_is_no_number_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(FusedPath, "predict", spoilt)
     with pytest.raises(Unsound, match="no finite number"):
-        Fuzzed(require_capture(RECORDINGS["BINANCE_SPOT"]), 1).run(600)
+        fuzzed_of("BINANCE_SPOT", 1).run(600)
 
 
 def test_without_recordings_a_piece_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
