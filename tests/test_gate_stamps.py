@@ -12,8 +12,8 @@ import pytest
 
 from engine.records import ReportKind
 from tests.embedded_venue import BTC, ccxt_client, running_venue
-from tests.test_gateway_reports import ScriptedServer
 from tests.test_order_check import Desk, an_order
+from tests.trading_desk import ScriptedServer
 
 MS = 1_000_000
 TRIPPED = 1 << 16 | 2

@@ -33,9 +33,9 @@ from shm.clock import python_monotonic_ns, sleep
 from tests.market_records import make_instrument
 from tests.recordings import require_capture
 from tests.socket_venue import SocketVenue
-from tests.test_gateway_reports import ScriptedServer
 from tests.test_ingestion import running
 from tests.test_kraken_futures import BITCOIN, SNAPSHOT, update
+from tests.trading_desk import ScriptedServer
 from tests.waiting import until
 from tools.cli import main
 from tools.venues import capability_table

@@ -23,7 +23,7 @@ from procs.states import GATEWAY_STATE
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
 from procs.venues.binance_usdm.trading import TradingClient
 from tests.instance_memory import own_budget
-from tests.test_gateway_reports import BTC, ETH, KEY, SECRET, SESSION, ScriptedServer
+from tests.trading_desk import BTC, ETH, KEY, SECRET, SESSION, ScriptedServer
 
 NEVER = 2**63 - 1
 

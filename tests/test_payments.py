@@ -20,7 +20,7 @@ from shm.clock import python_monotonic_ns, sleep
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.execution_harness import START_NS, feed, opened_state
 from tests.instance_memory import listed_instruments, own_budget
-from tests.test_gateway_reports import update
+from tests.test_order_events import update
 
 BTC, ETH = listed_instruments()
 BY_NAME = {"BTCUSDT": BTC, "ETHUSDT": ETH}

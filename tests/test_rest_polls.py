@@ -36,9 +36,9 @@ from shm.clock import python_monotonic_ns
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.instance_memory import listed_instruments, own_budget
 from tests.recordings import require_capture
-from tests.test_gateway_reports import ScriptedServer
 from tests.test_ingestion import Run, at, running
 from tests.test_markets import LISTINGS, Direction, session_lines
+from tests.trading_desk import ScriptedServer
 from tests.waiting import until
 
 OFTEN = replace(Settings(), feed=FeedSettings(listing_refresh_s=0.1, open_interest_interval_s=1.0))
