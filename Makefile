@@ -15,7 +15,7 @@ WORKERS ?= 2
 CHECKED := $(addprefix tests/test_,$(addsuffix .py,units maths book ingest_frames ingest_json ingest_sequence decoding \
 	validation validation_kraken integrity features orders ledger gate execution execution_maker execution_hash \
 	execution_sessions matching_book matching_exchange matching_account matching_margin flow shm_ring shm_histogram \
-	journal pump checked_mode))
+	journal pump pump_trips pump_journal pump_stamps pump_successors checked_mode))
 test: lint $(VENV)/kernels $(VENV)/kernels-checked
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not session"
 	$(BIN)/python -m pytest -m session
