@@ -86,6 +86,11 @@ def test_a_message_that_overtakes_its_snapshot_is_not_of_the_book() -> None:
     assert run_drill(script(Dialect.KRAKEN_FUTURES), 30).violations == []
 
 
+def test_an_altered_update_that_ends_its_book_and_the_next_snapshot() -> None:
+    """A seed of the soak: it came behind a lost one, waited, and was applied to the snapshot that ended with it."""
+    assert run_drill(script(Dialect.BINANCE_USDM), 1289).violations == []
+
+
 def test_a_seed_says_everything() -> None:
     played = script(Dialect.KRAKEN_FUTURES)
     seed = len(rows_of(played.dialect))

@@ -66,16 +66,17 @@ class Judge:
             self.violations.append(text)
 
     def harm(
-        self, key: tuple[str, str], index: int, ordinal: int, now_ns: int, valid: bool, venue_ms: int = 0
+        self, key: tuple[str, str], index: int, ordinal: int, now_ns: int, valid: bool, venue_ms: int = 0,
+        waits: bool = False,
     ) -> None:
-        """A fault has met a book, which was valid or not."""
+        """A fault has met a book, which was valid or not. waits: the message itself ended the book, and waits for one."""
         row = self.rows.get(key)
         if row is None:
             self.violation(f"the table has no row for {key}")
             return
         standing = self._standing.setdefault(index, [])
         alone = all(damage.said or damage.expired or damage.row.verdict is not Verdict.SAID for damage in standing)
-        standing.append(Damage(row, ordinal, now_ns, venue_ms, self.strict and valid and alone, not valid))
+        standing.append(Damage(row, ordinal, now_ns, venue_ms, self.strict and valid and alone, waits or not valid))
 
     def message(self, index: int, venue_ms: int) -> None:
         """A further readable message of a book has come; call it before that one's own harm."""

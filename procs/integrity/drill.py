@@ -205,7 +205,8 @@ class Drill:
             part, of = part_of(self._reader, told, item.data, side.refused, self._truth[index])
             if part != "form":
                 venue_ms = _venue_ms(of or told)
-                self.judge.harm(("corrupt", part), index, position, now, valid or told.is_snapshot, venue_ms)
+                waits = self._is_rest and not side.valid[index]
+                self.judge.harm(("corrupt", part), index, position, now, valid or told.is_snapshot, venue_ms, waits)
         self._say(sayings)
         if side.refused:
             return
