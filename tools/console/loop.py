@@ -87,7 +87,10 @@ class Console:
             if not self._owner:
                 return Ending("detached; the engine goes on", 0)
             self._tell("stopping: no more entries, cancelling, waiting for final reports")
-        return self._reader.ending()
+        ending = self._reader.ending()
+        if ending is not None and self._owner:
+            return replace(ending, words="")  # the engine has last words of its own
+        return ending
 
     def _tell(self, words: str, failed: bool = False) -> None:
         self._view = replace(self._view, notice=words, alarm=failed)
@@ -131,6 +134,7 @@ def watch(name: str, owner: int = 0) -> int:
         ending = Ending(f"the console was ended by {signalled.name}; the engine goes on", 1)
     finally:
         reader.close()
-    with contextlib.suppress(OSError):  # the terminal may be gone
-        print(f"bot4: {ending.words}", file=sys.stderr, flush=True)
+    if ending.words:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(f"bot4: {ending.words}", file=sys.stderr, flush=True)
     return ending.code

@@ -23,6 +23,8 @@ from tools.console.canvas import (
 )
 from tools.console.snapshot import Fill, Level, Market, Order, Position, Snapshot, Trade
 
+_POSITION_WIDTHS = (11, -13, -12, -12, -9, -9, -8)
+
 
 def money(text: str) -> str:
     """An amount with two decimals; '-' for none."""
@@ -92,7 +94,7 @@ def _position(item: Position) -> Line:
         " " + item.symbol, item.size, item.entry or "flat", item.price or "-", _signed(item.unrealised),
         _signed(item.realised), money(item.fees),
     ]
-    return columns(cells, [13, -13, -12, -12, -9, -9, -7])
+    return columns(cells, _POSITION_WIDTHS)
 
 
 def _order(item: Order) -> Line:
@@ -120,8 +122,7 @@ def trading_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> li
     counts = account.counts
     lines = [
         columns(
-            [" position", "size", "entry", "price", "unreal.", "realised", "fees"], [13, -13, -12, -12, -9, -9, -7],
-            TITLE,
+            [" position", "size", "entry", "price", "unreal.", "realised", "fees"], _POSITION_WIDTHS, TITLE,
         ),
         *(_position(item) for item in account.positions[: max(height // 4, 2)]),
     ]
@@ -132,8 +133,8 @@ def trading_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> li
         f" net {net:+.2f} = realised {_signed(pnl['realised'])}, unrealised {_signed(pnl['unrealised'])}, "
         f"fees {money(pnl['fees'])}, funding {_signed(pnl['funding'])}", Style.BOLD,
     ))
-    lines.append(line(f" cash {money(account.cash)}   orders " + ", ".join(
-        f"{count(counts.get(key, 0))} {key}" for key in ("sent", "filled", "cancelled", "rejected", "denied", "unknown")
+    lines.append(line(f" cash {money(account.cash)}  orders: " + " ".join(
+        f"{key} {count(counts.get(key, 0))}" for key in ("sent", "filled", "cancelled", "rejected", "denied", "unknown")
     )))
     if account.holding:
         lines.append(line(f"!HOLDING, no entries: ledger and venue differ in {account.holding}", BAD))

@@ -133,14 +133,14 @@ class Reader:
             paper=plan.settings.venue.embedded, now_ns=now, up_ns=max(monotonic - self._up_from_ns, 0),
             supervised=Lease.is_held(lock_path(plan.name)), safety=self._safety(now),
             frames_per_second=self._rates.per_second("frames", float(self._frames[0]), monotonic),
-            processes=self._processes(now, monotonic), rings=self._rings(monotonic),
+            processes=self._processes(monotonic), rings=self._rings(monotonic),
             market=self._market(symbol, account) if MARKET in wanted else None, account=account,
             **self._hops(monotonic, LATENCY in wanted), log=self._log.look() if LOG in wanted else (),
         )
 
     # --- processes and rings ----------------------------------------------------------------------------------------
 
-    def _processes(self, now: int, monotonic: int) -> tuple[Process, ...]:
+    def _processes(self, monotonic: int) -> tuple[Process, ...]:
         control, latest = self._mapping.control, self._metrics.read()
         found = []
         for role in _ROLES:
@@ -154,7 +154,7 @@ class Reader:
             pss = int(latest[0]["processes"][role]["pss_bytes"]) if latest is not None else 0
             found.append(Process(
                 role.label, pid, readiness, core, tuple(self.plan.cores.get(role.label, ())), cpu, pss / 2**20,
-                max(now - beat, 0) if beat else None, self._deaths.total(role),
+                max(self._mapping.now_ns() - beat, 0) if beat else None, self._deaths.total(role),
                 self._rates.per_second(role, progress, monotonic) if role != Role.SUPERVISOR else None,
             ))
         return tuple(found)
