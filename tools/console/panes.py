@@ -62,19 +62,17 @@ def _figures(values: Percentiles | None) -> list[str]:
 def latency_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> list[Line]:
     """Every hop: the last second beside the whole session."""
     wide = width >= 96
-    name, cell = (24, 7) if wide else (14, 6)
-    blank = 3 if wide else 1
-    group = [-cell] * (1 + len(_PERCENTILES))
-    half = (cell + 1) * len(group)
-    over = fit("", name) + " " + fit("the last second", half - 1, right=True) + " " * blank
-    lines = [line(over + fit("since the start", half, right=True), Style.BOLD)]
+    name, cell = (24, 7) if wide else (15, 6)
+    first = 0 if wide else 1  # how often something passed since the start is left out where there is no room
     headings = ["n", "p50", "p99", "p99.9", "max"]
-    lines.append(columns([" hop", *headings, "", *headings], [name, *group, blank - 1, *group], TITLE))
+    widths = [name, *[-cell] * (2 * len(headings) - first)]
+    over = fit("", name) + fit("the last second", (cell + 1) * len(headings), right=True)
+    lines = [line(over + fit("since the start", (cell + 1) * (len(headings) - first), right=True), Style.BOLD)]
+    lines.append(columns([" hop", *headings, *headings[first:]], widths, TITLE))
     for hop, whole in snapshot.since_start.items():
         shown = hop if wide else hop.replace("checkpoint.", "ckpt ")
-        cells = [" " + shown, *_figures(snapshot.last_second.get(hop)), "", *_figures(whole)]
-        style = Style.BOLD if hop in ("decision", "wire") else Style.PLAIN
-        lines.append(columns(cells, [name, *group, blank - 1, *group], style))
+        cells = [" " + shown, *_figures(snapshot.last_second.get(hop)), *_figures(whole)[first:]]
+        lines.append(columns(cells, widths, Style.BOLD if hop in ("decision", "wire") else Style.PLAIN))
     if not snapshot.since_start:
         lines.append(line(" nothing has passed yet"))
     lines += [

@@ -20,9 +20,9 @@ def sources_in_words(word: int) -> str:
 
 
 def missing_processes(snapshot: Snapshot) -> list[str]:
-    """Processes without which nothing is entered and that are not ready."""
-    vital = {role.label for role in VITAL}
-    return [item.role for item in snapshot.processes if item.role in vital and item.missing]
+    """Processes without which nothing is entered and that are not ready, or of which nothing is known."""
+    ready = {item.role for item in snapshot.processes if not item.missing}
+    return [role.label for role in VITAL if role.label not in ready]
 
 
 def _word(snapshot: Snapshot) -> list[Line]:

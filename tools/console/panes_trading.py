@@ -23,6 +23,8 @@ from tools.console.canvas import (
 )
 from tools.console.snapshot import Fill, Level, Market, Order, Position, Snapshot, Trade
 
+_WIDEST_LADDER = 72
+_REFUSALS = ("unknown", "rejected", "denied")
 _POSITION_WIDTHS = (11, -13, -12, -12, -9, -9, -8)
 
 
@@ -62,10 +64,8 @@ def _ladder(market: Market, width: int, height: int) -> list[Line]:
 
 
 def _trade(item: Trade) -> Line:
-    sign = "+" if item.side > 0 else "-"
-    return columns(
-        [clock(item.at_ns, 3), sign, item.price, item.size], [12, 1, -11, -9], BUY if item.side > 0 else SELL
-    )
+    sign, style = {1: ("+", BUY), -1: ("-", SELL)}.get(item.side, (" ", Style.PLAIN))
+    return columns([clock(item.at_ns, 3), sign, item.price, item.size], [12, 1, -11, -9], style)
 
 
 def market_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> list[Line]:
@@ -74,7 +74,7 @@ def market_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> lis
     if market is None:
         return [line(" reading the market")][:height]
     tape_width = 36
-    left = max(width - tape_width - 2, 36)
+    left = min(max(width - tape_width - 2, 36), _WIDEST_LADDER)
     valid = market.book == "VALID"
     lines: list[Line] = [(
         (fit(f" {market.symbol}  book {market.book or 'not known'}", left) + "  ", TITLE | (GOOD if valid else BAD)),
@@ -99,11 +99,12 @@ def _position(item: Position) -> Line:
 
 def _order(item: Order) -> Line:
     cells = [
-        f" {item.order_id}", item.symbol, _side(item.side), item.price, item.size, item.filled, item.status.lower(),
+        f" {item.order_id}", item.symbol, _side(item.side), item.price, item.size, item.filled,
+        item.status.lower().replace("partially_", "part ").replace("_", " "),
         duration(item.age_ns),
     ]
     style = BAD if item.status == "UNKNOWN" else BUY if item.side > 0 else SELL
-    return columns(cells, [8, 11, 4, -12, -10, -9, 13, -6], style)
+    return columns(cells, [8, 10, 4, -12, -10, -9, 14, -6], style)
 
 
 def _fill(item: Fill) -> Line:
@@ -133,16 +134,17 @@ def trading_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> li
         f" net {net:+.2f} = realised {_signed(pnl['realised'])}, unrealised {_signed(pnl['unrealised'])}, "
         f"fees {money(pnl['fees'])}, funding {_signed(pnl['funding'])}", Style.BOLD,
     ))
-    lines.append(line(f" cash {money(account.cash)}  orders: " + " ".join(
-        f"{key} {count(counts.get(key, 0))}" for key in ("sent", "filled", "cancelled", "rejected", "denied", "unknown")
-    )))
+    orders = ", ".join(f"{count(counts.get(key, 0))} {key}" for key in ("sent", "filled", "cancelled"))
+    lines.append(line(f" cash {money(account.cash)}   fills {count(counts.get('fills', 0))}   orders {orders}"))
+    if refused := ", ".join(f"{count(counts[key])} {key}" for key in _REFUSALS if counts.get(key)):
+        lines.append(line(f" orders refused or in doubt, ever: {refused}"))
     if account.holding:
         lines.append(line(f"!HOLDING, no entries: ledger and venue differ in {account.holding}", BAD))
     rows = max(height - len(lines) - 2, 0)
     for_orders = min(len(account.orders), max(rows // 2, rows - len(account.fills)))
     heading = f" order ({len(account.orders)} open)" if len(account.orders) > for_orders else " order"
     lines.append(columns(
-        [heading[:19], "side", "price", "size", "filled", "state", "age"], [20, 4, -12, -10, -9, 13, -6], TITLE
+        [heading[:18], "side", "price", "size", "filled", "state", "age"], [19, 4, -12, -10, -9, 14, -6], TITLE
     ))
     lines += [_order(item) for item in account.orders[:for_orders]] or [line(" none is open")]
     lines.append(columns(

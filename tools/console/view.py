@@ -20,6 +20,7 @@ from tools.console.snapshot import LATENCY, LOG, MARKET, Snapshot
 LEAST_WIDTH, LEAST_HEIGHT = 80, 24
 _HEAD_LINES = 3
 _LONGEST_REASON = 120
+_LONGEST_NAME = 20
 _PAGE = 10
 
 
@@ -198,9 +199,12 @@ def _head(view: View, snapshot: Snapshot, width: int) -> list[Line]:
     good = mode == "NORMAL" and not missing and snapshot.supervised
     state = "ready" if not missing else f"NOT READY ({len(missing)})"
     frames = "-" if snapshot.frames_per_second is None else count(snapshot.frames_per_second)
-    left = f" {snapshot.name} ({'paper' if snapshot.paper else 'LIVE'})  "
-    right = f"  {frames} frames/s  up {duration(snapshot.up_ns)}  {clock(snapshot.now_ns)} UTC "
-    middle = fit(f"{'' if good else '!'}{mode} {state}", width - len(left) - len(right))
+    left = f" {fit(snapshot.name, min(len(snapshot.name), _LONGEST_NAME))} ({'paper' if snapshot.paper else 'LIVE'})  "
+    middle = f"{'' if good else '!'}{mode} {state}"
+    rights = (f"  {frames} frames/s  up {duration(snapshot.up_ns)}", f"  up {duration(snapshot.up_ns)}", "")
+    room = width - len(left) - len(middle) - len(now := f"  {clock(snapshot.now_ns)} UTC ")
+    right = next(words for words in rights if len(words) <= room) + now
+    middle = fit(middle, width - len(left) - len(right))
     first: Line = (
         (left, Style.REVERSE | Style.BOLD), (middle, Style.REVERSE | (GOOD if good else BAD)), (right, Style.REVERSE)
     )
@@ -253,8 +257,8 @@ def _help(view: View) -> list[Line]:
         (f"1 to {len(PANES)}", ", ".join(pane.title for pane in PANES)), ("TAB, shift-TAB", "the next pane, the last"),
         ("s", "pick a symbol: type a part of its name, arrows, ENTER"), ("left, right", "the last symbol, the next"),
         ("up, down, pages", "scroll log and fills; END: back to the newest"),
-        ("p", "PAUSE: no entries; asks why. `bot4 mode normal --reason TEXT` goes on"),
-        ("K", "KILL: emergency, everything is cancelled; asks for the word KILL"), ("q", leave),
+        ("p", "PAUSE: no entries; asks why. `bot4 mode normal` goes on"),
+        ("K", "KILL: emergency, cancels everything; asks for a word"), ("q", leave),
     ]
     lines: list[Line] = [line(" keys", TITLE)]
     lines += [((f"  {fit(key, 18)}", Style.BOLD), (words, Style.PLAIN)) for key, words in keys]
