@@ -7,14 +7,16 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import termios
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -25,20 +27,38 @@ needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is no
 
 
 class OnTerminal:
-    """One process whose input and output are a pseudo-terminal; its standard error is kept apart."""
+    """A forked process whose input and output are a pseudo-terminal; its standard error is kept apart."""
 
-    def __init__(self, command: Sequence[str], columns: int = 80, lines: int = 24, **environment: str) -> None:
+    def __init__(self, body: Callable[[], int], **environment: str) -> None:
+        """body: what the process does; its result is the exit code."""
         self._ours, self._theirs = os.openpty()
-        fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, struct.pack("4H", lines, columns, 0, 0))
-        self.before = termios.tcgetattr(self._theirs)
-        given = {key: value for key, value in os.environ.items() if key not in ("TERM", "NO_COLOR")}
-        self.process = subprocess.Popen(
-            command, cwd=PROJECT_ROOT, stdin=self._theirs, stdout=self._theirs, stderr=subprocess.PIPE,
-            env=given | {"TERM": "xterm-256color"} | environment, start_new_session=True,
-        )
+        fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+        self._before = termios.tcgetattr(self._theirs)
+        errors, their_errors = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._play(body, their_errors, environment)
+        os.close(their_errors)
+        self._errors = os.fdopen(errors)
+        self._status: int | None = None
         self.output = b""
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+
+    def _play(self, body: Callable[[], int], errors: int, environment: dict[str, str]) -> NoReturn:
+        code = 99
+        try:
+            os.setsid()
+            for ours, theirs in enumerate((self._theirs, self._theirs, errors)):
+                os.dup2(theirs, ours)
+            sys.stdin, sys.stdout, sys.stderr = (os.fdopen(place, mode) for place, mode in enumerate("rww"))
+            os.environ.pop("NO_COLOR", None)
+            os.environ.update({"TERM": "xterm-256color"} | environment)
+            code = body()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
 
     def _read(self) -> None:
         with contextlib.suppress(OSError):
@@ -51,38 +71,33 @@ class OnTerminal:
 
     def wait_for(self, text: str) -> None:
         """Wait until something was drawn in one piece, as curses does on an empty screen."""
-        until(lambda: text.encode() in self.output or self.process.poll() is not None, text, 60)
-        assert text.encode() in self.output, (self.output[-2000:], self.process.poll())
+        until(lambda: text.encode() in self.output, text, 60)
 
     def end(self) -> tuple[int, str]:
         """Wait for the end: exit code and standard error. The terminal is as it was before, or this fails."""
-        assert self.process.stderr is not None
-        errors = self.process.stderr.read().decode()
-        code = self.process.wait(60)
-        assert termios.tcgetattr(self._theirs) == self.before, "the terminal was left in another state"
+        words = self._errors.read()
+        self._status = os.waitpid(self.pid, 0)[1]
+        assert termios.tcgetattr(self._theirs) == self._before, "the terminal was left in another state"
         if b"\x1b[?1049h" in self.output:
             until(lambda: self.output.rfind(b"\x1b[?1049l") > self.output.rfind(b"\x1b[?1049h"), "first screen", 5)
-            assert self.output.rfind(b"\x1b[?25h") < self.output.rfind(b"\x1b[?1049l") + 40
-            shown = max(self.output.rfind(b"\x1b[?25h"), self.output.rfind(b"\x1b[?12l\x1b[?25h"))
-            assert shown > self.output.rfind(b"\x1b[?25l"), "the cursor was left hidden"
-        return code, errors
+            assert self.output.rfind(b"\x1b[?25h") > self.output.rfind(b"\x1b[?25l"), "the cursor was left hidden"
+        return os.waitstatus_to_exitcode(self._status), words
 
     def close(self) -> None:
         """End it, whatever has happened."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
         os.close(self._theirs)
         self._reader.join()
         os.close(self._ours)
-        if self.process.stderr is not None:
-            self.process.stderr.close()
+        self._errors.close()
 
 
 @contextlib.contextmanager
-def on_terminal(*command: str, columns: int = 80, lines: int = 24, **environment: str) -> Iterator[OnTerminal]:
-    """`python ARGUMENTS` on a pseudo-terminal."""
-    made = OnTerminal([sys.executable, *command], columns, lines, **environment)
+def on_terminal(body: Callable[[], int], **environment: str) -> Iterator[OnTerminal]:
+    """A function as a process of its own on a pseudo-terminal."""
+    made = OnTerminal(body, **environment)
     try:
         yield made
     finally:

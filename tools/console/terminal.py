@@ -150,11 +150,8 @@ class Terminal:
         code = self._window.getch()
         if code == _ESCAPE:
             self._window.timeout(0)
-            if self._window.getch() == -1:
-                return "ESC"
-            while self._window.getch() != -1:
-                continue  # the rest of a key that nobody knows
-            return ""
+            rest = [key for key in iter(self._window.getch, -1) if key != curses.KEY_RESIZE]
+            return "" if rest else "ESC"  # a key that nobody knows, or the one
         if code in _KEYS:
             return _KEYS[code]
         return chr(code) if ord(" ") <= code <= ord("~") else ""
