@@ -25,7 +25,11 @@ def console_arguments(options: argparse.Namespace) -> list[str] | None:
     """Arguments of the console that `bot4 run` opens; None where none is wanted, or the terminal is not all ours."""
     if options.no_console or options.json or os.environ.get("TERM", "dumb") == "dumb":
         return None
-    if not (os.isatty(0) and os.isatty(_OUT) and os.tcgetpgrp(0) == os.getpgrp()):
+    try:
+        ours = os.isatty(0) and os.isatty(_OUT) and os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:  # it is no terminal of our session
+        ours = False
+    if not ours:
         return None
     return [] if options.config is None else ["--config", str(options.config)]
 
