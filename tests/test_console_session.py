@@ -1,6 +1,7 @@
 """`bot4 run` and its console in a real terminal: every pane of an engine that trades, with its figures masked.
 
-One engine twice: first left with lines and stopped in order, then killed behind an attached console.
+One engine twice: first its supervisor is killed, its console left and itself stopped in order; then it is killed behind
+an attached console.
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ def test_a_run_on_a_terminal_and_one_that_is_killed(tmp_path: Path) -> None:
         terminal.wait_for("[1 Engine]", 120)
         wait_until(lambda: re.search(r"NORMAL ready +[1-9]", terminal.screen()), 30, "rate of frames, and all ready")
         look_at_every_pane(terminal)
+        with contextlib.closing(attach(made.name)) as mapping:
+            os.kill(mapping.control.supervisor_pid, signal.SIGKILL)
+        terminal.wait_for("adopted the running engine", 60)
         terminal.resize(60, 10)
         terminal.wait_for("60x10: needs 80x24")
         terminal.resize(80, 24)
@@ -87,7 +91,7 @@ def test_a_run_on_a_terminal_and_one_that_is_killed(tmp_path: Path) -> None:
         terminal.press("l")
         terminal.wait_for("bot4: the console is closed; the engine goes on")
         terminal.wait_for("frames/s  orders")
-        assert terminal.restored
+        assert terminal.restored and "ended by SIGKILL; starting it again" in terminal.screen(), "said afterwards"
         terminal.press("C-c")
         shown = terminal.wait_for("code 0", 60)
         assert "stopping: no more entries" in shown and "ledger equals venue: True" in shown
@@ -97,14 +101,13 @@ def test_a_run_on_a_terminal_and_one_that_is_killed(tmp_path: Path) -> None:
         wait_until(lambda: made.status() is not None, 60, "engine")
         terminal.press(command(made, "console"), "Enter")
         terminal.wait_for("[1 Engine]", 60)
-        mapping = attach(made.name)
-        control, launcher = mapping.control, mapping.plan.launcher_pid
-        pids = [launcher, control.supervisor_pid, *(control.pid(spec.role) for spec in PROCESSES)]
+        with contextlib.closing(attach(made.name)) as mapping:
+            control, launcher = mapping.control, mapping.plan.launcher_pid
+            pids = [launcher, control.supervisor_pid, *(control.pid(spec.role) for spec in PROCESSES)]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         made.launcher.wait()
-        mapping.close()
         shown = terminal.wait_for("code 1", 60)
         assert "died and left its" in shown and "[1 Engine]" not in shown and terminal.restored
         assert settings_of(terminal, tmp_path / "killed") == before

@@ -51,6 +51,11 @@ class Beside:
         self._held: list[str] = []
         self.flag = os.memfd_create("bot4-terminal")
 
+    @property
+    def pid(self) -> int:
+        """Of the console; 0 where there is none."""
+        return self._console.pid if self._console is not None else 0
+
     def open(self) -> None:
         """Open the console, the first time this is called and one is wanted."""
         if self._arguments is None:

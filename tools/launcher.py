@@ -100,6 +100,8 @@ class Launcher:
         os.close(supervisors_end)
         assert self._supervisor.stdin is not None
         try:
+            if self._handed_over:  # a child of ours that its processes do not know
+                self._handed_over["console_pid"] = self._beside.pid
             self._supervisor.stdin.write(json.dumps(self._handed_over).encode() + b"\n")
             self._supervisor.stdin.close()
         except BrokenPipeError:
