@@ -258,6 +258,14 @@ def test_the_emergency_word_and_the_mode_are_read_as_they_are(plan: Plan, reader
     mapping.close()
 
 
+def test_an_engine_that_is_just_ending(plan: Plan, tmp_path: Path) -> None:
+    with attachable(plan, tmp_path):
+        segment = next(Path("/dev/shm").glob(f"bot4.{plan.name}.*.ring.fills"))
+        segment.unlink()
+        with pytest.raises(NotRunning, match="is just ending"):
+            Reader(plan.name)
+
+
 def test_an_engine_that_ends_dies_or_is_another(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(NotRunning):
         Reader(plan.name)

@@ -20,9 +20,10 @@ from engine.reasons import Reason
 from engine.records import Flag, Kind, ReportKind
 from engine.stage import as_bytes
 from engine.units import MONEY_EXP, format_units
-from procs.attach import attach, launcher_of, lock_path, plan_path, started_ticks
+from procs.attach import NotRunning, attach, launcher_of, lock_path, plan_path, started_ticks
 from procs.checkpoint import HEADER_WORDS, load_checkpoint
 from procs.deaths import Deaths
+from procs.instance import Mapping
 from procs.metrics import mode_name
 from procs.states import state_dtype
 from procs.summary import hop_histograms, latency_summary, ring_counts
@@ -30,6 +31,7 @@ from procs.table import PROCESSES, RINGS, Role
 from shm.clock import python_monotonic_ns
 from shm.histogram import between
 from shm.lease import Lease
+from shm.segment import SegmentError
 from tools.console.logs import LogTail
 from tools.console.market import Recent, best_levels
 from tools.console.processes import ProcessWatch, Rates
@@ -87,9 +89,18 @@ class Reader:
     """One running engine. Raises NotRunning when there is none of that name."""
 
     def __init__(self, name: str) -> None:
-        self._mapping = mapping = attach(name)
-        self.plan = plan = mapping.plan
-        self._plan_file = plan_path(name).stat().st_ino
+        self._mapping = attach(name)
+        self.plan = self._mapping.plan
+        try:
+            self._map(self._mapping)
+        except (OSError, SegmentError):
+            self._mapping.close()
+            raise NotRunning(f"the engine named {name!r} is just ending") from None
+
+    def _map(self, mapping: Mapping) -> None:
+        """Map everything at once: an engine that ends takes the names away, not what is mapped."""
+        plan = mapping.plan
+        self._plan_file = plan_path(plan.name).stat().st_ino
         self._execution = _Copied(mapping.arena(Role.EXECUTION), state_dtype(Role.EXECUTION, plan.instruments))
         self._validation = _Copied(mapping.arena(Role.VALIDATION), state_dtype(Role.VALIDATION, plan.instruments))
         self._frames, self._gateway = mapping.state(Role.INGESTION)["frames"], mapping.state(Role.GATEWAY)
