@@ -110,18 +110,11 @@ class Tmux:
     def __init__(self, columns: int = 80, lines: int = 24) -> None:
         self._name = f"bot4-{uuid.uuid4().hex[:8]}"
         self._run("new-session", "-d", "-x", str(columns), "-y", str(lines), "env", "PS1=$ ", "sh")
+        self.wait_for("$")  # what is typed before the shell is there may be lost
 
     def _run(self, *arguments: str) -> str:
         command = ["tmux", "-L", self._name, "-f", "/dev/null", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT_ROOT).stdout
-
-    def window(self) -> None:
-        """Open another window and go there; the first is number 0."""
-        self._run("new-window", "env", "PS1=$ ", "sh")
-
-    def select(self, number: int) -> None:
-        """Go to a window."""
-        self._run("select-window", "-t", f":{number}")
 
     def press(self, *keys: str) -> None:
         """Send keys by their tmux names, or text."""
@@ -131,10 +124,9 @@ class Tmux:
         """Another size of the window."""
         self._run("resize-window", "-x", str(columns), "-y", str(lines))
 
-    def screen(self, history: int = 0, escapes: bool = False) -> str:
-        """What is to be seen, without its colours unless asked for; with so many lines of what scrolled away."""
-        more = (["-S", f"-{history}"] if history else []) + (["-e"] if escapes else [])
-        return self._run("capture-pane", "-p", *more)
+    def screen(self) -> str:
+        """What is to be seen, without its colours."""
+        return self._run("capture-pane", "-p")
 
     def wait_for(self, text: str, timeout_s: float = 30.0) -> str:
         """The first screen that holds a text. Raises AssertionError with what is there instead."""

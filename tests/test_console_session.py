@@ -65,10 +65,10 @@ def command(made: Engine, *words: str) -> str:
 
 
 def settings_of(terminal: Tmux, file: Path) -> str:
-    terminal.press(f"stty -a > {file}; echo written", "Enter")
-    terminal.wait_for("\nwritten")
-    terminal.press("clear", "Enter")
-    until(lambda: "written" not in terminal.screen(), "empty screen")
+    """What stty says of a terminal, on a screen that is empty then."""
+    terminal.press(f"clear; stty -a > {file}.part; mv {file}.part {file}", "Enter")
+    until(file.exists, "answer of stty")
+    until(lambda: terminal.screen().strip() == "$", "empty screen")
     return file.read_text()
 
 
