@@ -28,7 +28,7 @@ lint: $(VENV)/ready
 warm: $(VENV)/kernels
 
 # All suites; fails when one does. `make bench SUITES=rings FULL=--full` for one of them, longer.
-SUITES ?= rings decode ingest book journal features inference decision kill
+SUITES ?= rings decode ingest book journal features inference decision kill console
 bench: $(VENV)/kernels $(VENV)/peers
 	@failed=; for suite in $(SUITES); do $(BIN)/bot4 bench $$suite $(FULL) || failed="$$failed $$suite"; echo; done; \
 		test -z "$$failed" || { echo "failed:$$failed"; exit 1; }

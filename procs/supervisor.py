@@ -230,7 +230,7 @@ class Supervisor:
             raise EngineError("the code has changed since the engine was started: it cannot be adopted")
         self._started_ns, self.trading_ns = report["started_ns"], report["trading_ns"]
         self._credentials = Credentials(**report["credentials"])
-        known = {os.getpid()}
+        known = {os.getpid(), report["console_pid"]}
         if report["venue"] is not None:
             self._venue = VenueProcess.adopt(report["venue"], self._credentials)
             known.add(self._venue.pid)

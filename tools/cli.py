@@ -28,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", parents=[shared], help="start everything and trade (on paper by default)")
     run.add_argument("--for", dest="duration", type=parse_duration, metavar="TIME", help="stop after 30s, 5m, 1h ...")
     run.add_argument("--summary", type=Path, metavar="FILE", help="write the summary there as JSON")
+    run.add_argument("--no-console", action="store_true", help="lines on a terminal too, instead of the console")
     run.add_argument("--placement", choices=("auto", "pinned"), help="which process sits on which core")
 
     replay = commands.add_parser("replay", parents=[shared], help="feed a capture or a journal through the engine")
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("--symbols", type=parse_symbols, metavar="A,B", help="instead of venue.symbols")
     add_subcommands(commands.add_parser("data", help="recorded data: convert it, look at it"), shared)
 
+    commands.add_parser("console", parents=[shared], help="live console on a running engine; attach and detach at will")
     commands.add_parser("status", parents=[shared], help="processes, rings, positions and counters of a running engine")
     latency = commands.add_parser("latency", parents=[shared], help="live percentiles of every hop of a running engine")
     latency.add_argument("--watch", action="store_true", help="once a second, of the last second; Ctrl-C ends it")
@@ -96,9 +98,10 @@ def _add_selection(command: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
     """Run the command; each imports what it needs: `kill` must not wait for a library that it does not use."""
     if options.command == "run":
+        from tools.beside import console_arguments
         from tools.launcher import Launcher
 
-        return Launcher(sys.argv[1:] if arguments is None else arguments).run()
+        return Launcher(sys.argv[1:] if arguments is None else arguments, console_arguments(options)).run()
     if options.command == "replay":
         from tools.replay import replay_command
 
@@ -111,6 +114,10 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.data import data_command
 
         return data_command(options)
+    if options.command == "console":
+        from tools.console.command import console_command
+
+        return console_command(options)
     if options.command == "status":
         from tools.status import status_command
 

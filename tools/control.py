@@ -11,29 +11,18 @@ from typing import Any
 from engine.safety.mode import Mode
 from procs.config_file import read_settings
 from procs.control_socket import ControlError, ask
-from shm.control import ControlBlock, TripSource
-from shm.segment import SegmentError
+from tools.kill import NoEngine, trip_by_name
 from tools.secret import read_secret
 from tools.text import show_answer
 
-_TIMEOUT_S = 100.0
+TIMEOUT_S = 100.0
 
 
 def _ask(name: str, request: dict[str, Any]) -> dict[str, Any]:
-    answer = ask(name, request, _TIMEOUT_S)
+    answer = ask(name, request, TIMEOUT_S)
     if answer.get("needs") == "secret":
-        answer = ask(name, request | {"secret": read_secret(f"operator secret of {name}: ")}, _TIMEOUT_S)
+        answer = ask(name, request | {"secret": read_secret(f"operator secret of {name}: ")}, TIMEOUT_S)
     return answer
-
-
-def _trip(name: str) -> None:
-    """Trip without asking anybody. Raises ControlError."""
-    try:
-        control = ControlBlock.attach(instance=name, kernel_digest=None)
-    except SegmentError as error:
-        raise ControlError(f"no engine named {name!r} is running ({error})") from None
-    control.trip(TripSource.OPERATOR)
-    control.close()
 
 
 def control_command(options: argparse.Namespace) -> int:
@@ -45,12 +34,12 @@ def control_command(options: argparse.Namespace) -> int:
         if options.command == "mode":
             request["mode"] = options.mode.upper()
             if request["mode"] == Mode.EMERGENCY.name:
-                _trip(name)  # it needs nobody; the supervisor is told why afterwards
+                trip_by_name(name)  # it needs nobody; the supervisor is told why afterwards
                 tripped = True
         elif options.command == "reset":
             request["acknowledge"] = options.acknowledge
         answer = _ask(name, request)
-    except ControlError as error:
+    except (ControlError, NoEngine) as error:
         answer = {"ok": False, "error": str(error)}
         if request.get("mode") == Mode.EMERGENCY.name and tripped:
             answer = {"ok": True, "mode": Mode.EMERGENCY.name, "after": f"it was not told why: {error}"}

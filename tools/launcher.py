@@ -3,6 +3,7 @@
 It imports nothing but the standard library, so there is little in it that could fail. As child subreaper it becomes the
 parent of every process of a supervisor that died; the next supervisor adopts them. What a supervisor must know of the
 one before it (venue, credentials, since when it trades) is kept here, in memory, and handed over through a pipe.
+On a terminal it opens the console once the session trades (tools/beside.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from shm.python_clock import python_monotonic_ns
+from tools.beside import Beside
 
 _PR_SET_CHILD_SUBREAPER = 36
 _DEATHS_WINDOW_NS = 600 * 1_000_000_000
@@ -29,14 +31,15 @@ _TRIP_AGAIN_NS = 10 * 1_000_000_000
 class Launcher:
     """Runs one session; `run` returns its exit code."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        """arguments: of `bot4`, as they were typed."""
+    def __init__(self, arguments: Sequence[str], console: Sequence[str] | None = None) -> None:
+        """arguments: of `bot4`, as they were typed; console: those of the console to open, None for lines alone."""
         self._arguments = list(arguments)
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._deaths: list[int] = []
         self._handed_over: dict[str, Any] = {}
         self._asked_to_stop: int | None = None  # by which signal
         self._asked_to_trip_ns = 0
+        self._beside = Beside(console)
         # The embedded venue reads the other end: it lives as long as this process does.
         self._venue_end, self._keep_alive = os.pipe()
 
@@ -54,6 +57,12 @@ class Launcher:
 
     def run(self) -> int:
         """Start the supervisor, and again after each death by a signal; its exit code in the end."""
+        try:
+            return self._run()
+        finally:
+            self._beside.close()
+
+    def _run(self) -> int:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
         for signum in (*_STOP_SIGNALS, _TRIP_SIGNAL):
             signal.signal(signum, self._forward)
@@ -66,9 +75,9 @@ class Launcher:
             words = f"bot4: the supervisor was ended by {signal.Signals(-code).name}"
             # Who gives up ends too, and the kill switch, left alone, cancels and ends the rest.
             if not self._handed_over or len(self._deaths) >= self._handed_over["deaths_to_stop"]:
-                print(f"{words}; giving up", file=sys.stderr)
+                self._beside.say(f"{words}; giving up")
                 return 1
-            print(f"{words}; starting it again", file=sys.stderr, flush=True)
+            self._beside.say(f"{words}; starting it again")
 
     def _run_supervisor(self) -> int:
         """One supervisor from start to end: its exit code, or minus the signal that ended it."""
@@ -76,8 +85,11 @@ class Launcher:
         # It starts deaf to them until it can stop in order; what came before is then heard.
         signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOP_SIGNALS, _TRIP_SIGNAL))
         self._supervisor = subprocess.Popen(
-            [sys.executable, "-m", "tools.supervised", str(self._venue_end), str(supervisors_end), *self._arguments],
-            stdin=subprocess.PIPE, pass_fds=(self._venue_end, supervisors_end),
+            [
+                sys.executable, "-m", "tools.supervised", str(self._venue_end), str(supervisors_end),
+                str(self._beside.flag), *self._arguments,
+            ],
+            stdin=subprocess.PIPE, pass_fds=(self._venue_end, supervisors_end, self._beside.flag),
         )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_STOP_SIGNALS, _TRIP_SIGNAL))
         # Its predecessor may have died before it did what it was asked to.
@@ -88,6 +100,8 @@ class Launcher:
         os.close(supervisors_end)
         assert self._supervisor.stdin is not None
         try:
+            if self._handed_over:  # a child of ours that its processes do not know
+                self._handed_over["console_pid"] = self._beside.pid
             self._supervisor.stdin.write(json.dumps(self._handed_over).encode() + b"\n")
             self._supervisor.stdin.close()
         except BrokenPipeError:
@@ -96,6 +110,7 @@ class Launcher:
             line = report.readline()  # once it trades; nothing when it ends before
         if line.endswith(b"\n"):
             self._handed_over = json.loads(line)
+            self._beside.open()
         return self._reap(self._supervisor.pid)
 
     def _reap(self, supervisor: int) -> int:
@@ -103,6 +118,7 @@ class Launcher:
         assert self._supervisor is not None
         while True:
             pid, status = os.waitpid(-1, 0)
+            self._beside.reaped(pid, status)
             if pid == supervisor:
                 code = os.waitstatus_to_exitcode(status)
                 self._supervisor.returncode = code

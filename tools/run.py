@@ -24,15 +24,17 @@ from shm.clock import python_monotonic_ns
 from shm.segment import SegmentError
 from tools.status import status_line
 from tools.usage import UsageError
+from tools.voice import Voice
 
 
 class _StatusLines:
     """Prints a status line every few seconds; nothing when standard output holds JSON."""
 
-    def __init__(self, every_s: float, quiet: bool) -> None:
+    def __init__(self, every_s: float, quiet: bool, voice: Voice) -> None:
         self._every_ns = int(every_s * 1e9)
         self._next = python_monotonic_ns() + self._every_ns
         self._quiet = quiet
+        self._voice = voice
         self._frames = 0
 
     def __call__(self, supervisor: Supervisor) -> None:
@@ -41,7 +43,7 @@ class _StatusLines:
             return
         self._next = now + self._every_ns
         line, self._frames = status_line(supervisor.mapping, self._frames, self._every_ns / 1e9)
-        print(line, flush=True)
+        self._voice.show(line)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -77,36 +79,38 @@ def write_summary(path: Path | None, folder: str, summary: dict[str, Any]) -> No
             raise UsageError(f"--summary {path}: {error.strerror}") from None
 
 
-def run_supervised(options: argparse.Namespace, handover: Handover) -> int:
+def run_supervised(options: argparse.Namespace, handover: Handover, voice: Voice) -> int:
     """Run an engine until the time is over or Ctrl-C; 0 when it ended clean and equal to the venue.
 
-    handover: what the launcher keeps; after the death of a supervisor this one adopts what it left.
+    handover: what the launcher keeps; after the death of a supervisor this one adopts what it left. voice: what is
+    said goes there, and the last words once the terminal is free.
     """
     settings = _settings(options)
     check_summary_path(options.summary)
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
-
-    supervisor = Supervisor(settings, say, handover)
+    supervisor, failed = Supervisor(settings, voice.say, handover), ""
     try:
         if handover.adopts:
             supervisor.adopt()
-            say("adopted the running engine")
+            voice.keep(supervisor.plan.path)
+            voice.say("adopted the running engine")
         else:
             supervisor.start()
-            say("trading; Ctrl-C stops")
-        supervisor.run(options.duration, _StatusLines(settings.engine.status_every_s, options.json))
-        say("stopping: no more entries, cancelling, waiting for final reports")
+            voice.keep(supervisor.plan.path)
+            voice.say("trading; Ctrl-C stops")
+        supervisor.run(options.duration, _StatusLines(settings.engine.status_every_s, options.json, voice))
+        voice.say("stopping: no more entries, cancelling, waiting for final reports")
         summary = supervisor.stop()
         write_summary(options.summary, supervisor.plan.folder, summary)
     except (SettingsError, UsageError):
         raise
     except (EngineError, VenueUnreachable, CredentialsError, ModelError, SegmentError, ValueError) as error:
-        print(f"bot4: {error}", file=sys.stderr)
-        return 1
+        failed = str(error)
     finally:
         supervisor.close()
+        voice.await_terminal()
+    if failed:
+        print(f"bot4: {failed}", file=sys.stderr)
+        return 1
     if options.json:
         sys.stdout.buffer.write(orjson.dumps(summary) + b"\n")
     else:

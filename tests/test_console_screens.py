@@ -1,0 +1,195 @@
+"""What the console draws: whole screens compared, and what holds for every screen; keys and what they do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shm.control import TripSource
+from tests.console_snapshots import FOLDER, SCREENS, drawn, good, huge, nothing, tripped
+from tools.console.canvas import Style, bar, clock, count, cut, duration, fit, plain_text, width_of
+from tools.console.panes_safety import missing_processes, sources_in_words
+from tools.console.snapshot import LATENCY, LOG, MARKET, Snapshot
+from tools.console.view import PANES, Asking, Do, View, matching, press, screen
+
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_a_screen_is_what_its_file_shows(name: str) -> None:
+    assert drawn(name) == (FOLDER / f"{name}.txt").read_text(), "`python -m tests.console_snapshots` draws them anew"
+
+
+def test_every_file_is_compared() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} == set(SCREENS)
+
+
+def text_of(view: View, snapshot: Snapshot, width: int = 80, height: int = 24) -> str:
+    return plain_text(screen(view, snapshot, width, height))
+
+
+@given(
+    st.integers(1, 240), st.integers(1, 80), st.integers(0, len(PANES) - 1), st.sampled_from(list(Asking)),
+    st.sampled_from([good(), tripped(), nothing(), huge()]), st.text(max_size=200), st.integers(0, 5000),
+)  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_every_screen_fills_its_terminal_exactly_in_ascii(
+    width: int, height: int, pane: int, asking: Asking, snapshot: Snapshot, typed: str, scroll: int
+) -> None:
+    view = View(pane=pane, asking=asking, typed=typed, notice=typed, scroll=scroll, picked=scroll % 7)
+    lines = screen(view, snapshot, width, height)
+    assert len(lines) == height and {width_of(content) for content in lines} == {width}
+    assert all(" " <= sign <= "~" for content in lines for text, _ in content for sign in text)
+
+
+@pytest.mark.parametrize(("width", "height"), [(79, 24), (80, 23), (20, 3), (1, 1)])
+def test_a_terminal_that_is_too_small_is_told_so_in_one_line(width: int, height: int) -> None:
+    lines = text_of(View(), good(), width, height).split("\n")
+    assert lines[0] == cut(((f"{width}x{height}: needs 80x24", Style.BOLD),), width)[0][0]
+    assert not any(lines[1:])
+
+
+def test_nothing_is_said_by_colour_alone() -> None:
+    """Wherever blue or orange is used a word or a sign says it too: taken away, good and bad still differ."""
+    for pane in range(len(PANES)):
+        for content in screen(View(pane=pane), tripped(), 120, 40):
+            spans = [(text, style) for text, style in content if style & Style.ORANGE and text.strip()]
+            for text, style in spans:
+                is_sale = pane in (1, 2) and ("-" in text or "sell" in text or "unknown" in text or "#" in text)
+                assert "!" in text or is_sale, (pane, text, style)
+
+
+def test_an_unknown_bit_of_the_word_is_named_by_its_number() -> None:
+    assert sources_in_words(1 << TripSource.OPERATOR | 3 << 16) == "OPERATOR"
+    assert sources_in_words(1 << 12 | 1 << 14 | 1 << TripSource.RISK) == "RISK, UNKNOWN (bit 12, 14)"
+    assert sources_in_words(1 << TripSource.UNKNOWN) == "UNKNOWN (bit 15)"
+    assert sources_in_words(1 << 16) == "a trip that is just being made"
+    assert "0x" + "f" * 16 in text_of(View(pane=4), replace(good(), safety=replace(good().safety, word=-1)))
+
+
+def test_a_process_of_which_nothing_is_known_is_missing() -> None:
+    assert missing_processes(good()) == []
+    assert missing_processes(tripped()) == ["killswitch"]
+    assert set(missing_processes(nothing())) == {
+        "ingestion", "validation", "features", "ml", "execution", "gateway", "killswitch",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (12, "12"), (62.5, "62.5"), (258.4, "258"), (99_999, "99999"), (100_000, "100k"), (4_567_890, "4.57M"),
+     (45_678_900, "45.7M"), (2**63, "9.22E"), (-1_234_567, "-1.23M"), (1e21, "1000E")],
+)  # fmt: skip
+def test_counts(value: float, text: str) -> None:
+    assert count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [(None, "-"), (0, "0ns"), (999, "999ns"), (1000, "1.0us"), (45_100_000, "45.1ms"), (999_400, "999us"),
+     (999_600, "1.0ms"), (12 * 10**9, "12.0s"), (303 * 10**9, "5m03s"), (27 * 3600 * 10**9, "27h"),
+     (12 * 86400 * 10**9, "12d"), (-1_270_000_000, "-1.3s"), (2**63, "99999d")],
+)  # fmt: skip
+def test_durations(ns: float | None, text: str) -> None:
+    assert duration(ns) == text
+
+
+@given(st.integers(-(2**63), 2**63))
+def test_figures_stay_in_their_columns(value: int) -> None:
+    assert len(count(value)) <= 6 + (value < 0) and len(duration(value)) <= 6 + (value < 0)
+
+
+def test_pieces() -> None:
+    assert bar(0, 6) == "[....]" and bar(1e-9, 6) == "[#...]" and bar(1, 6) == bar(7, 6) == "[####]"
+    assert clock(1_763_899_200_123_456_789) == "12:00:00" and clock(1_763_899_200_123_456_789, 3) == "12:00:00.123"
+    assert fit("abc", 5, right=True) == "  abc" and fit("abcdef", 4) == "abc~" and fit("abc", 0) == ""
+    assert fit("\u5e01\x1b[2J", 9) == "??[2J    "
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+def typed(view: View, *keys: str) -> tuple[View, list[Do]]:
+    """What keys make of a view, and everything that is to be done."""
+    done = []
+    for key in keys:
+        view, do = press(view, key, SYMBOLS)
+        if do is not None:
+            done.append(do)
+    return view, done
+
+
+def test_panes_by_number_and_in_turn() -> None:
+    view, done = typed(View(), "3")
+    assert view.pane == 2 and not done
+    assert typed(view, "TAB")[0].pane == 3 and typed(view, "BACKTAB", "BACKTAB", "BACKTAB")[0].pane == len(PANES) - 1
+    assert typed(view, "9")[0].pane == 2, "there is no ninth"
+    assert [PANES[number].needs for number in (1, 3, 5)] == [{MARKET}, {LATENCY}, {LOG}]
+
+
+def test_symbols_in_turn_and_by_a_part_of_their_names() -> None:
+    assert View().symbol_of(SYMBOLS) == "BTCUSDT"
+    assert typed(View(), "RIGHT")[0].symbol_of(SYMBOLS) == "ETHUSDT"
+    assert typed(View(), "LEFT")[0].symbol_of(SYMBOLS) == "SOLUSDT"
+    view, _ = typed(View(), "s", "o", "l", "ENTER")
+    assert view.symbol_of(SYMBOLS) == "SOLUSDT" and MARKET in view.needs and view.asking is Asking.NOTHING
+    assert typed(View(), "s", "DOWN", "ENTER")[0].symbol == 1 and typed(View(), "s", "UP", "ENTER")[0].symbol == 2
+    view, _ = typed(View(), "s", "x", "q", "ENTER")
+    assert view.asking is Asking.SYMBOL and view.alarm and matching(view, SYMBOLS) == []
+    assert typed(view, "BACKSPACE", "BACKSPACE", "ENTER")[0].asking is Asking.NOTHING
+    assert typed(View(symbol=1), "s", "x", "ESC")[0].symbol == 1
+
+
+def test_a_kill_needs_its_word_to_the_letter() -> None:
+    word = tuple("KILL")
+    assert typed(View(), "K", *word, "ENTER")[1] == [Do("kill")]
+    for keys in (
+        ("K", "ENTER"), ("K", *"kill", "ENTER"), ("K", *"KIL", "ENTER"), ("K", *word, " ", "ENTER"),
+        ("K", *word, "ESC"), ("K", *word), ("k", *word, "ESC", "ENTER"), ("K", *"KILLL", "ENTER"), ("K", "y"),
+    ):
+        assert typed(View(), *keys)[1] == [], keys
+    assert typed(View(), "K", *"KILLX", "BACKSPACE", "ENTER")[1] == [Do("kill")]
+    assert "not killed" in typed(View(), "K", *"kill", "ENTER")[0].notice
+
+
+@given(st.lists(st.sampled_from([*"pqsK?123xy ", "ENTER", "ESC", "TAB", "BACKSPACE", "UP"]), max_size=40))
+def test_no_row_of_other_keys_kills(keys: list[str]) -> None:
+    assert Do("kill") not in typed(View(), *keys)[1]
+
+
+def test_a_pause_needs_a_reason() -> None:
+    assert typed(View(), "p", *"fed day", "ENTER")[1] == [Do("pause", "fed day")]
+    for keys in (("p", "ENTER"), ("p", " ", "ENTER"), ("p", *"why", "ESC")):
+        view, done = typed(View(), *keys)
+        assert done == [] and view.asking is Asking.NOTHING and view.notice
+    reason = typed(View(), "p", *("x" * 500), "ENTER")[1][0].reason
+    assert reason == "x" * 120
+
+
+def test_leaving_a_console_of_ones_own_and_that_of_a_run() -> None:
+    assert typed(View(), "q")[1] == [Do("quit")]
+    owner = View(owner=True)
+    assert typed(owner, "q")[1] == [] and typed(owner, "q", "x")[1] == [] and typed(owner, "q", "ESC")[1] == []
+    assert typed(owner, "q", "s")[1] == [Do("stop")] and typed(owner, "q", "l")[1] == [Do("quit")]
+
+
+def test_help_closes_by_any_key_and_does_nothing() -> None:
+    for key in ("q", "K", "ESC", "1"):
+        view, done = typed(View(), "?", key)
+        assert view == View() and done == []
+
+
+def test_logs_scroll_back_and_stop_at_their_ends() -> None:
+    view, _ = typed(View(pane=5), "UP", "UP")
+    shown = text_of(view, good())
+    assert "line 27" in shown and "line 28" not in shown
+    assert "line 0" in text_of(replace(view, scroll=10_000), good())
+    assert "line 29" in text_of(typed(view, "END")[0], good()) and typed(view, *["DOWN"] * 9)[0].scroll == 0
+
+
+def test_fills_scroll_the_other_way() -> None:
+    view, _ = typed(View(pane=2), "DOWN", "DOWN")
+    assert view.scroll == 2 and "12:00:00.000" not in text_of(view, good()).split("UTC")[1]
