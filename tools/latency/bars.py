@@ -10,11 +10,11 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from shm.histogram import percentiles, summary
+from shm.histogram import INT64_MAX, MAX, percentiles, summary
 from tools.latency.buckets import values_of
 
 # Where ranges begin in each decade, from the finest to the coarsest.
@@ -22,7 +22,7 @@ _GRIDS = (
     (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0,),
 )
 _ROWS = 20
-_MARKS = ((50, "p50"), (90, "p90"), (99, "p99"), (99.9, "p99.9"), (100, "max"))
+_MARKS = ((50, "p50"), (90, "p90"), (99, "p99"), (99.9, "p99.9"))
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _LEAST_BAR = 8
 _UNITS = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"), (1, "ns"))
@@ -30,7 +30,10 @@ _UNITS = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"), (1, "ns"))
 
 @dataclass(frozen=True)
 class Row:
-    """One range of values in ns, from `low` up to, not including, `high`; and which percentiles lie in it."""
+    """One range of values in ns, from `low` up to, not including, `high`; and which percentiles lie in it.
+
+    The last one has the maximum, which is exact and so may be a little beyond `high`.
+    """
 
     low: int
     high: int
@@ -40,15 +43,16 @@ class Row:
 
 def in_words(ns: int) -> str:
     """A time with three digits and its unit."""
-    size, unit = next((size, unit) for size, unit in _UNITS if ns >= size or size == 1)
-    return f"{ns / size:.3g} {unit}" if ns < 1000 * size else f"{ns / size:,.0f} {unit}"
+    # What rounds to a thousand of a unit is told in the next one.
+    size, unit = next((size, unit) for size, unit in _UNITS if ns >= 0.9995 * size or size == 1)
+    return f"{ns / size:.3g} {unit}" if ns < 999.5 * size else f"{ns / size:,.0f} {unit}"
 
 
 def _edges(grid: tuple[float, ...], least: int, most: int) -> list[int]:
     """The beginnings of ranges, from that of `least` to the first behind `most`."""
-    every = sorted({0, *(round(step * 10**decade) for decade in range(19) for step in grid)})
+    every = [*sorted({0, *(round(step * 10**decade) for decade in range(18) for step in grid)}), 10**18, INT64_MAX]
     first = max(index for index, edge in enumerate(every) if edge <= least)
-    last = next((index for index, edge in enumerate(every) if edge > most), len(every) - 1)
+    last = next(index for index, edge in enumerate(every) if edge > most)
     return every[first : last + 1]
 
 
@@ -61,15 +65,18 @@ def rows_of(histogram: np.ndarray, least_ns: int = 0, most_rows: int = _ROWS) ->
     if not len(values):
         return []
     values = np.maximum(values, least_ns)
-    marked = dict(zip(_MARKS, percentiles(histogram, [percent for percent, _ in _MARKS]), strict=True))
+    found = percentiles(histogram, [percent for percent, _ in _MARKS])
+    marked = [(name, max(ns, least_ns)) for (_, name), ns in zip(_MARKS, found, strict=True)]
     grids = [_edges(grid, int(values[0]), int(values[-1])) for grid in _GRIDS]
     edges = next((edges for edges in grids if len(edges) - 1 <= most_rows), grids[-1])
     places = np.searchsorted(np.array(edges, np.int64), values, side="right") - 1
     sums = np.bincount(places, counts, len(edges) - 1).astype(np.int64)
-    return [
-        Row(low, high, int(count), tuple((name, ns) for (_, name), ns in marked.items() if low <= ns < high))
+    rows = [
+        Row(low, high, int(count), tuple((name, ns) for name, ns in marked if low <= ns < high))
         for low, high, count in zip(edges[:-1], edges[1:], sums, strict=True)
     ]
+    rows[-1] = replace(rows[-1], marks=(*rows[-1].marks, ("max", int(histogram[MAX]))))
+    return rows
 
 
 def draws_blocks(environment: Mapping[str, str] = os.environ, encoding: str | None = None) -> bool:
@@ -103,20 +110,21 @@ def bars(
     lines = [f"{hop}: {values['count']:,} values, mean {in_words(values['mean'])}{below}"]
     rows = rows_of(histogram, least_ns)
     largest = max(row.count for row in rows)
-    digits = max(len(f"{largest:,}"), 5)
+    edges = [in_words(ns) for ns in (*(row.low for row in rows), rows[-1].high)]
+    label, digits = max(10, *(len(edge) for edge in edges)), max(len(f"{largest:,}"), 5)
     marks = ["  ".join(f"{name} {in_words(ns)}" for name, ns in row.marks) for row in rows]
     beside = max(len(text) for text in marks)
-    room = width - (10 + 2 + digits + 2) - 1
+    room = width - (label + 2 + digits + 2) - 1
     # On a narrow terminal the percentiles go below.
     at_side = room - beside - 2 >= _LEAST_BAR
     length = max(room - beside - 2 if at_side else room, 1)
-    for row, text in zip(rows, marks, strict=True):
+    for edge, row, text in zip(edges[:-1], rows, marks, strict=True):
         bar = _bar(row.count / largest, length, blocks)
         tail = f"{bar:<{length}}  {text}" if at_side else bar
-        lines.append(f"{in_words(row.low):>10}  {row.count:>{digits},}  {tail}".rstrip())
-    lines.append(f"{in_words(rows[-1].high):>10}")
+        lines.append(f"{edge:>{label}}  {row.count:>{digits},}  {tail}".rstrip())
+    lines.append(f"{edges[-1]:>{label}}")
     if not at_side:
-        lines += [f"  {text}" for text in marks if text]
+        lines += [f"  {name} {in_words(ns)}" for row in rows for name, ns in row.marks]
     return lines
 
 

@@ -109,16 +109,17 @@ def _together(group: list[Gaps], threshold_ns: int, duration_ns: int) -> None:
         if others:  # this thread's own work shall not show
             stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
             os.sched_setaffinity(0, others)
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for thread in threads:
                 thread.join()
         except KeyboardInterrupt:
             for gaps in group:
                 gaps.arrays[0][STOP] = 1
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:  # it was started
+                    thread.join()
             raise
 
 
