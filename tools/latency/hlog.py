@@ -7,7 +7,8 @@ in HdrHistogram's compressed V2 encoding as base64. Values are nanoseconds.
 What is lost: our buckets hold ranges of values (up to 1/32 wide, one value each below 64 ns). Every count goes to the
 middle of its bucket, one of the last bucket to MAX. At three significant digits, which is what we write, the middles
 are upper ends of places in HdrHistogram's grid, and such ends are what its readers report: they give exactly our
-percentiles, off by at most 1/64 of the true value, and a maximum at most 1/1024 above ours (MAX in the line is ours).
+percentiles, off by at most 1/64 of the true value; in the last bucket alone, and for the maximum, they may be 1/1024
+above ours (MAX in the line is ours).
 Negative latencies have no place there: a comment counts them.
 
 Source: the format's published readers and writers (HdrHistogram, Tene): versions 1.3 of the log, V2 of the encoding.
