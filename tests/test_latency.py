@@ -17,8 +17,9 @@ import pytest
 from procs.attach import plan_path
 from procs.instance import Mapping, Plan
 from tests.instance_memory import attachable, small_instance
-from tests.latency_samples import record
+from tests.latency_samples import histogram_of, record
 from tools import cli
+from tools.latency.command import _on_screen
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -167,6 +168,17 @@ def test_bars_of_each_second_in_a_pipe(plan: Plan, config: Path, capsys: pytest.
     assert lines[-1].split() == ["1", "nothing", "passed"], "what was left of the second second"
     assert all(len(line) <= 80 for line in lines)
     mapping.close()
+
+
+@pytest.mark.parametrize(("hop", "height"), [("wire", 24), ("wire", 20), ("wire", 8), ("", 24), ("", 200)])
+def test_bars_are_no_higher_than_the_terminal(hop: str, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", str(height))
+    wide = histogram_of([10**power for power in range(3, 9)] * 3)
+    lines = _on_screen({"wire": wide, "ml": wide}, hop)
+    assert len(lines) <= height - 3 and lines[0].startswith("wire: 18 values")
+    words = {True: "... more than fits here", False: "... more than fits here: --histogram HOP shows one"}[bool(hop)]
+    assert (lines[-1] == words) == (height == 8 or (not hop and height == 24))
 
 
 def test_of_two_engines_the_one_that_the_configuration_names(

@@ -98,7 +98,8 @@ def _bar(share: float, width: int, blocks: bool) -> str:
 
 
 def bars(
-    hop: str, histogram: np.ndarray, width: int | None = None, blocks: bool | None = None, least_ns: int = 0
+    hop: str, histogram: np.ndarray, width: int | None = None, blocks: bool | None = None, least_ns: int = 0,
+    most_rows: int = _ROWS,
 ) -> list[str]:
     """The histogram of a hop as lines of at most `width` characters (the terminal's; 80 in a pipe)."""
     width = shutil.get_terminal_size().columns if width is None else width
@@ -108,7 +109,7 @@ def bars(
     if not values["count"]:
         return [f"{hop}: nothing passed{below}"]
     lines = [f"{hop}: {values['count']:,} values, mean {in_words(values['mean'])}{below}"]
-    rows = rows_of(histogram, least_ns)
+    rows = rows_of(histogram, least_ns, most_rows)
     largest = max(row.count for row in rows)
     edges = [in_words(ns) for ns in (*(row.low for row in rows), rows[-1].high)]
     label, digits = max(10, *(len(edge) for edge in edges)), max(len(f"{largest:,}"), 5)

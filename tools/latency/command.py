@@ -43,6 +43,16 @@ def _drawn(histograms: dict[str, np.ndarray], hop: str, before: int = 0) -> list
     return lines or ["nothing passed"]
 
 
+def _on_screen(histograms: dict[str, np.ndarray], hop: str) -> list[str]:
+    """`_drawn` below a heading, no higher than the terminal: fewer rows for one hop, of many what fits."""
+    width, height = shutil.get_terminal_size()
+    room = max(height - 3, 4)  # two lines of heading, and one for the cursor
+    # Beside the rows: the hop's heading, the last edge, and up to five percentiles below where they find no room.
+    lines = bars(hop, histograms[hop], width, most_rows=max(room - 7, 1)) if hop else _drawn(histograms, hop)
+    more = "... more than fits here" + ("" if hop else ": --histogram HOP shows one")
+    return lines if len(lines) <= room else [*lines[: room - 1], more]
+
+
 def _as_json(name: str, histograms: dict[str, np.ndarray], hop: str | None, **more: Any) -> str:
     answer: dict[str, Any] = {"name": name, **more, "latency_us": latency_summary(histograms)}
     if hop is not None:
@@ -65,7 +75,7 @@ def _watch(mapping: Mapping, options: argparse.Namespace) -> bool:
             text = _as_json(name, histograms, hop, seconds=seconds)
         elif on_terminal:
             heading = f"{name}: the last second; Ctrl-C ends this"
-            text = _CLEAR + "\n".join([heading, "", *(table if hop is None else _drawn(histograms, hop))])
+            text = _CLEAR + "\n".join([heading, "", *(table if hop is None else _on_screen(histograms, hop))])
         elif hop is None:
             text = "\n".join(f"{seconds:<6} {line}" for line in table[1:])
         else:
