@@ -93,7 +93,7 @@ def test_a_histogram_as_people_see_it() -> None:
     assert bars("decision", histogram, 60, blocks=False) == [
         "decision: 100 values, mean 35.6 us",
         "     20 us     30  #######",
-        "     25 us     60  ##############  p50 26.9 us  p90 26.9 us",
+        "     25 us     60  ##############  p50 p90 26.9 us",
         "     30 us      0",
         "     40 us      9  ##              p99 42.5 us",
         "     50 us      0",

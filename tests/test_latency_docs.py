@@ -11,8 +11,7 @@ import pytest
 from engine.kernel import PROJECT_ROOT
 from procs.instance import Mapping
 from procs.table import CHECKPOINTED, HOPS
-from tests.latency_samples import record, running
-from tests.test_latency_export import line
+from tests.latency_samples import line, record, running
 from tools import cli
 
 TEXT = (PROJECT_ROOT / "docs" / "latency.md").read_text(encoding="utf-8")

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from procs.table import HOPS
 from shm.histogram import COUNT, INT64_MAX, MAX, new_histogram, percentiles
 from shm.lease import Lease
 from tests.instance_memory import small_instance
-from tests.latency_samples import histogram_of, meanwhile, record, running
+from tests.latency_samples import Page, histogram_of, line, meanwhile, record, running
 from tools import cli
 from tools.latency import page as page_module
 from tools.latency.buckets import values_of
@@ -143,41 +142,6 @@ def test_the_stock_tool_prints_our_percentiles(tmp_path: Path) -> None:
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
-
-
-class Page(HTMLParser):
-    """What a page holds: its elements' ids, texts, and scripts by id; and everything it would fetch."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.ids: list[str] = []
-        self.fetches: list[str] = []
-        self.policy = ""
-        self.texts: list[str] = []
-        self.scripts: list[tuple[str, str]] = []
-        self._script: str | None = None
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {name: value or "" for name, value in attrs}
-        self.ids += [found["id"]] if "id" in found else []
-        self.fetches += [f"{tag} {name}" for name in ("src", "href") if name in found]
-        if found.get("http-equiv") == "Content-Security-Policy":
-            self.policy = found["content"]
-        self._script = found.get("id", "") if tag == "script" else None
-
-    def handle_endtag(self, tag: str) -> None:
-        self._script = None
-
-    def handle_data(self, data: str) -> None:
-        if self._script is not None:
-            self.scripts.append((self._script, data))
-        elif data.strip():
-            self.texts.append(data.strip())
-
-    @property
-    def data(self) -> dict[str, Any]:
-        return dict(json.loads(next(text for name, text in self.scripts if name == "latency-data")))
 
 
 def at_percentile(curve: dict[str, Any], percent: float) -> float:
@@ -391,13 +355,6 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(
 
 
 # --- sessions --------------------------------------------------------------------------------------------------------
-
-
-def line(second: int, interval_ms: float = 1000.0, **p50_us: float) -> dict[str, Any]:
-    """A line of metrics.jsonl, with these hops."""
-    hops = {hop: {"count": 10 * second, "p50": us, "p99": 2 * us, "p99_9": 3 * us, "max": 4 * us}
-            for hop, us in p50_us.items()}
-    return {"at_ns": 1_795_000_000_000_000_000 + second * 10**9, "interval_ms": interval_ms, "latency_us": hops}
 
 
 def session_of(lines: list[dict[str, Any]], session: dict[str, Any], folder: Path | None = None) -> LatencyReport:

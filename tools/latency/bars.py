@@ -6,6 +6,7 @@ itself. Bars are linear in the count; a range that holds anything shows at the l
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
@@ -97,6 +98,12 @@ def _bar(share: float, width: int, blocks: bool) -> str:
     return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
 
 
+def _told(marks: tuple[tuple[str, int], ...]) -> list[str]:
+    """Percentiles in words; those that read the same are told together."""
+    groups = itertools.groupby(marks, key=lambda mark: in_words(mark[1]))
+    return [" ".join([*(name for name, _ in group), words]) for words, group in groups]
+
+
 def bars(
     hop: str, histogram: np.ndarray, width: int | None = None, blocks: bool | None = None, least_ns: int = 0,
     most_rows: int = _ROWS,
@@ -113,7 +120,7 @@ def bars(
     largest = max(row.count for row in rows)
     edges = [in_words(ns) for ns in (*(row.low for row in rows), rows[-1].high)]
     label, digits = max(10, *(len(edge) for edge in edges)), max(len(f"{largest:,}"), 5)
-    marks = ["  ".join(f"{name} {in_words(ns)}" for name, ns in row.marks) for row in rows]
+    marks = ["  ".join(_told(row.marks)) for row in rows]
     beside = max(len(text) for text in marks)
     room = width - (label + 2 + digits + 2) - 1
     # On a narrow terminal the percentiles go below.
@@ -125,7 +132,7 @@ def bars(
         lines.append(f"{edge:>{label}}  {row.count:>{digits},}  {tail}".rstrip())
     lines.append(f"{edges[-1]:>{label}}")
     if not at_side:
-        lines += [f"  {name} {in_words(ns)}" for row in rows for name, ns in row.marks]
+        lines += [f"  {text}" for row in rows for text in _told(row.marks)]
     return lines
 
 
