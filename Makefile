@@ -59,9 +59,10 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 # One process compiles every kernel before any fleet starts; numba's index is not safe against two writers.
-$(VENV)/kernels: $(VENV)/ready $(shell find engine shm procs models tools/bench tools/soak -name '*.py' 2>/dev/null)
+KERNEL_FOLDERS := engine shm procs models tools/bench tools/soak tools/latency
+$(VENV)/kernels: $(VENV)/ready $(shell find $(KERNEL_FOLDERS) -name '*.py' 2>/dev/null)
 	@$(BIN)/python -m procs.warm
-	@$(BIN)/python -c 'import tools.bench.suites, tools.soak.suites'
+	@$(BIN)/python -c 'import tools.bench.suites, tools.soak.suites, tools.latency.jitter_kernels'
 	@touch $@
 
 $(VENV)/kernels-checked: $(VENV)/kernels

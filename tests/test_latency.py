@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,10 +16,10 @@ import pytest
 
 from procs.attach import plan_path
 from procs.instance import Mapping, Plan
-from procs.ports import record_latency
-from procs.table import HOPS
 from tests.instance_memory import attachable, small_instance
+from tests.latency_samples import histogram_of, record
 from tools import cli
+from tools.latency.command import _on_screen
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,11 +34,6 @@ def plan(tmp_path: Path) -> Iterator[Plan]:
 def config(plan: Plan, tmp_path: Path) -> Iterator[Path]:
     with attachable(plan, tmp_path) as path:
         yield path
-
-
-def record(mapping: Mapping, hop: str, *values_ns: int) -> None:
-    for value in values_ns:
-        record_latency(mapping.histogram(*HOPS[hop]), value)
 
 
 def test_hops_that_something_passed_in_microseconds(
@@ -139,4 +135,62 @@ def test_watching_in_a_pipe_gives_plain_lines_until_it_is_interrupted(plan: Plan
     for line in lines:
         second, hop, count = line.split()[:3]
         assert hop in ("ml", "wire") and int(count) >= 1 and int(second) >= 1
+    mapping.close()
+
+
+def test_bars_of_a_hop_of_all_hops_and_as_json(plan: Plan, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mapping = Mapping(plan)
+    record(mapping, "wire", *[40_000] * 3, 90_000)
+    record(mapping, "ml", 12_000)
+    for arguments, heads in (
+        (["--histogram", "wire"], ["wire: 4 values"]), (["--histogram"], ["ml: 1 values", "wire: 4 values"]),
+        (["--histogram", "call"], ["call: nothing passed"]),
+    ):
+        assert cli.main(["latency", *arguments, "--config", str(config)]) == 0
+        out = capsys.readouterr().out
+        assert re.findall(r"^\w+: (?:\d+ values|nothing passed)", out, re.MULTILINE) == heads and "\x1b" not in out
+    assert cli.main(["latency", "--json", "--histogram", "wire", "--config", str(config)]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer["latency_us"]) == {"ml", "wire"} and set(answer["histograms"]) == {"wire"}
+    assert sum(row["count"] for row in answer["histograms"]["wire"]) == 4
+    mapping.close()
+
+
+def test_bars_of_each_second_in_a_pipe(plan: Plan, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mapping = Mapping(plan)
+    record(mapping, "wire", 5_000_000)  # before anybody watched
+    timer = threading.Timer(0.3, record, (mapping, "wire", 40_000))
+    timer.start()
+    assert cli.main(["latency", "--watch", "--histogram", "--for", "1.2s", "--config", str(config)]) == 0
+    timer.join()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["1", "wire:", "1", "values,", "mean", "40", "us"]
+    assert lines[-1].split() == ["1", "nothing", "passed"], "what was left of the second second"
+    assert all(len(line) <= 80 for line in lines)
+    mapping.close()
+
+
+@pytest.mark.parametrize(("hop", "height"), [("wire", 24), ("wire", 20), ("wire", 8), ("", 24), ("", 200)])
+def test_bars_are_no_higher_than_the_terminal(hop: str, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", str(height))
+    wide = histogram_of([10**power for power in range(3, 9)] * 3)
+    lines = _on_screen({"wire": wide, "ml": wide}, hop)
+    assert len(lines) <= height - 3 and lines[0].startswith("wire: 18 values")
+    words = {True: "... more than fits here", False: "... more than fits here: --histogram HOP shows one"}[bool(hop)]
+    assert (lines[-1] == words) == (height == 8 or (not hop and height == 24))
+
+
+def test_of_two_engines_the_one_that_the_configuration_names(
+    plan: Plan, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other_folder = tmp_path / "other"
+    other_folder.mkdir()
+    mapping = Mapping(plan)
+    record(mapping, "wire", 40_000)
+    with small_instance(other_folder, capacity=16) as other, attachable(other, other_folder) as other_config:
+        for path, name, hops in ((config, plan.name, {"wire"}), (other_config, other.name, set())):
+            assert cli.main(["latency", "--json", "--config", str(path)]) == 0
+            answer = json.loads(capsys.readouterr().out)
+            assert (answer["name"], set(answer["latency_us"])) == (name, hops)
     mapping.close()

@@ -13,6 +13,7 @@ from engine.settings import SettingsError
 from tools.bench import SUITE_NAMES
 from tools.button_options import add_options as add_button_options
 from tools.data import add_subcommands
+from tools.latency.options import add_options as add_latency_options
 from tools.text import parse_duration, parse_symbols, parse_time
 from tools.trips import TRIGGER_NAMES
 from tools.usage import UsageError
@@ -47,8 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("console", parents=[shared], help="live console on a running engine; attach and detach at will")
     commands.add_parser("status", parents=[shared], help="processes, rings, positions and counters of a running engine")
-    latency = commands.add_parser("latency", parents=[shared], help="live percentiles of every hop of a running engine")
-    latency.add_argument("--watch", action="store_true", help="once a second, of the last second; Ctrl-C ends it")
+    add_latency_options(commands.add_parser("latency", parents=[shared], help="live percentiles of every hop; exports"))
     commands.add_parser("kill", parents=[shared], help="set the emergency word now")
     button = commands.add_parser("button", parents=[shared], help="serve a red button for an engine on another machine")
     add_button_options(button)
@@ -123,7 +123,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
 
         return status_command(options)
     if options.command == "latency":
-        from tools.latency import latency_command
+        from tools.latency.command import latency_command
 
         return latency_command(options)
     if options.command == "kill":

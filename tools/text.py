@@ -12,12 +12,12 @@ import orjson
 
 from tools.usage import UsageError
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"us": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of '30s', '1.5m', '2h', '500ms' or a plain number. Raises argparse.ArgumentTypeError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", text.strip())
+    """Seconds of '30s', '1.5m', '2h', '500ms', '5us' or a plain number. Raises argparse.ArgumentTypeError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)?", text.strip())
     if not match or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 30s, 5m or 1h")
     return float(match[1]) * _UNITS[match[2] or "s"]

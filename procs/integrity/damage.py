@@ -69,7 +69,7 @@ class Judge:
         self, key: tuple[str, str], index: int, ordinal: int, now_ns: int, valid: bool, venue_ms: int = 0,
         waits: bool = False,
     ) -> None:
-        """A fault has met a book, which was valid or not. waits: the message itself ended the book, and waits for one."""
+        """A fault has met a book, which was valid or not. waits: the message ended the book, and is kept."""
         row = self.rows.get(key)
         if row is None:
             self.violation(f"the table has no row for {key}")
