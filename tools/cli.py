@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from engine.settings import SettingsError
@@ -21,6 +22,7 @@ from tools.usage import UsageError
 def command_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; docs/reference/commands.md is made from it."""
     parser = argparse.ArgumentParser(prog="bot4", description="Bot4: an autonomous crypto trading engine.")
+    parser.add_argument("--version", action="version", version=f"bot4 {version('bot4')}")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--config", type=Path, metavar="FILE", help="configuration file (default: bot4.toml)")
     shared.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")

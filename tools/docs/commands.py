@@ -11,10 +11,10 @@ from tools.docs.source_text import MissingText
 
 _HEAD = """# Commands
 
-`bot4 COMMAND --help` says the same. Exit codes: 0 ok, 1 a finding or a failed run, 2 bad usage or configuration. Every
-command takes `--config FILE` (default: `bot4.toml` of the working directory, else the defaults) and `--json`: one
-object on standard output and nothing else there. A duration is 30s, 5m, 1h, 500ms; a point in time is ISO 8601 (UTC
-unless it says otherwise) or Unix seconds.
+`bot4 COMMAND --help` says the same, `bot4 --version` the version. Exit codes: 0 ok, 1 a finding or a failed run, 2
+bad usage or configuration. Every command takes `--config FILE` (default: `bot4.toml` of the working directory, else
+the defaults) and `--json`: one object on standard output and nothing else there. A duration is 30s, 5m, 1h, 500ms; a
+point in time is ISO 8601 (UTC unless it says otherwise) or Unix seconds.
 """
 _SHARED = {"--help", "--config", "--json"}
 
