@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +78,29 @@ def test_every_key_stands_in_its_section() -> None:
             section = line[4:-1]
         elif match := re.match(r"\| `(\w+)` \|", line):
             shown.add(f"{section}.{match[1]}")
-    assert shown == set(flat(as_plain(Settings())))
+    assert {key for key in shown if ".NAME." not in key} == set(flat(as_plain(Settings())))
+
+
+@dataclass(frozen=True)
+class One:
+    """One."""
+
+    size_usd: float = setting(1.0, "How much.", minimum=0.0)
+    words: dict[str, Any] = field(default_factory=dict, metadata={"doc": "What else."})
+
+
+@dataclass(frozen=True)
+class Several:
+    """Several."""
+
+    ones: dict[str, One] = field(default_factory=dict, metadata={"doc": "Some."})
+
+
+def test_a_table_whose_names_the_user_chooses_is_a_section() -> None:
+    (section,) = configuration.sections(Several)
+    assert (section.path, section.doc) == ("ones.NAME", "Some.")
+    assert configuration._row(section.keys[1]) == ("`words`", "table", "`{}`", "", "", "What else.")
+    assert configuration._row(section.keys[0])[3:5] == ("quote", "from 0")
 
 
 def test_the_least_that_is_shown_is_the_least_that_is_taken() -> None:
@@ -84,8 +108,8 @@ def test_the_least_that_is_shown_is_the_least_that_is_taken() -> None:
     for section in configuration.sections():
         for key in section.keys:
             words = configuration.allowed(key)
-            low = key.field.metadata["minimum"]
-            if low is None:
+            low = key.field.metadata.get("minimum")
+            if low is None or ".NAME." in key.path:
                 continue
             seen.add(words.split()[0])
             values: dict = {}
@@ -107,7 +131,7 @@ def test_a_key_without_sentence_or_unit_is_said() -> None:
     section = next(configuration.sections())
     fields = {name: setting(1, doc) for name, doc in (("count", "So many."), ("wait_s", ""))}
     made = type("Made", (), fields)
-    keys = {name: configuration.Key(made, f"made.{name}", field, int) for name, field in fields.items()}
+    keys = {name: configuration.Key(made, f"made.{name}", made_field, int) for name, made_field in fields.items()}
     with pytest.raises(MissingText, match=r"made\.count: no unit"):
         configuration.unit(keys["count"])
     with pytest.raises(MissingText, match=r"made\.wait_s: a setting without a sentence"):
@@ -158,10 +182,10 @@ def test_records_are_shown_whole_with_their_rings() -> None:
     page = records.page()
     for name, dtype in ALL_RECORDS.items():
         part = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
-        own = [field for field in dtype.names or () if not field.startswith("spare")]
+        own = [item for item in dtype.names or () if not item.startswith("spare")]
         head = [] if name == "MARKET" else list(ALL_RECORDS["MARKET"].names or ())
         shown = re.findall(r"^\| (\d+) \| `(\w+)` \|", part, re.MULTILINE)
-        assert shown == [(str(dtype.fields[field][1]), field) for field in own if field not in head]  # type: ignore[index]
+        assert shown == [(str(dtype.fields[item][1]), item) for item in own if item not in head]  # type: ignore[index]
     for ring in RINGS:
         assert f"`{ring.name}`" in page
     assert all(f"| {int(kind)} | `{kind.name}` |" in page for kind in Kind)

@@ -69,12 +69,20 @@ def sections(cls: type = Settings, path: str = "", doc: str = "") -> Iterator[Se
     hints = typing.get_type_hints(cls)
     fields = dataclasses.fields(cls)
     keys = tuple(Key(cls, f"{path}.{field.name}", field, hints[field.name]) for field in fields)
-    own = tuple(key for key in keys if not dataclasses.is_dataclass(key.type))
+    inner = {key.path: _sections_of(key.type) for key in keys}
+    own = tuple(key for key in keys if inner[key.path] is None)
     if own:
         yield Section(path, _about(cls, doc), own)
     for key in keys:
-        if dataclasses.is_dataclass(key.type):
-            yield from sections(typing.cast(type, key.type), key.path.removeprefix("."), key.field.metadata["doc"])
+        if (within := inner[key.path]) is not None:
+            named = ".NAME" if within is not key.type else ""
+            yield from sections(within, key.path.removeprefix(".") + named, key.field.metadata["doc"])
+
+
+def _sections_of(kind: Any) -> type | None:
+    """The class of a section, or of the sections in a table whose names the user chooses; None for a plain key."""
+    item = typing.get_args(kind)[1] if typing.get_origin(kind) is dict else kind
+    return item if isinstance(item, type) and dataclasses.is_dataclass(item) else None
 
 
 def unit(key: Key) -> str:
@@ -106,7 +114,7 @@ def accepted(key: Key, value: Any) -> bool:
 
 def allowed(key: Key) -> str:
     """What may stand there, in words."""
-    choices, low, high = (key.field.metadata[name] for name in ("choices", "minimum", "maximum"))
+    choices, low, high = (key.field.metadata.get(name) for name in ("choices", "minimum", "maximum"))
     if choices:
         return ", ".join(code(choice) for choice in choices)
     words = []
@@ -133,12 +141,14 @@ def _row(key: Key) -> tuple[str, ...]:
     if not doc:
         raise MissingText(f"{key.path}: a setting without a sentence that says what it does")
     name = key.path.rsplit(".", 1)[-1]
-    kind = _TYPES.get(key.type, "list of texts")
-    return code(name), kind, code(orjson.dumps(key.field.default).decode()), unit(key), allowed(key), sentence(doc)
+    field = key.field
+    kind = "table" if typing.get_origin(key.type) is dict else _TYPES.get(key.type, "list of texts")
+    default = {} if kind == "table" else field.default
+    return code(name), kind, code(orjson.dumps(default).decode()), unit(key), allowed(key), sentence(doc)
 
 
 def page() -> str:
-    """The whole page."""
+    """The whole page. Raises MissingText for a key without sentence or unit."""
     parts = [_HEAD]
     for section in sections():
         parts.append(f"\n## [{section.path}]\n\n{section.doc}\n\n")
