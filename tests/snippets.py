@@ -20,6 +20,7 @@ class Block(NamedTuple):
     language: str
     text: str
     heading: str  # under which it stands
+    file: str = ""  # that the block is; then it is for another test to run it
 
 
 def documents() -> list[Path]:
@@ -33,16 +34,16 @@ def documents() -> list[Path]:
 def blocks(text: str) -> list[Block]:
     """Fenced blocks in order. Raises ValueError for one that is not closed."""
     found: list[Block] = []
-    heading, opened, language, lines = "", 0, "", list[str]()
+    heading, opened, language, file, lines = "", 0, "", "", list[str]()
     for number, line in enumerate(text.splitlines(), 1):
-        fence = re.fullmatch(r"\s*```(\w*)\s*", line)
+        fence = re.fullmatch(r"\s*```(\w*)(?: +(\S+))?\s*", line)
         if opened and fence:
-            found.append(Block(opened, language, "\n".join(lines) + "\n", heading))
+            found.append(Block(opened, language, "\n".join(lines) + "\n", heading, file))
             opened = 0
         elif opened:
             lines.append(line)
         elif fence:
-            opened, language, lines = number, fence[1], []
+            opened, language, file, lines = number, fence[1], fence[2] or "", []
         elif line.startswith("#"):
             heading = line.lstrip("# ")
     if opened:

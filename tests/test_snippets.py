@@ -121,6 +121,8 @@ def test_settings_are_taken(name: str) -> None:
             settings_from(tomllib.loads(block.text))
         elif block.language == "ini":
             assert configparser.ConfigParser().read_string(block.text) is None
+        elif block.language == "python" and block.file:
+            assert re.search(r"`tests/test_\w+\.py`", read(name)), f"{name}: which test runs {block.file}?"
         elif block.language == "python":
             exec(compile(block.text, f"{name}:{block.line}", "exec"), {"__name__": "snippet"})
 
@@ -224,7 +226,7 @@ def test_what_is_wrong_is_found() -> None:
     assert indented_blocks(BAD) == [3]
     found = blocks(BAD)
     assert [(block.line, block.language) for block in found] == [(5, ""), (9, "sh")]
-    assert found[1].heading == "A page"
+    assert found[1].heading == "A page" and blocks("```python a/b.py\n```\n")[0].file == "a/b.py"
     assert shell_commands(found[1].text) == [["bot4", "fly", "--high"], ["bot4", "status"]]
     assert inline_code(BAD) == ["engine/none.py", "bot4 status --colour"]
     assert links(BAD) == ["#a-page", "nowhere.md"] and anchors(BAD) == {"a-page"}
