@@ -78,8 +78,8 @@ def test_the_tour(tmp_path: Path) -> None:
             said = ""
             for line in block.text.splitlines():
                 words = shlex.split(line, comments=True)
-                if words == ["bot4", "run"]:
-                    made.start()
+                if words[:2] == ["bot4", "run"]:
+                    made.start(*words[2:])
                     made.wait_trading()
                     said += (tmp_path / f"{made.name}.out").read_text()
                 elif words:
