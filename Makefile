@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: run test lint warm bench bench-kernels soak clean
+.PHONY: run test lint warm bench bench-kernels soak docs clean
 
 run: $(VENV)/kernels
 	@$(BIN)/bot4 run
@@ -37,6 +37,10 @@ bench: $(VENV)/kernels $(VENV)/peers
 HOURS ?= 1
 soak: $(VENV)/kernels
 	@$(BIN)/python -m tools.soak --hours $(HOURS) $(addprefix --suite ,$(SUITE))
+
+# The pages that are made from the source; a test says when one is stale.
+docs: $(VENV)/ready
+	@$(BIN)/python -m tools.docs
 
 # The main kernels, each by itself, with pytest-benchmark.
 bench-kernels: $(VENV)/kernels

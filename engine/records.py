@@ -15,7 +15,7 @@ import numpy as np
 class Kind(IntEnum):
     """What a record says. Market kinds flow from ingestion to execution; commands enter at execution."""
 
-    NONE = 0
+    NONE = 0  # no record
     LEVEL = 1  # one price level of an L2 book: price, size (0 removes), side; aux of a LAST one: the book's checksum,
     # packed as in engine/integrity/wire_checksum.py, where the venue sends one
     TRADE = 2  # price, size, side = aggressor side, aux = venue trade id
@@ -52,11 +52,11 @@ class Status(IntEnum):
     """Whether an instrument takes orders. New ones are sent to a TRADING one alone, cancels to any."""
 
     HALTED = 0  # nothing is traded; also what a word means that we do not know
-    TRADING = 1
-    CANCEL_ONLY = 2
+    TRADING = 1  # everything
+    CANCEL_ONLY = 2  # orders can be cancelled
     POST_ONLY = 3  # no order is matched
-    LIMIT_ONLY = 4
-    REDUCE_ONLY = 5
+    LIMIT_ONLY = 4  # no market orders
+    REDUCE_ONLY = 5  # positions can be closed
     CLOSED = 6  # in delivery or settlement, or not listed any more
     MISFIT = 7  # its tick or lot became finer than the units that this session counts in
 
@@ -76,9 +76,9 @@ class Flag(IntFlag):
 class Side(IntEnum):
     """BUY is +1 and SELL is -1, so that signed size = side * size."""
 
-    SELL = -1
-    NONE = 0
-    BUY = 1
+    SELL = -1  # asks; a trade whose seller took
+    NONE = 0  # the kind has no side
+    BUY = 1  # bids; a trade whose buyer took
 
 
 _HEAD: list[tuple] = [
@@ -105,8 +105,8 @@ MARKET = np.dtype(_HEAD, align=True)
 _TOUCH: list[tuple] = [
     ("bid_price", "<i8"),  # best bid, units of 10^-price_exp (0: side empty)
     ("bid_size", "<i8"),  # units of 10^-size_exp
-    ("ask_price", "<i8"),
-    ("ask_size", "<i8"),
+    ("ask_price", "<i8"),  # best offer, as the best bid
+    ("ask_size", "<i8"),  # units of 10^-size_exp
     ("book_recv_ts_ns", "<i8"),  # receive time of the last event of this book
     ("spare0", "<i8"),
     ("spare1", "<i8"),
@@ -121,7 +121,7 @@ PREDICTION = np.dtype(
     + _TOUCH
     + [
         ("output", "<f4", (OUTPUT_COUNT,)),  # model outputs, see models/card
-        ("model_version", "<i8"),
+        ("model_version", "<i8"),  # of the model's card
         ("spare_tail", "u1", (48,)),
     ],
     align=True,
@@ -131,18 +131,18 @@ PREDICTION = np.dtype(
 class OrderAction(IntEnum):
     """What an order record asks the gateway to do (its `kind`)."""
 
-    NEW = 64
-    CANCEL = 65
-    CANCEL_ALL = 66
-    RECONCILE = 67
+    NEW = 64  # enter this order
+    CANCEL = 65  # cancel the order of this order_id
+    CANCEL_ALL = 66  # cancel all that rests
+    RECONCILE = 67  # ask the venue for balances, positions and open orders
     QUERY = 68  # ask the venue for this order by its client id
 
 
 class OrderType(IntEnum):
     """Type of an order."""
 
-    LIMIT = 0
-    MARKET = 1
+    LIMIT = 0  # at its price or better
+    MARKET = 1  # at any price
 
 
 class TimeInForce(IntEnum):
@@ -161,7 +161,7 @@ ORDER = np.dtype(
         ("venue_order_id", "<i8"),  # 0 until known
         ("deadline_ns", "<i8"),  # session clock: later than this the gateway denies it as too old
         ("trips_seen", "<i8"),  # emergency word when decided
-        ("strategy", "u1"),
+        ("strategy", "u1"),  # place of the strategy that decided it
         ("order_type", "u1"),  # OrderType
         ("time_in_force", "u1"),  # TimeInForce
         ("spare", "u1", (29,)),
@@ -195,9 +195,9 @@ class ReportKind(IntEnum):
 REPORT = np.dtype(
     _HEAD  # ingest_id: ordinal in the gateway's own journal
     + [
-        ("order_id", "<i8"),
-        ("venue_order_id", "<i8"),
-        ("trade_id", "<i8"),
+        ("order_id", "<i8"),  # ours, as in ORDER; 0 where it is about none
+        ("venue_order_id", "<i8"),  # the venue's, 0 where it told none
+        ("trade_id", "<i8"),  # the venue's number of the fill, or by kind
         ("cumulative_size", "<i8"),  # as the venue counts it
         ("fee", "<i8"),  # 1e-8 quote units, positive = paid
         ("spare", "u1", (24,)),

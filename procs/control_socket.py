@@ -191,7 +191,7 @@ def ask(name: str, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
     deadline = python_monotonic_ns() + int(timeout_s * 1e9)
     try:
         if not check_ours(path, stat.S_IFSOCK):
-            raise ControlError(f"no engine named {name!r} listens")
+            raise ControlError(f"no engine named {name!r} is running")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout_s)
             connection.connect(str(path))

@@ -83,6 +83,8 @@ def open_source(path: Path, settings: Settings, selection: Selection = EVERYTHIN
         listed = tuple(Instrument(**entry) for entry in session["instruments"])
         if not instruments_by_index(listed):
             raise ReplayError(f"{path}: session.json names no instrument")
+    except FileNotFoundError:
+        raise ReplayError(f"{path}: no session folder (it holds no session.json)") from None
     except SettingsError as error:
         raise ReplayError(f"{path}: session.json: {error}") from None
     except (OSError, orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:

@@ -81,6 +81,19 @@ PROCESSES = (
     ProcessSpec(Role.RECORDER, True, False, (), (), ("predictions",)),
 )
 PROCESS_BY_ROLE = {process.role: process for process in PROCESSES}
+# What each does, for people.
+DOES = {
+    Role.SUPERVISOR: "makes the memory, starts and replaces processes, changes modes; alone clears the emergency word",
+    Role.KILLSWITCH: "watches emergency word and buttons; on a trip cancels, sees the gate shut, flattens or holds",
+    Role.GATEWAY: "the last gate, orders to the venue, reports from its private stream",
+    Role.EXECUTION: "strategy, sizing, risk gate, order states, ledger, reconciliation",
+    Role.ML: "the model over every feature vector",
+    Role.FEATURES: "books and the feature vector",
+    Role.VALIDATION: "the rules, the integrity book, quarantine; says which book is valid",
+    Role.INGESTION: "sockets, the journal of frames, decoding, sequence rules",
+    Role.MONITORING: "the metrics of the last second, in memory and in metrics.jsonl",
+    Role.RECORDER: "the journals' index; orders, fills and quarantine as lines",
+}
 SMALLEST_RING = 1024
 # Roles whose state is checkpointed, so that a successor takes up where the dead process's effects end.
 CHECKPOINTED = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.EXECUTION)

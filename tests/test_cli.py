@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 import pytest
 
+from procs import VERSION
 from procs.attach import plan_path
 from shm.control import ControlBlock
 from shm.segment import unlink_all
@@ -84,6 +85,12 @@ def test_bad_usage_exits_with_2_before_anything_is_imported(
     assert ended.value.code == USAGE
     said = capsys.readouterr()
     assert said.out == "" and words in said.err
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == OK and capsys.readouterr().out == f"bot4 {VERSION}\n"
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -241,7 +248,7 @@ def test_replay_prints_exactly_one_object_and_the_summary_file_is_the_same(
         ("flipped.raw.gz", b"", "Error -3 while decompressing"),
         ("plain.raw.gz", b"1 {}", "Not a gzipped file"),
         ("other.raw", b'1680652700016000000 {"data": {"s": "X", "e": "depthUpdate"}}\n', "line 1: no market data"),
-        ("folder", {}, "no session folder (FileNotFoundError in session.json)"),
+        ("folder", {}, "no session folder (it holds no session.json)"),
         ("folder", {"session.json": b"[1]"}, "no session folder (TypeError in session.json)"),
         ("folder", {"session.json": b"{}"}, "no session folder (KeyError in session.json)"),
         ("folder", {"session.json": b'{"settings": 5, "instruments": []}'}, "no session folder (AttributeError"),

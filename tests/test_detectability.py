@@ -1,4 +1,4 @@
-"""The detectability tables: complete, well formed, and the page in docs/ is made from them."""
+"""The detectability tables: complete and well formed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,11 @@ import pytest
 
 from engine.config import MARKETS
 from engine.instruments import Dialect, Instrument
-from engine.kernel import PROJECT_ROOT
 from engine.records import Kind
 from procs.integrity.side import EngineSide
 from procs.venues.detectability import Row, Verdict, rows_of, tape_rows_of
 from procs.wire_player.faults import FRAME_FAULTS, REST_FAULTS, Fault, with_faults
 from procs.wire_player.sequence import Item, What
-from tools.detectability import page
-
-
-def test_the_page_is_made_from_the_tables() -> None:
-    text = (PROJECT_ROOT / "docs" / "detectability.md").read_text()
-    assert text == page(), "run: python -m tools.detectability > docs/detectability.md"
 
 
 @pytest.mark.parametrize("dialect", Dialect)

@@ -46,5 +46,5 @@ def audit_command(options: argparse.Namespace) -> int:
 
 def _as_line(entry: dict[str, Any]) -> str:
     stamp = datetime.fromtimestamp(int(entry.get("wall_ns", 0)) / 1e9, UTC).isoformat(" ", "milliseconds")
-    rest = ", ".join(f"{key} {value}" for key, value in entry.items() if key not in _HIDDEN)
+    rest = ", ".join(f"{key} {value}" for key, value in entry.items() if key not in _HIDDEN and value != "")
     return f"{entry.get('n', '?'):>6}  {stamp}  {entry.get('event', '?'):<20} {rest}"

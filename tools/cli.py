@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from engine.settings import SettingsError
@@ -19,8 +20,10 @@ from tools.trips import TRIGGER_NAMES
 from tools.usage import UsageError
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; docs/reference/commands.md is made from it."""
     parser = argparse.ArgumentParser(prog="bot4", description="Bot4: an autonomous crypto trading engine.")
+    parser.add_argument("--version", action="version", version=f"bot4 {version('bot4')}")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--config", type=Path, metavar="FILE", help="configuration file (default: bot4.toml)")
     shared.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else there")
@@ -35,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     replay = commands.add_parser("replay", parents=[shared], help="feed a capture or a journal through the engine")
     replay.add_argument("source", type=Path, help="a session folder, a capture, or a recorded file")
     _add_selection(replay)
-    replay.add_argument("--placement", choices=("fused", "auto"), default="fused")
+    replay.add_argument("--placement", choices=("fused", "auto"), default="fused",
+                        help="all stages in one process, or those and the rings of a live engine")
     replay.add_argument("--fills", choices=("none", "sim"), help="who fills orders when a capture is replayed")
     replay.add_argument("--speed", default="max", help="max, or a factor such as 1x or 10x")
     replay.add_argument("--summary", type=Path, metavar="FILE", help="write the summary there as JSON")
@@ -53,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     button = commands.add_parser("button", parents=[shared], help="serve a red button for an engine on another machine")
     add_button_options(button)
     mode = commands.add_parser("mode", parents=[shared], help="ask for another mode; less safe needs the secret")
-    mode.add_argument("mode", type=str.lower, choices=("normal", "reduce", "pause", "emergency"))
+    mode.add_argument("mode", type=str.lower, choices=("normal", "reduce", "pause", "emergency"),
+                      help="normal, reduce (positions go down), pause (nothing new), emergency (a trip)")
     reset = commands.add_parser("reset", parents=[shared], help="leave EMERGENCY for PAUSE")
     reset.add_argument("--acknowledge", action="store_true", help="acknowledge the cause too; the reason names it")
     acknowledge = commands.add_parser("acknowledge", parents=[shared], help="say that an emergency's cause is known")
@@ -183,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line, understood; a bad one ends the process with exit code 2."""
-    return _parser().parse_args(arguments)
+    return command_parser().parse_args(arguments)
 
 
 def guarded(command: Callable[[], int]) -> int:

@@ -2,7 +2,7 @@
 
 A row says of one fault, as the wire player orders it (procs/wire_player/faults.py), and of the part that it meets, what
 must come of a book that was valid. `bot4` prints no more of it than docs/detectability.md shows; that page is made from
-here (tools/detectability.py).
+here (tools/docs/detectability.py).
 
     SAID      BOOK_INVALID comes within `messages` further messages of that book (0: with the one that was harmed), or,
               where it is time that tells, within `within_ms`. With `after_ms` only messages count whose venue time is

@@ -1,4 +1,4 @@
-"""docs/detectability.md, made from the table that the integrity drill asserts: `python -m tools.detectability`."""
+"""docs/detectability.md, made from the table that the integrity drill asserts (tools/docs/pages.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMES = {
 _COLUMNS = ("fault", "what it meets", "what comes of a valid book", "within", "by", "then", "unless")
 _HEAD = f"""# What the feeds let us detect
 
-Made by `python -m tools.detectability` from `procs/venues/detectability.py`; a test holds this page to it. The
+Made by `python -m tools.docs` from `procs/venues/detectability.py`; a test holds this page to it. The
 integrity drill (`procs/integrity/`, `make soak SUITE=integrity`) asserts exactly these tables: what is detectable is
 said within its bound, what is harmless is never said, and a wrong book is called valid only where a table says that
 nothing can show it.
@@ -50,7 +50,3 @@ def _tape(row: Row) -> str:
     """A line on trades."""
     come = "harmless" if row.verdict is Verdict.HARMLESS else "not detected"
     return f"A trade that meets `{row.fault}`: {come} ({row.by}); {row.then}."
-
-
-if __name__ == "__main__":
-    print(page(), end="")
