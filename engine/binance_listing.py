@@ -64,6 +64,11 @@ def coin_contract_value(pair: str) -> int:
     return (100 if pair == "BTCUSD" else 10) * 10**MONEY_EXP
 
 
+def status_of(word: str) -> Status:
+    """What the venue's word for the status of a symbol or contract means."""
+    return _STATUS.get(word, Status.HALTED)
+
+
 def listed_from_binance(
     entry: Mapping[str, Any], index: int, dialect: Dialect = Dialect.BINANCE_USDM, venue: int = 0
 ) -> Listed:
@@ -115,7 +120,7 @@ def _listed(entry: Mapping[str, Any], symbol: str, index: int, dialect: Dialect,
             venue=venue,
             dialect=dialect,
             contract_value=parse_units(str(entry["contractSize"]), MONEY_EXP) if inverse else 0,
-            status=_STATUS.get(status, Status.HALTED),
+            status=status_of(status),
         ),
         status=status,
         min_price=parse_units(prices.get("minPrice", "0"), price_exp),

@@ -63,6 +63,7 @@ class Reason(IntEnum):
     EMPTY_SNAPSHOT = 57  # a snapshot without any level: no record could say that the book is empty
     LOCKED_BOOK = 58  # best bid = best ask
     AUDIT_MISMATCH = 59  # the venue's ticker disagrees with our book, again and again
+    REST_MISMATCH = 60  # REST snapshots do
 
 
 REASON_COUNT = 64

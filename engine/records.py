@@ -24,12 +24,15 @@ class Kind(IntEnum):
     FUNDING = 5  # size = next funding time in ms, aux = funding rate in 1e-12
     LIQUIDATION = 6  # price, size, side of the liquidation order
     OPEN_INTEREST = 7  # size = what is open of a contract, counted once for both sides
+    AUDIT_LEVEL = 8  # one level of a REST snapshot that a book is held against, never applied to one: as LEVEL;
+    # sequence = its update id, 0: none; aux = sizes agree that differ by less than this. It ends in validation
     CLOCK = 16  # recv_ts_ns is a grid point that time has passed
     GAP = 17  # data of this instrument were lost; aux = first ingest id lost, or 0
     INSTRUMENT = 18  # price = tick size, size = lot size, aux = minimum notional in 1e-8, sequence = epoch
     BOOK_VALID = 19  # from here on the book of this instrument is right; aux = 1: nothing proves it, it is audited
     BOOK_INVALID = 20  # from here on it is not; aux = reason code
     STATUS = 21  # whether the venue takes orders for this instrument: aux = Status
+    AUDIT = 22  # REST is about to be asked for a snapshot to hold the book against; it ends in validation
     VECTOR = 32  # a feature vector
     PREDICTION = 33  # a feature vector with the model's outputs
     TRIP = 48  # the emergency word has changed: aux = its value, 0 when it was reset

@@ -23,7 +23,7 @@ from procs.venues.terms import Terms
 ALL_INSTRUMENTS = -1
 _NOT = Reason.NONE
 _LASTING = (Kind.INSTRUMENT, Kind.STATUS)
-_OF_NO_BOOK = (Kind.CLOCK, Kind.STATUS, Kind.OPEN_INTEREST)
+_OF_NO_BOOK = (Kind.CLOCK, Kind.STATUS, Kind.OPEN_INTEREST, Kind.AUDIT, Kind.AUDIT_LEVEL)
 
 
 class Decoder:
@@ -64,6 +64,17 @@ class Decoder:
             raise ValueError("a REST snapshot of a venue that sends its books over the socket")
         self.ingest_id += 1
         return self._count(int(take(self._state, instrument, body, ts_ns, self.ingest_id, self.outbox)))
+
+    def audit_begins(self, instrument: int, ts_ns: int) -> int:
+        """REST is about to be asked for the book of an instrument, to audit it."""
+        return int(self._kernels.audit_begins(self._state, instrument, ts_ns, self.outbox))
+
+    def audit(self, instrument: int, body: bytes, ts_ns: int) -> int:
+        """The REST depth body that a book is audited by."""
+        self.ingest_id += 1
+        return self._count(
+            int(self._kernels.audit(self._state, instrument, body, ts_ns, self.ingest_id, self.outbox))
+        )
 
     def _count(self, answer: int) -> int:
         """The number of records that a kernel gave; a refusal is noted."""
@@ -126,6 +137,10 @@ class Decoder:
             return self.lost(entry.source - 1, entry.ts_ns)
         if entry.kind == Entry.LISTED:
             return self.listed(entry.source, Terms.from_bytes(entry.payload), entry.ts_ns)
+        if entry.kind == Entry.AUDIT_ASKED:
+            return self.audit_begins(entry.source, entry.ts_ns)
+        if entry.kind == Entry.AUDIT:
+            return self.audit(entry.source, entry.payload, entry.ts_ns)
         raise ValueError(f"entry {entry.ordinal} of kind {entry.kind} is no input of ingestion")
 
 

@@ -2,7 +2,8 @@
 
 The loop thread alone chooses the order of inputs: WebSocket frames as their callbacks come, REST snapshots when their
 fetch has returned, the timer. A venue without REST snapshots sends a book over the socket when it is subscribed anew.
-A listing that has changed is an input too (procs/rest_polls.py).
+A listing that has changed is an input too (procs/rest_polls.py), and so are snapshots that a book is held against
+(procs/rest_audits.py).
 Each input is journaled, then decoded, then published. A full market ring drops the newest input, in the journal and in
 the counters, and the books concerned start again from a snapshot.
 """
@@ -16,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from engine.ingest.dialects import has_rest_snapshots
+from engine.ingest.dialects import has_rest_snapshots, listing_frames
 from engine.ingest.entry import CLOCK_GRID_NS
 from engine.instruments import Instrument
 from engine.records import Status
@@ -37,13 +38,14 @@ from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
 from procs.market_sockets import MarketSockets
 from procs.ports import EdgeJournal, Outlet, Turns, record_latency
+from procs.rest_audits import RestAudits
 from procs.rest_polls import RestPolls
 from procs.table import Role
 from procs.venue_lag import VenueLag
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.paying import paying_session
-from procs.venues.market import market_of
-from procs.venues.terms import terms_of
+from procs.venues.market import audit_period_s, market_of
+from procs.venues.terms import terms_after
 from shm.clock import python_session_ns, sleep
 from shm.control import TripSource
 
@@ -64,6 +66,8 @@ class Ingestion:
         plan = context.plan
         self._symbols = [item.symbol for item in plan.instruments]
         self._decoder = Decoder(context.state(context.role), plan.instruments)
+        self._listing_frames = listing_frames(self._decoder.state)
+        self._listing_frames_seen = int(self._listing_frames[0])
         self._journal = EdgeJournal(context)
         self._outlet = Outlet(context, "market")
         self._turns = Turns(context)
@@ -84,7 +88,7 @@ class Ingestion:
         )
         self._polls = RestPolls(
             self._market, self._budget, plan.endpoints.rest_url, plan.instruments, plan.settings.feed,
-            self._on_listed, partial(self._on_socket_frame, 0), self._say,
+            self._on_listed, lambda index, url, body: self._on_socket_frame(0, body), self._say,
         )
         self._wanted = self._decoder.state["snapshot_wanted"][0]
         self._requests = BookRequests(len(self._symbols), None if self._has_rest_snapshots else PATIENCE_NS)
@@ -95,6 +99,13 @@ class Ingestion:
         validation, features = context.state(Role.VALIDATION), context.state(Role.FEATURES)
         self._resync_counters = (
             validation["instruments"]["resync_wanted"][0], features["flows"]["resync_wanted"][0]
+        )
+        self._audits = RestAudits(
+            self._market, self._budget, plan.endpoints.rest_url, self._symbols,
+            audit_period_s(plan.settings, self._market), plan.settings.validation.rest_audit_window_ms / 1000,
+            self._on_audit_asked, self._on_audit,
+            lambda index: bool(validation["instruments"]["announced"][0, index]),
+            lambda index: bool(validation["rest_audits"]["in_a_row"][0, index]), self._say,
         )
         self._resyncs_seen = [self._resyncs_asked(index) for index in range(len(self._symbols))]
         self._arena = context.arena(context.role)
@@ -133,7 +144,18 @@ class Ingestion:
             self._lag.note(count, now)
             self._stamps[self._decoder.ingest_id & (len(self._stamps) - 1)] = now
             self._publish(count, now, self.sockets.more)
+            if self._listing_frames[0] != self._listing_frames_seen:
+                self._listing_frames_seen = int(self._listing_frames[0])
+                self._on_news(data)
             record_latency(self._hop, self._now_ns() - now)
+
+    def _on_news(self, data: bytes) -> None:
+        """A frame of a channel that tells of listings: what it says of ours is an input of its own, behind it."""
+        news = self._market.news(data, self._symbols)
+        for index, symbol in enumerate(self._symbols):
+            if symbol in news:
+                self._polls.heard()
+                self._on_listed(index, news[symbol])
 
     def _note_refusal(self, now: int) -> None:
         """Say in the journal that the frame before was refused, for the quarantine (procs/quarantine.py)."""
@@ -148,16 +170,32 @@ class Ingestion:
                 self._note_refusal(now)
             self._publish(count, now)
 
+    def _on_audit_asked(self, index: int) -> bool:
+        """A book is about to be held against REST; whether that has begun."""
+        now = self._now_ns()
+        if not self._journal.write(Entry.AUDIT_ASKED, b"", now, source=index):
+            return False
+        self._publish(self._decoder.audit_begins(index, now), now)
+        return True
+
+    def _on_audit(self, index: int, body: bytes) -> None:
+        now = self._now_ns()
+        if self._journal.write(Entry.AUDIT, body, now, source=index):
+            count = self._decoder.audit(index, body, now)
+            if self._decoder.refused:
+                self._note_refusal(now)
+            self._publish(count, now)
+
     def _on_socket_opened(self, number: int) -> None:
         """A subscription asks for every book of it that comes over the socket."""
         if number == 0 and not self._has_rest_snapshots:
             for index in range(len(self._symbols)):
                 self._requests.asked(index, self._now_ns())
 
-    def _on_listed(self, index: int, listed: Instrument | None) -> None:
+    def _on_listed(self, index: int, listed: Instrument | Status | None) -> None:
         """What the venue lists of an instrument now; what has not changed is no input."""
         instrument, held = self.context.plan.instruments[index], self._decoder.terms(index)
-        terms = terms_of(instrument, held, listed)
+        terms = terms_after(instrument, held, listed)
         if terms == held:
             return
         now = self._now_ns()
@@ -240,7 +278,7 @@ class Ingestion:
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        tasks = self.sockets.tasks() | self._polls.tasks()
+        tasks = self.sockets.tasks() | self._polls.tasks() | self._audits.tasks()
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="snapshot") as pool:
             try:
                 while not self._turns.turn(self._take_inputs()):
@@ -265,6 +303,7 @@ class Ingestion:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 self._polls.close()
+                self._audits.close()
 
     def _take_up(self) -> None:
         """Stand where the predecessor's effects end: decode what it journaled after its last checkpoint again, publish

@@ -51,8 +51,11 @@ INSTRUMENT_METRICS = np.dtype(
         ("book_valid_ns", "<i8"), ("book_ns", "<i8"),  # with a valid book, since the first record
         ("books_lost", "<i8"),  # how often a valid book became invalid
         ("audits_agreed", "<i8"), ("audits_disagreed", "<i8"),  # of the book with the venue's ticker
+        ("rest_audits_agreed", "<i8"), ("rest_audits_disagreed", "<i8"),  # of the book with snapshots of REST
+        ("rest_audits_without_verdict", "<i8"),
     ]
 )
+REST_AUDITS = ("rest_audits_agreed", "rest_audits_disagreed", "rest_audits_without_verdict")
 # Of ingestion's connections, and of the venue's clock.
 FEED_METRICS = np.dtype(
     [(name, "<i8") for name in FEED_COUNTS] + [
@@ -169,5 +172,6 @@ def _instrument(row: np.void, item: Instrument) -> dict[str, Any]:
             "valid_ratio": round(int(row["book_valid_ns"]) / int(row["book_ns"]), 6) if row["book_ns"] else 0.0,
             "lost": int(row["books_lost"]), "lost_per_hour": round(int(row["books_lost"]) / _hours(row["book_ns"]), 3),
             "audits_agreed": int(row["audits_agreed"]), "audits_disagreed": int(row["audits_disagreed"]),
+            **{name: int(row[name]) for name in REST_AUDITS},
         },
     }

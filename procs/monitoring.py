@@ -24,7 +24,7 @@ from procs.following import Following
 from procs.instance import ProcessContext
 from procs.lines import LineFile
 from procs.memory_use import descriptor_count, pss_bytes
-from procs.metrics import METRICS, SEEN, as_plain
+from procs.metrics import METRICS, REST_AUDITS, SEEN, as_plain
 from procs.ports import Turns
 from procs.table import HOPS, PROCESSES, RINGS, Role
 from procs.venue_lag import least_lag_ns
@@ -187,6 +187,9 @@ class Monitoring:
             target["books_lost"] = state["instruments"]["lost"][0, index]
             target["audits_agreed"] = state["audits"]["agreed"][0, index]
             target["audits_disagreed"] = state["audits"]["disagreed"][0, index]
+            by_rest = state["rest_audits"][0, index]
+            for name in REST_AUDITS:
+                target[name] = by_rest[name.removeprefix("rest_audits_")]
 
     def _measure_feed(self, target: np.void, now: int) -> None:
         for name, value in zip(FEED_COUNTS, self._feed_counts.tolist(), strict=True):

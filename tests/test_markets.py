@@ -76,7 +76,7 @@ def test_every_market_that_can_be_configured_has_a_room() -> None:
                 "wss://venue/public/stream?streams=btcusdt@depth@0ms/btcusdt@bookTicker/btcusdt@trade/"
                 "ethusdt@depth@0ms/ethusdt@bookTicker/ethusdt@trade",
                 "wss://venue/market/stream?streams=btcusdt@markPrice@1s/btcusdt@forceOrder/"
-                "ethusdt@markPrice@1s/ethusdt@forceOrder",
+                "ethusdt@markPrice@1s/ethusdt@forceOrder/!contractInfo",
             ],
         ),
         (
@@ -86,7 +86,7 @@ def test_every_market_that_can_be_configured_has_a_room() -> None:
         (
             Dialect.BINANCE_COINM, ("BTCUSD_PERP",),
             ["wss://venue/stream?streams=btcusd_perp@depth@0ms/btcusd_perp@bookTicker/btcusd_perp@trade/"
-             "btcusd_perp@markPrice@1s/btcusd_perp@forceOrder"],
+             "btcusd_perp@markPrice@1s/btcusd_perp@forceOrder/!contractInfo"],
         ),
         (Dialect.KRAKEN_SPOT_V2, ("BTC/USD",), ["wss://venue/v2"]),
         (Dialect.KRAKEN_FUTURES, ("PI_XBTUSD",), ["wss://venue/ws/v1"]),
@@ -98,7 +98,8 @@ def test_sockets(dialect: Dialect, symbols: tuple[str, ...], urls: list[str]) ->
     assert [socket.url for socket in sockets] == urls
     requests_ = [request for socket in sockets for request in socket.requests]
     assert bool(requests_) != has_rest_snapshots(dialect)
-    assert {item.symbol for request in requests_ for item in request.wanted} == (set(symbols) if requests_ else set())
+    named = {item.symbol for request in requests_ for item in request.wanted if item.channel != "instrument"}
+    assert named == (set(symbols) if requests_ else set())
     again = market.ask_again(instruments(dialect, *symbols)[0], FeedSettings())
     assert bool(again) != has_rest_snapshots(dialect)
     if again:
@@ -149,7 +150,7 @@ def test_what_is_subscribed_is_what_the_settings_say() -> None:
         ("binance_usdm", {"kinds": ["trade"]}, "feed.kinds = \\['trade'\\]: allowed are 'book' and others of"),
         ("binance_usdm", {"kinds": ["book", "candles"]}, "feed.kinds = "),
         ("binance_usdm", {"kinds": ["book", "book"]}, "feed.kinds = "),
-        ("binance_usdm", {"kinds": ["book", "liquidation"]}, "liquidations alone leave a socket silent"),
+        ("binance_usdm", {"kinds": ["book", "liquidation"]}, "liquidation alone leave a socket silent"),
     ],
 )  # fmt: skip
 def test_a_feed_that_the_market_does_not_have_is_refused_before_the_start(
@@ -400,7 +401,7 @@ def test_the_contract_is_kept_by_every_room() -> None:
         market: Market = market_of(dialect)
         for name in (
             "fetch_listing", "list_again", "fetch_open_interest", "sockets", "book_depth", "fetch_book", "ask_again",
-            "answer",
+            "answer", "news", "fetch_audit", "parse_listing",
         ):
             assert callable(getattr(market, name)) and getattr(market, name).__doc__
 

@@ -328,7 +328,7 @@ def test_checksums_are_verified_while_recording_and_a_wrong_book_begins_again(
     assert (found["checksums_verified"], found["checksums_failed"]) == (3, 1)
     assert found["wrong_books"] == {"checksum_mismatch": 1} and found["gaps"] == 1 and recorder.losses == 0
     asked = [orjson.loads(frame) for frame in server.heard]
-    assert [(item["method"], item["params"]["channel"]) for item in asked[3:]] == [
+    assert [(item["method"], item["params"]["channel"]) for item in asked[4:]] == [
         ("unsubscribe", "book"), ("subscribe", "book")
     ]
     assert "wrong books: checksum_mismatch 1, checksums: 3 verified, 1 failed" in record._words(found)

@@ -143,7 +143,8 @@ class Polling:
         self.budget: Budget = own_budget()
         self.polls = RestPolls(
             market, self.budget, url, [item, replace(item, index=1, symbol="GONE")], feed,
-            lambda index, listed: self.listed.append((index, listed)), self.frames.append, self.said.append,
+            lambda index, listed: self.listed.append((index, listed)),
+            lambda index, url, body: self.frames.append(body), self.said.append,
         )
 
     def run(self, done: Callable[[], bool]) -> None:

@@ -55,9 +55,9 @@ class Session:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    """One minute of trading on a venue that outlives the engine."""
+    """One minute of trading on a venue that outlives the engine, with books held against REST."""
     folder = tmp_path_factory.mktemp("session")
-    with venue(folder) as place, engine(folder, venue=place.connection) as made:
+    with venue(folder) as place, engine(folder, venue=place.connection, feed={"rest_audit_s": 8.0}) as made:
         result = made.run("--for", "60s")
         assert result.returncode == 0, result.stderr
         assert leftovers(made.name) == []
@@ -77,6 +77,16 @@ def test_trades_enough_and_both_ways(session: Session) -> None:
     ended = orders["filled"] + orders["cancelled"] + orders["expired"] + orders["rejected"]
     assert ended == orders["sent"]
     assert orders["illegal_transitions"] == 0
+
+
+def test_books_agree_with_rest(session: Session) -> None:
+    """The replays below make the same hash of a session with these inputs."""
+    kinds = Counter(entry.kind for entry in read_stream(session.folder, "ingestion"))
+    assert kinds[Entry.AUDIT] >= 4 and kinds[Entry.AUDIT_ASKED] - kinds[Entry.AUDIT] in (0, 1)
+    *_, last = json_lines(session.folder / "metrics.jsonl")
+    books = [item["book"] for item in last["instruments"].values()]
+    assert sum(book["rest_audits_agreed"] for book in books) >= 3
+    assert not any(book["rest_audits_disagreed"] for book in books)
 
 
 def test_every_record_is_accounted_for(session: Session) -> None:

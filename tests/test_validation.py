@@ -532,7 +532,7 @@ def test_state_layout() -> None:
     assert state.shape == (1,) and state.dtype == validation_dtype(2)
     assert VALIDATION.state_dtype == validation_dtype(16)
     assert state.dtype.itemsize % 8 == 0 and MARKET.itemsize == 64
-    assert make_validation_state(SETTINGS, INSTRUMENTS[:1]).nbytes < 400_000
+    assert make_validation_state(SETTINGS, INSTRUMENTS[:1]).nbytes < 540_000
     with pytest.raises(ValueError, match="no instruments"):
         make_validation_state(SETTINGS, [])
     with pytest.raises(ValueError, match="16"):

@@ -72,6 +72,8 @@ def test_the_metrics_tell_how_long_books_were_valid_and_how_often_they_were_lost
     assert as_plain(row[0], (item,))["instruments"][item.symbol]["book"]["lost_per_hour"] == 0.0
     book["book_ns"], book["book_valid_ns"], book["books_lost"] = 1800 * SECOND, 1350 * SECOND, 3
     book["audits_agreed"], book["audits_disagreed"] = 99, 1
+    book["rest_audits_agreed"], book["rest_audits_disagreed"], book["rest_audits_without_verdict"] = 7, 2, 3
     assert as_plain(row[0], (item,))["instruments"][item.symbol]["book"] == {
         "valid_ratio": 0.75, "lost": 3, "lost_per_hour": 6.0, "audits_agreed": 99, "audits_disagreed": 1,
+        "rest_audits_agreed": 7, "rest_audits_disagreed": 2, "rest_audits_without_verdict": 3,
     }

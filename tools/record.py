@@ -151,6 +151,7 @@ def _words(counts: dict[str, Any]) -> str:
     wrong = ", ".join(f"{reason} {count}" for reason, count in counts["wrong_books"].items()) or "none"
     return (
         f"{counts['entries']} entries, {counts['frames']} frames ({symbols}), {counts['snapshots']} snapshots, "
+        f"{counts['open_interests']} open interests, {counts['listings']} listings changed, "
         f"{counts['losses']} connections lost, {counts['data_bytes']} bytes in {counts['stored_bytes']}; "
         f"{counts['gaps']} gaps, wrong books: {wrong}, checksums: {counts['checksums_verified']} verified, "
         f"{counts['checksums_failed']} failed"

@@ -8,6 +8,7 @@ Layout: a frame is `{"stream": ..., "data": EVENT}`, a bare EVENT, or an answer 
     bookTicker       E T s u b B a A    -> QUOTE bid, QUOTE ask
     markPriceUpdate  E s p i r T        -> MARK_PRICE, FUNDING (none where r is absent or empty)
     forceOrder       E o{s S p q T}     -> LIQUIDATION
+    contractInfo     s cs               -> no records: the room of the venue makes a listing of it
     REST openInterest  openInterest symbol time -> OPEN_INTEREST; futures
     REST depth       lastUpdateId E T bids asks -> LEVEL with Flag.SNAPSHOT
 
@@ -93,6 +94,7 @@ SPOT = int(Dialect.BINANCE_SPOT)
 
 # What a frame was, when it is not refused.
 ACK, DEPTH, TRADE, QUOTE_PAIR, MARK, MARK_AND_FUNDING, LIQUIDATION, SNAPSHOT, OPEN_INTEREST = range(1, 10)
+CONTRACT_INFO = 10
 
 MARK_EXP, FUNDING_EXP = np.int64(8), np.int64(12)
 TRADE_KIND, QUOTE_KIND, LIQUIDATION_KIND = int(Kind.TRADE), int(Kind.QUOTE), int(Kind.LIQUIDATION)
@@ -103,7 +105,7 @@ LOWER_T, LOWER_F, LOWER_U = ord("t"), ord("f"), ord("u")
 
 DEPTH_EVENT, TRADE_EVENT, TICKER_EVENT = pack_name("depthUpdate"), pack_name("trade"), pack_name("bookTicker")
 MARK_EVENT, LIQUIDATION_EVENT = pack_name("markPriceUpdate"), pack_name("forceOrder")
-AGGREGATE_EVENT = pack_name("aggTrade")
+AGGREGATE_EVENT, CONTRACT_EVENT = pack_name("aggTrade"), pack_name("contractInfo")
 DATA_KEY, RESULT_KEY = pack_name("data"), pack_name("result")
 BUY_NAME, SELL_NAME = pack_name("BUY"), pack_name("SELL")
 UPDATE_ID_KEY, BIDS_KEY, ASKS_KEY = pack_name("lastUpdateId"), pack_name("bids"), pack_name("asks")
@@ -283,6 +285,8 @@ def _decode_event(
     event = read_name(text, event_at) if event_at != 0 else NO_NAME
     if same_name(event, LIQUIDATION_EVENT):
         return _decode_liquidation(state, text, rows, base)
+    if same_name(event, CONTRACT_EVENT) and state.dialect != SPOT:
+        return _nothing(CONTRACT_INFO)
     is_depth = same_name(event, DEPTH_EVENT)
     is_trade = same_name(event, TRADE_EVENT)
     is_aggregate = same_name(event, AGGREGATE_EVENT)

@@ -38,7 +38,9 @@ class EntryPoints(NamedTuple):
     timer: Callable[..., int]  # (state, now_ns, outbox)
     lost: Callable[..., int]  # (state, instrument, first_lost, recv_ts_ns, outbox)
     listed: Callable[..., int]  # (state, instrument, tick, lot, minimum notional, status, recv_ts_ns, outbox)
-    snapshot: Callable[..., int] | None  # (state, instrument, body, recv_ts_ns, ingest_id, outbox)
+    audit_begins: Callable[..., int]  # (state, instrument, recv_ts_ns, outbox)
+    audit: Callable[..., int]  # (state, instrument, body, recv_ts_ns, ingest_id, outbox)
+    snapshot: Callable[..., int] | None  # as audit
 
 
 def has_rest_snapshots(dialect: int) -> bool:
@@ -53,14 +55,15 @@ def entry_points(dialect: int) -> EntryPoints:
 
         return EntryPoints(
             INGEST_OUTBOX_RECORDS, kernel.ingest_start, kernel.ingest_frame, kernel.ingest_timer, kernel.ingest_lost,
-            kernel.ingest_listed, kernel.ingest_snapshot,
+            kernel.ingest_listed, kernel.ingest_audit_begins, kernel.ingest_audit, kernel.ingest_snapshot,
         )
     if dialect in KRAKEN_DIALECTS:
         from engine.ingest import kraken_kernel
 
         return EntryPoints(
             KRAKEN_OUTBOX_RECORDS, kraken_kernel.kraken_start, kraken_kernel.kraken_frame, kraken_kernel.kraken_timer,
-            kraken_kernel.kraken_lost, kraken_kernel.kraken_listed, None,
+            kraken_kernel.kraken_lost, kraken_kernel.kraken_listed, kraken_kernel.kraken_audit_begins,
+            kraken_kernel.kraken_audit, None,
         )
     raise ValueError(f"there is no dialect {dialect}")
 
@@ -105,6 +108,13 @@ def market_counts(row: StateRow) -> dict[str, int]:
         "resyncs": row["resyncs"],
     }
     return {name: int(counts[name]) for name in _COUNTERS}
+
+
+def listing_frames(state: np.ndarray) -> np.ndarray:
+    """How many frames were of a channel that tells of listings: a view of the state, shape (1,)."""
+    if int(state["dialect"][0]) in BINANCE_DIALECTS:
+        return state["contract_infos"]
+    return state["frames_of"][0, FrameKind.METADATA : FrameKind.METADATA + 1]
 
 
 def waiting_frames(row: StateRow) -> int:

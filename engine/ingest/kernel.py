@@ -28,8 +28,10 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
+from engine.ingest.audit import begin_audit, write_answer
 from engine.ingest.binance import (
     ACK,
+    CONTRACT_INFO,
     DEPTH,
     LIQUIDATION,
     MARK,
@@ -66,6 +68,8 @@ __all__ = [
     "INGEST_OUTBOX_RECORDS",
     "INGEST_STATE",
     "MAX_RECORDS_PER_FRAME",
+    "ingest_audit",
+    "ingest_audit_begins",
     "ingest_frame",
     "ingest_listed",
     "ingest_lost",
@@ -116,6 +120,8 @@ def _count_decoded(state: StateRow, decoded: Decoded) -> None:
         state.open_interests += 1
     elif decoded.code == ACK:
         state.acks += 1
+    elif decoded.code == CONTRACT_INFO:
+        state.contract_infos += 1
     else:
         state.snapshot_levels += decoded.records
 
@@ -204,6 +210,37 @@ def ingest_snapshot(
     end = release(row, rows, base + decoded.records, instrument, recv_ts_ns, cause)
     row.out += end
     return end
+
+
+@kernel(types.int64(BYTES, types.int64, types.int64, BYTES))
+def ingest_audit_begins(state: np.ndarray, instrument: int, recv_ts_ns: int, outbox: np.ndarray) -> int:
+    """REST is about to be asked for a snapshot to audit a book by (begin_audit in audit.py)."""
+    row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
+    return begin_audit(row, rows, instrument, recv_ts_ns)
+
+
+@kernel(types.int64(BYTES, types.int64, FRAME, types.int64, types.int64, BYTES))
+def ingest_audit(
+    state: np.ndarray, instrument: int, body: bytes, recv_ts_ns: int, ingest_id: int, outbox: np.ndarray
+) -> int:
+    """Take one REST depth body that a book is audited by: one group of AUDIT_LEVEL records; the book goes on as it was.
+
+    Returns the number of records, or -Reason when the body is refused.
+    """
+    row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
+    row.frames += 1
+    row.records_in += 1
+    if instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
+        row.quarantined[UNKNOWN_SYMBOL] += 1
+        return -UNKNOWN_SYMBOL
+    base = clock(row, rows, recv_ts_ns, ingest_id)
+    decoded = decode_snapshot(row, text_of(body), rows, base, instrument)
+    if decoded.code < 0:
+        row.quarantined[-decoded.code] += 1
+        return decoded.code
+    return write_answer(
+        row, rows, base, decoded.records, instrument, decoded.exch_ts_ns, decoded.sequence, 1, recv_ts_ns, ingest_id
+    )
 
 
 @kernel(types.int64(BYTES, types.int64, BYTES))

@@ -28,8 +28,10 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
+from engine.ingest.audit import begin_audit, write_answer
 from engine.ingest.entry import advance, clock, declare_gap, ids_stand_still, open_outbox, remember
 from engine.ingest.json_scan import text_of
+from engine.ingest.kraken_depth import decode_depth_body
 from engine.ingest.kraken_futures import decode_futures
 from engine.ingest.kraken_spot_v1 import decode_spot_v1
 from engine.ingest.kraken_spot_v2 import decode_spot_v2
@@ -54,6 +56,8 @@ __all__ = [
     "ALL_INSTRUMENTS",
     "KRAKEN_OUTBOX_RECORDS",
     "KRAKEN_STATE",
+    "kraken_audit",
+    "kraken_audit_begins",
     "kraken_frame",
     "kraken_listed",
     "kraken_lost",
@@ -267,6 +271,44 @@ def kraken_frame(state: np.ndarray, frame: bytes, recv_ts_ns: int, ingest_id: in
         row.dropped[reason] += 1
     row.out += end
     return end
+
+
+@kernel(types.int64(BYTES, types.int64, types.int64, BYTES))
+def kraken_audit_begins(state: np.ndarray, instrument: int, recv_ts_ns: int, outbox: np.ndarray) -> int:
+    """REST is about to be asked for a snapshot to audit a book by (begin_audit in audit.py)."""
+    row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
+    return begin_audit(row, rows, instrument, recv_ts_ns)
+
+
+@kernel(types.int64(BYTES, types.int64, FRAME, types.int64, types.int64, BYTES))
+def kraken_audit(
+    state: np.ndarray, instrument: int, body: bytes, recv_ts_ns: int, ingest_id: int, outbox: np.ndarray
+) -> int:
+    """Take one REST depth body of spot that a book is audited by: one group of AUDIT_LEVEL records.
+
+    Returns the number of records, or -Reason when the body is refused, as any is of futures.
+    """
+    row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
+    row.frames += 1
+    row.records_in += 1
+    refusal = 0
+    if row.dialect == FUTURES:
+        refusal = UNKNOWN_STREAM
+    elif instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
+        refusal = UNKNOWN_SYMBOL
+    base = clock(row, rows, recv_ts_ns, ingest_id)
+    if refusal == 0:
+        levels = decode_depth_body(row, text_of(body), instrument, rows, base)
+        if levels.position >= 0:
+            missing = row.size_exp[instrument] - levels.size_decimals
+            tolerance = 1
+            for _ in range(missing):
+                tolerance *= 10
+            count, time_ns = levels.written, levels.time_ns
+            return write_answer(row, rows, base, count, instrument, time_ns, 0, tolerance, recv_ts_ns, ingest_id)
+        refusal = -levels.position
+    row.quarantined[refusal] += 1
+    return -refusal
 
 
 @kernel(types.int64(BYTES, types.int64, BYTES))

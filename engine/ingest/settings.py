@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from engine.settings import setting
 from engine.units import MONEY_EXP
 
-KINDS = ("book", "ticker", "trade", "mark_price", "liquidation", "open_interest")
+KINDS = ("book", "ticker", "trade", "mark_price", "liquidation", "open_interest", "listing")
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class FeedSettings:
     """Which data of each instrument, how deep and how often."""
 
     kinds: tuple[str, ...] = setting(
-        KINDS, f"What is subscribed, of {', '.join(KINDS)}, as far as the market has it; the book must be among them."
+        KINDS, f"What is subscribed, of {', '.join(KINDS)}, as far as the market has it; the book must be among them. "
+        "'listing': changes of tick, lot, filters and status, where a socket tells of them."
     )
     book_levels: int = setting(
         0, "Levels a side of a book, where the venue sends a part of it (Kraken spot); 0: what is usual there.",
@@ -31,6 +32,15 @@ class FeedSettings:
     )
     accept_unverified: bool = setting(
         False, "Trade also on books that neither sequence nor checksum proves right, which are audited only."
+    )
+    unverified_audit_s: float = setting(
+        30.0, "How often a book that nothing proves is held against a snapshot of REST (one book at a time, in turn); "
+        "0: never.",
+        minimum=0.0, maximum=3600.0,
+    )
+    rest_audit_s: float = setting(
+        0.0, "Likewise a book that sequence or checksum proves (Binance, Kraken spot); 0: never.",
+        minimum=0.0, maximum=3600.0,
     )
     liquidation_min_usd: float = setting(
         0.0, "A liquidation worth less, in the quote asset (where there are liquidations it is a dollar one), is "

@@ -67,6 +67,7 @@ INGEST_STATE = np.dtype(
         ("gaps", "<i8"),  # GAP records
         ("resyncs", "<i8"),  # snapshots applied after the first of an instrument
         ("acks", "<i8"),  # answers to subscriptions
+        ("contract_infos", "<i8"),  # contractInfo events, of any symbol
         ("dialect", "<i8"),  # Dialect of all instruments: one connection speaks one
         *INSTRUMENT_FIELDS,
         # Sequence of each book and tape.

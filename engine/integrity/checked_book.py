@@ -68,6 +68,8 @@ CHECKS = np.dtype(
         ("crossed", "<i8", (MAX_INSTRUMENTS,)),  # groups after which the book was crossed
         ("locked", "<i8", (MAX_INSTRUMENTS,)),  # or locked
         ("cut", "<i8", (MAX_INSTRUMENTS,)),  # levels that fell out of the depth
+        ("cut_at", "<i8", (MAX_INSTRUMENTS, 2)),  # by side: price of the worst level that the tightest cut has left
+        # since that was set (0: none has); what is worse may have fallen out of the depth
         ("clearing", "<i8", (MAX_INSTRUMENTS,)),  # 1: inside the group of a snapshot
         # Scratch.
         ("prices", "<i8", (SCRATCH_LEVELS,)),
@@ -157,10 +159,24 @@ def _judge_checksum(checks: Any, books: np.ndarray, i: int, word: int) -> int:
 
 
 @kernel()
+def _cut(checks: Any, books: np.ndarray, i: int) -> None:
+    """Cut book i to its depth, and note where."""
+    depth = checks.depth[i]
+    for s in range(2):
+        side = 1 - 2 * s
+        removed = cut_side(books, i, side, depth, checks.prices, checks.sizes)
+        if removed > 0:
+            checks.cut[i] += removed
+            worst, tightest = checks.prices[depth - 1], checks.cut_at[i, s]
+            if tightest == 0 or side * worst > side * tightest:
+                checks.cut_at[i, s] = worst
+
+
+@kernel()
 def _judge(checks: Any, books: np.ndarray, i: int, word: int) -> int:
     """The verdict on book i at the end of a group."""
     if checks.depth[i] > 0:
-        checks.cut[i] += cut_book(books, i, checks.depth[i], checks.prices, checks.sizes)
+        _cut(checks, books, i)
     if books[i].faults != 0:
         return _INCOMPLETE
     crossing = book_crossing(books, i)

@@ -136,6 +136,16 @@ def judge_open_interest(state: Any, record: Any) -> int:
 
 
 @kernel()
+def judge_audit_level(state: Any, record: Any) -> int:
+    """The reason to refuse a level of a snapshot that a book is audited by, or NONE."""
+    if record.side != 1 and record.side != -1:
+        return _BAD_SIDE
+    if record.price <= 0 or record.price > state.price_max:
+        return _PRICE_RANGE
+    return _SIZE_RANGE if record.size < 0 or record.size > state.size_max else _OK
+
+
+@kernel()
 def judge_control(record: Any) -> int:
     """The reason to refuse a control record, or NONE."""
     kind = record.kind

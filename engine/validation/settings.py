@@ -8,6 +8,7 @@ from engine.book.book import MAX_PRICE
 from engine.settings import setting
 
 MEDIAN_PLACES = 63  # longest window of the running median
+AUDIT_LEVELS = 100  # most levels a side of a REST snapshot that are compared
 
 
 @dataclass(frozen=True)
@@ -46,5 +47,17 @@ class ValidationSettings:
     audit_band: float = setting(
         0.002, "where ticker and book cannot be tied together they may be so far apart, as a part of the price",
         minimum=0.0, maximum=1.0,
+    )
+    rest_audit_levels: int = setting(
+        10, "so many levels a side of a REST snapshot are held against the book (feed.rest_audit_s)",
+        minimum=1, maximum=AUDIT_LEVELS,
+    )
+    rest_audit_window_ms: int = setting(
+        1500, "the moment that a REST snapshot tells of may be so much before the request, and may reach the socket so "
+        "much after the answer", minimum=0, maximum=10_000,
+    )
+    rest_audit_disagreements: int = setting(
+        2, "after so many REST snapshots in a row that disagree the book is invalid until made anew",
+        minimum=1, maximum=1_000_000,
     )
     checksums: bool = setting(True, "a book that does not agree with the venue's checksum is invalid until made anew")

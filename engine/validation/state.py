@@ -17,6 +17,7 @@ from engine.integrity.checked_book import CHECKS, make_checks
 from engine.records import MARKET
 from engine.stage import STATE_HEAD
 from engine.validation.audit import AUDIT, BY_NOTHING, audit_rule, is_proven
+from engine.validation.rest_audit import REST_COUNTS, REST_WINDOW
 from engine.validation.settings import MEDIAN_PLACES, ValidationSettings
 
 QUARANTINE_PLACES = 256  # a power of two
@@ -55,7 +56,7 @@ INTEGRITY = np.dtype(
 _SWITCHES = ("monotonic_time", "unique_trades", "tick_grid", "price_band")
 _BOUNDS = (
     "band_fraction", "band_confirmations", "median_window", "price_max", "size_max", "audit_disagreements",
-    "audit_band",
+    "audit_band", "rest_audit_levels", "rest_audit_window_ms", "rest_audit_disagreements",
 )
 
 _HEAD_FIELDS: list[tuple] = STATE_HEAD + [
@@ -68,11 +69,16 @@ _HEAD_FIELDS: list[tuple] = STATE_HEAD + [
     ("size_max", "<i8"),
     ("audit_disagreements", "<i8"),
     ("audit_band", "<f8"),
+    ("rest_audit_levels", "<i8"),
+    ("rest_audit_window_ms", "<i8"),
+    ("rest_audit_disagreements", "<i8"),
     ("quarantine_total", "<i8"),  # records ever quarantined; the next goes to this place, modulo the ring
     ("quarantine", MARKET, (QUARANTINE_PLACES,)),  # the newest, with `reason` filled in
     ("instruments", INTEGRITY, (MAX_INSTRUMENTS,)),
     ("checks", CHECKS),  # verdicts on the books
     ("audits", AUDIT, (MAX_INSTRUMENTS,)),  # by the venue's ticker
+    ("rest_audits", REST_COUNTS, (MAX_INSTRUMENTS,)),  # by snapshots of REST
+    ("window", REST_WINDOW),  # of the one that is under way
 ]
 VALIDATION_HEAD = np.dtype(_HEAD_FIELDS, align=True)
 

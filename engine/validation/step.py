@@ -19,6 +19,8 @@ Rules       NO_INSTRUMENT   data before the INSTRUMENT record, or an instrument 
 Verdicts    CROSSED_BOOK, LOCKED_BOOK, CHECKSUM_MISMATCH   at the LAST of a group
             BOOK_INCOMPLETE                                at the level that the book had no room for
             AUDIT_MISMATCH      the venue's ticker disagrees (audit.py), at the LAST of a group or behind a quote
+            REST_MISMATCH       snapshots of REST do (rest_audit.py), behind a CLOCK
+AUDIT and AUDIT_LEVEL records end here.
 Levels have no price band: far levels are real, and harmless. What is switched off in the settings is not refused.
 
 Invariants: records_in = processed + sum(quarantined) + sum(dropped); at most two output records for one input;
@@ -45,7 +47,8 @@ from engine.reasons import Reason
 from engine.records import MARKET, Flag, Kind
 from engine.stage import STEP_SIGNATURE, Stage
 from engine.validation.audit import audit_group, audit_quote, forget_tickers
-from engine.validation.rules import judge_control, judge_data, judge_open_interest
+from engine.validation.rest_audit import close_window, judge_window, note_change, open_window, take_told
+from engine.validation.rules import judge_audit_level, judge_control, judge_data, judge_open_interest
 from engine.validation.state import (
     FILLING,
     NO_SNAPSHOT,
@@ -66,6 +69,7 @@ _TRADE = int(Kind.TRADE)
 _QUOTE = int(Kind.QUOTE)
 _LIQUIDATION = int(Kind.LIQUIDATION)
 _OPEN_INTEREST = int(Kind.OPEN_INTEREST)
+_AUDIT, _AUDIT_LEVEL = int(Kind.AUDIT), int(Kind.AUDIT_LEVEL)
 _CLOCK = int(Kind.CLOCK)
 _GAP = int(Kind.GAP)
 _INSTRUMENT = int(Kind.INSTRUMENT)
@@ -83,6 +87,7 @@ _NEW_EPOCH = int(Reason.NEW_EPOCH)
 _NO_INSTRUMENT = int(Reason.NO_INSTRUMENT)
 _NO_SNAPSHOT_REASON = int(Reason.NO_SNAPSHOT)
 _BOOK_INCOMPLETE = int(Reason.BOOK_INCOMPLETE)
+_NS_PER_MS = 1_000_000
 
 
 @kernel()
@@ -137,6 +142,8 @@ def _lose_book(state: Any, item: Any, i: int, reason: int) -> None:
     state.checks.valid[i] = 0
     state.checks.verdict[i] = reason
     forget_tickers(state.audits[i])
+    state.rest_audits[i].in_a_row = 0
+    close_window(state.window, state.rest_audits[i], i)
     _announce(state, item, 0)
 
 
@@ -149,6 +156,7 @@ def _level(
     begins = snapshot != 0 and record.flags & _FIRST != 0
     if begins:
         item.phase = FILLING
+        close_window(state.window, state.rest_audits[i], i)
     elif item.phase == NO_SNAPSHOT or (item.phase == FILLING) != (snapshot != 0):
         state.dropped[_NO_SNAPSHOT_REASON] += 1
         if item.phase != NO_SNAPSHOT:  # a snapshot lost its head or its end
@@ -160,6 +168,8 @@ def _level(
         return written
     reason = judge_data(state, item, record)
     if reason == _OK:
+        if state.window.open != 0 and state.window.instrument == i:
+            note_change(state.window, state.rest_audits[i], books, state.checks.cut_at[i], i, record)
         reason = check_record(state.checks, books, record)
         if books[i].faults != 0:
             reason = _BOOK_INCOMPLETE
@@ -171,6 +181,7 @@ def _level(
         item.resync_wanted += 1
         return _emit_verdict(outbox, routes, written, record, reason)
     state.processed += 1
+    state.rest_audits[i].book_id = record.sequence
     written = _emit(outbox, routes, written, record)
     outbox[written - 1].aux = 0
     if item.phase == FILLING and record.flags & _LAST != 0:
@@ -195,6 +206,49 @@ def _audit(
     _lose_book(state, item, i, reason)
     item.resync_wanted += 1
     return _emit_verdict(outbox, routes, written, record, reason)
+
+
+@kernel()
+def _take_audit(state: Any, item: Any, books: np.ndarray, i: int, record: Any) -> None:
+    """A record of an audit by REST; one of an instrument that has no book is of no use."""
+    reason = _OK
+    if i >= state.instrument_count or item.known == 0:
+        reason = _NO_INSTRUMENT
+    elif record.kind == _AUDIT_LEVEL:
+        reason = judge_audit_level(state, record)
+    if reason != _OK:
+        _quarantine(state, record, reason)
+        return
+    state.processed += 1
+    counts, cut_at = state.rest_audits[i], state.checks.cut_at[i]
+    levels, depth = state.rest_audit_levels, state.checks.depth[i]
+    if depth > 0:
+        levels = min(levels, depth)
+    if record.kind == _AUDIT:
+        open_window(state.window, counts, books, cut_at, record, levels, item.phase == WHOLE)
+    else:
+        close_ns = state.now_ns + state.rest_audit_window_ms * _NS_PER_MS
+        take_told(state.window, counts, record, levels, close_ns)
+
+
+@kernel()
+def _judge_audit(
+    state: Any, books: np.ndarray, record: Any, outbox: np.ndarray, routes: np.ndarray, written: int
+) -> int:
+    """The window of an audit is over, as a CLOCK says; the number of records then written."""
+    i = state.window.instrument
+    item = state.instruments[i]
+    reason = judge_window(
+        state.window, state.rest_audits[i], books, state.checks.cut_at[i], state.rest_audit_disagreements
+    )
+    if reason == _OK:
+        return written
+    _lose_book(state, item, i, reason)
+    item.resync_wanted += 1
+    written = _emit_verdict(outbox, routes, written, record, reason)
+    outbox[written - 1].instrument = i
+    outbox[written - 1].venue = state.window.venue
+    return written
 
 
 @kernel()
@@ -257,7 +311,9 @@ def validate_step(
         item = state.instruments[i]
         if item.first_ns == 0 and kind != _CLOCK:
             item.first_ns = state.now_ns
-        if data and item.known == 0:
+        if kind == _AUDIT or kind == _AUDIT_LEVEL:
+            _take_audit(state, item, books, i, record)
+        elif data and item.known == 0:
             _quarantine(state, record, _NO_INSTRUMENT)
         elif kind == _LEVEL:
             written = _level(state, item, books, i, record, outbox, routes, written)
@@ -275,6 +331,9 @@ def validate_step(
                 written = _audit(state, item, books, i, record, outbox, routes, written)
         else:
             written = _control(state, item, books, i, record, outbox, routes, written)
+            window = state.window
+            if kind == _CLOCK and window.open != 0 and window.answered != 0 and state.now_ns >= window.close_ns:
+                written = _judge_audit(state, books, record, outbox, routes, written)
     state.out += written
     return written
 

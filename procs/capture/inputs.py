@@ -2,7 +2,9 @@
 
 Whatever the source, the inputs are those of procs/recordings.py: START, then FRAME, SNAPSHOT and LOST as they came. Of
 a selection come the frames and snapshots of its symbols within its times, the symbols numbered anew; what is of no
-symbol in particular comes too. A part that begins in the middle has no book until its next snapshot.
+symbol in particular comes too. A part that begins in the middle has no book until its next snapshot. What a recorder
+kept of listings and open interest becomes the inputs that a live session makes of it (listings.py); a part that begins
+in the middle of a capture has the terms of its manifest until the next change.
 """
 
 from __future__ import annotations
@@ -10,16 +12,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from engine.ingest.kernel import is_snapshot_body
 from engine.instruments import Instrument
-from procs.capture.layout import NO_SYMBOL, Captured
+from procs.capture.layout import NO_SYMBOL, Captured, CaptureEntry
+from procs.capture.listings import Changes, Listings
 from procs.capture.reader import CaptureReader, Selection
 from procs.captures import CaptureError
 from procs.decoding import ALL_INSTRUMENTS
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 from procs.venues.frame_symbols import symbol_of
+from procs.venues.market import market_of
+
+# Channels that tell of listings: their names stand at the beginning of a frame.
+_LISTING_CHANNELS, _HEAD = (b"contractInfo", b'"instrument"'), 128
+_OF_ONE = (Entry.SNAPSHOT, Entry.LISTED, Entry.AUDIT_ASKED, Entry.AUDIT)  # inputs of the instrument `source`
 
 Inputs = Callable[[], Iterator[JournalEntry]]
 
@@ -39,15 +48,35 @@ def _started(entries: Iterator[JournalEntry], where: Path) -> Iterator[JournalEn
     yield from entries
 
 
+def _listed(changes: Changes, cause: CaptureEntry) -> Iterator[JournalEntry]:
+    """What an entry changes, as inputs behind it."""
+    for index, terms in changes:
+        yield JournalEntry(Entry.LISTED, cause.ordinal, cause.ts_ns, index, 1, terms.to_bytes())
+
+
+def _is_open_interest(url: str) -> bool:
+    return urlsplit(url).path.endswith("/openInterest")
+
+
 def open_capture(folder: Path, selection: Selection) -> tuple[tuple[Instrument, ...], Inputs]:
     """The instruments and the inputs of a selection of a capture; its index leads to them. Raises CaptureError."""
     manifest = CaptureReader(folder).manifest
     places = selection.places(manifest.symbols, folder)
     numbered = {place: index for index, place in enumerate(places)}
+    chosen = _chosen(manifest.instruments, places)
 
     def inputs() -> Iterator[JournalEntry]:
+        recorded = manifest.source.get("made_by") == "record"  # of what else there is, nobody asked the venue
+        listings = Listings(market_of(chosen[0].dialect), chosen) if recorded else None
         for entry in CaptureReader(folder).entries(selection):
             if entry.kind == Captured.FRAME:
+                yield JournalEntry(Entry.FRAME, entry.ordinal, entry.ts_ns, 0, 1, entry.data)
+                if listings is not None and any(name in entry.data[:_HEAD] for name in _LISTING_CHANNELS):
+                    yield from _listed(listings.frame(entry.data), entry)
+            elif listings is not None and entry.kind == Captured.REST and entry.symbol == NO_SYMBOL:
+                if listings.is_listing(urlsplit(entry.key).path):
+                    yield from _listed(listings.body(entry.data), entry)
+            elif listings is not None and entry.kind == Captured.REST and _is_open_interest(entry.key):
                 yield JournalEntry(Entry.FRAME, entry.ordinal, entry.ts_ns, 0, 1, entry.data)
             elif entry.kind == Captured.LOST:
                 yield JournalEntry(Entry.LOST, entry.ordinal, entry.ts_ns, ALL_INSTRUMENTS + 1, 1, b"")
@@ -59,7 +88,7 @@ def open_capture(folder: Path, selection: Selection) -> tuple[tuple[Instrument, 
                     f"{folder}, entry {entry.ordinal}: a snapshot names no symbol, and the capture holds several"
                 )
 
-    return _chosen(manifest.instruments, places), lambda: _started(inputs(), folder)
+    return chosen, lambda: _started(inputs(), folder)
 
 
 def _part(
@@ -77,7 +106,7 @@ def _part(
                 yield entry
             continue
         shift = entry.kind == Entry.LOST  # its source is one more than the place; 0: all of them
-        of_one = entry.kind in (Entry.SNAPSHOT, Entry.LISTED) or (shift and entry.source > 0)
+        of_one = entry.kind in _OF_ONE or (shift and entry.source > 0)
         # Terms listed before the part are those that hold where it begins.
         ts_ns = max(entry.ts_ns, selection.from_ns) if entry.kind == Entry.LISTED else entry.ts_ns
         kept = (

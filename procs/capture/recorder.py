@@ -4,7 +4,9 @@ The loop thread alone chooses the order of entries: frames as their callbacks co
 returned. What a socket says is written before anybody looks at it. The decoder of live ingestion goes along, so a book
 is fetched (or subscribed anew, where the venue sends it over the socket) at the start, after each loss and after a gap,
 once all sockets are open, just as an engine would. Its records go through checked books (engine/integrity), so what is
-recorded is known to be right: a book that its checksum or its touch proves wrong begins again.
+recorded is known to be right: a book that its checksum or its touch proves wrong begins again. Open interest is asked
+for as an engine asks (procs/rest_polls.py), and a listing is kept as its body when it has changed an instrument: a
+replay finds both (listings.py).
 A full disk ends the recording; the capture is whole up to there.
 """
 
@@ -19,7 +21,7 @@ from typing import Any
 
 import requests
 
-from engine.ingest.dialects import has_rest_snapshots, make_state
+from engine.ingest.dialects import has_rest_snapshots, listing_frames, make_state
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Instrument
 from engine.integrity.checked_book import check_records, make_checked_books
@@ -29,9 +31,11 @@ from procs.arbiter import Arbiter
 from procs.book_requests import PATIENCE_NS, BookRequests
 from procs.budget import Budget
 from procs.capture.layout import NO_CONNECTION, NO_SYMBOL, Captured
+from procs.capture.listings import Changes, Listings
 from procs.capture.writer import CaptureFull, CaptureWriter
 from procs.decoding import ALL_INSTRUMENTS, Decoder
 from procs.market_sockets import MarketSockets
+from procs.rest_polls import RestPolls
 from procs.venues.binance_usdm.endpoints import Endpoints, VenueUnreachable
 from procs.venues.binance_usdm.paying import paying_session
 from procs.venues.frame_symbols import symbol_of
@@ -77,6 +81,13 @@ class Recorder:
         self._requests = BookRequests(len(self._symbols), None if self._has_rest_snapshots else PATIENCE_NS)
         checks, books = make_checked_books(self._instruments)
         self._checks, self._checked = checks, (as_bytes(checks), as_bytes(books))
+        self._listings = Listings(market, self._instruments)
+        self._keeps_listing = False  # the next body, whatever it says
+        self._listing_frames, self._listing_frames_seen = listing_frames(self._decoder.state), 0
+        self._polls = RestPolls(
+            market, budget, endpoints.rest_url, self._instruments, feed, lambda index, listed: None,
+            self._on_open_interest, say, self._on_listing,
+        )
         self._stop = asyncio.Event()
         self._is_ending = False  # from then on nothing is taken, though sockets speak until the loop is closed
         self._open: set[int] = set()
@@ -85,6 +96,8 @@ class Recorder:
         self.data_bytes = 0
         self.snapshots = 0
         self.losses = 0
+        self.listings = 0  # changes of an instrument's terms
+        self.open_interests = 0
         self.wrong_books: Counter[str] = Counter()  # books that were judged wrong, by reason
 
     def stop(self) -> None:
@@ -127,6 +140,35 @@ class Recorder:
         self._append(Captured.FRAME, data, now, number, self._places.get(symbol, NO_SYMBOL))
         self.frames[symbol if symbol in self._places else ""] += 1
         self._check(self._decoder.frame(data, now), now)
+        if self._listing_frames[0] != self._listing_frames_seen:
+            self._listing_frames_seen = int(self._listing_frames[0])
+            changes = self._listings.frame(data)
+            if changes:
+                self._polls.heard()
+            self._relist(changes, now)
+
+    def _relist(self, changes: Changes, now: int) -> None:
+        for index, terms in changes:
+            self.listings += 1
+            self._check(self._decoder.listed(index, terms, now), now)
+
+    def _on_listing(self, url: str, body: bytes) -> None:
+        now = self._now_ns()
+        if self._is_ending:
+            return
+        changes = self._listings.body(body)
+        if changes or self._keeps_listing:
+            self._keeps_listing = False
+            self._append(Captured.REST, body, now, key=url)
+            self._relist(changes, now)
+
+    def _on_open_interest(self, index: int, url: str, body: bytes) -> None:
+        if self._is_ending:
+            return
+        now = self._now_ns()
+        self.open_interests += 1
+        self._append(Captured.REST, body, now, symbol=index, key=url)
+        self._check(self._decoder.frame(body, now), now)
 
     def _on_socket_lost(self, number: int) -> None:
         if number in self._open and not self._is_ending:  # else it could not be opened, and nothing more is lost
@@ -211,7 +253,9 @@ class Recorder:
         """
         if self._writer.ordinal:
             self._on_lost(NO_CONNECTION)  # whatever came between an earlier recording and this one
-        tasks = self._sockets.tasks()
+            self._keeps_listing = True  # it may not be what the earlier one has left
+            self._polls.heard()
+        tasks = self._sockets.tasks() | self._polls.tasks()
         synced_ns = self._now_ns()
         with ThreadPoolExecutor(max_workers=3, thread_name_prefix="recorder") as pool:
             try:
@@ -235,6 +279,7 @@ class Recorder:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                self._polls.close()
                 self._close()
 
     async def _sync(self, pool: ThreadPoolExecutor) -> None:
@@ -252,7 +297,8 @@ class Recorder:
         return {
             "entries": self._writer.ordinal, "frames": self.frames.total(),
             "symbols": {symbol: self.frames[symbol] for symbol in self._symbols},
-            "snapshots": self.snapshots, "losses": self.losses, "data_bytes": self.data_bytes,
+            "snapshots": self.snapshots, "open_interests": self.open_interests, "listings": self.listings,
+            "losses": self.losses, "data_bytes": self.data_bytes,
             "stored_bytes": stored, "ratio": round(self.data_bytes / stored, 3) if stored else 0.0,
             "cut_bytes": self._writer.cut_bytes,
             "checksums_verified": int(self._checks["verified"].sum()),

@@ -1,7 +1,8 @@
 """The embedded venue lists a contract anew: another tick, lot or smallest order, or another status.
 
-As at a real venue, what rests keeps its price, also off the new grid, and no stream tells of it: exchangeInfo does. The
-flow goes on in a contract that takes no orders from clients (a fault of maintenance stops it).
+As at a real venue, what rests keeps its price, also off the new grid. exchangeInfo tells of it; of a status the stream
+`!contractInfo` does too, on futures. The flow goes on in a contract that takes no orders from clients (a fault of
+maintenance stops it).
 """
 
 from __future__ import annotations
@@ -9,10 +10,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import orjson
+
+from engine.matching.settings import SPOT
+from engine.matching.wire import Frame
 from engine.settings import SettingsError, build
 from procs.embedded.dialect import VenueDialect
 
 _TERMS = ("tick_size", "lot_size", "min_notional", "status")
+
+
+def told_of(dialect: VenueDialect, request: dict[str, Any], terms: dict[str, str], now_ms: int) -> list[Frame]:
+    """What the streams say of a contract that was listed anew: its status, where the request sets one, on futures."""
+    if "status" not in request or dialect.exchange.settings.market == SPOT:
+        return []
+    symbol = request["symbol"]
+    event = {"e": "contractInfo", "E": now_ms, "s": symbol, "ps": symbol, "ct": "PERPETUAL", "dt": 4133404800000,
+             "ot": 1569398400000, "cs": terms["status"]}  # fmt: skip
+    return [("!contractInfo", orjson.dumps(event))]
 
 
 def list_anew(dialect: VenueDialect, request: Any) -> dict[str, str]:

@@ -28,7 +28,7 @@ from procs.embedded.door import Door
 from procs.embedded.errors import VenueError
 from procs.embedded.fanout import root_of
 from procs.embedded.faults import Faults
-from procs.embedded.listing import list_anew
+from procs.embedded.listing import list_anew, told_of
 from procs.embedded.streams import SOCKET_API, Hub
 from procs.embedded.venue import DIALECTS, JSON, Treatment, Venue
 from shm.clock import wall_ns
@@ -220,7 +220,9 @@ class EmbeddedVenue:
             answer = self.venue.log()
         elif path == "/bot4/listing" and method == "POST":
             try:
-                answer = list_anew(self.venue.dialect, orjson.loads(body))
+                request = orjson.loads(body)
+                answer = list_anew(self.venue.dialect, request)
+                self.hub.publish(told_of(self.venue.dialect, request, answer, self.hub.now_ms))
             except ValueError as error:
                 return web.json_response({"error": str(error)}, status=400)
         elif path == "/bot4/faults" and method == "DELETE":

@@ -88,9 +88,9 @@ def again(script: Script, item: Instrument) -> list[bytes]:
 # --- orders ----------------------------------------------------------------------------------------------------------
 
 
-def order_of(script: Script, seed: int) -> Order:
-    """The order of a seed."""
-    rows = rows_of(script.dialect)
+def order_of(script: Script, seed: int, rows: Sequence[Row] = ()) -> Order:
+    """The order of a seed. rows: the table; by default that of the script's market."""
+    rows = rows or rows_of(script.dialect)
     draws = Draws(seed, 2_000)
     turn = seed % (len(rows) + MIXTURES)
     start = draws.whole(0, len(script.starts) - 1)

@@ -34,7 +34,7 @@ class Damage:
     @property
     def expired(self) -> bool:
         """Whether it need not be said any more."""
-        return not self.row.within_ms and self.count >= self.row.messages
+        return not self.row.within_ms and not self.row.audits and self.count >= self.row.messages
 
 
 @dataclass
@@ -148,6 +148,10 @@ class Judge:
         """The run is over."""
         for standing in self._standing.values():
             self._settle(standing)
+
+    def stands(self, index: int) -> bool:
+        """Whether any fault has met a book that no snapshot has made up for."""
+        return bool(self._standing.get(index))
 
     def blind(self, index: int) -> bool:
         """Whether a book may be wrong and nothing can show it."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import pickle
 from bisect import bisect_right
+from collections.abc import Sequence
 
 from engine.ingest.dialects import has_rest_snapshots
 from engine.instruments import Dialect
@@ -30,7 +31,7 @@ from procs.integrity.script import WINDOW_NS, Script
 from procs.integrity.side import EngineSide, Saying
 from procs.integrity.told import Reader, Told
 from procs.integrity.truth import TrueBook
-from procs.venues.detectability import RECOVERY_MS, SILENCE_MS, rows_of
+from procs.venues.detectability import RECOVERY_MS, SILENCE_MS, Row, rows_of
 from procs.venues.market import market_of
 from procs.virtual.loop import Loop
 from procs.wire_player.faults import Injected, Injector, RestFaults
@@ -48,13 +49,16 @@ _LEVELS = 1_000  # that a snapshot of REST is asked for
 class Drill:
     """See the module. `run` returns the outcome."""
 
-    def __init__(self, script: Script, order: Order, seed: int, side: EngineSide | None = None) -> None:
+    def __init__(
+        self, script: Script, order: Order, seed: int, side: EngineSide | None = None, rows: Sequence[Row] = ()
+    ) -> None:
+        """rows: the table that it is held to; by default that of the script's market."""
         start = script.starts[order.start]
         self.script, self.order = script, order
         self.side = side or EngineSide(script.instruments)
         self.venue: PlayedVenue = pickle.loads(start.venue)
         self.now_true: dict[int, TrueBook] = pickle.loads(start.books)  # as the venue has them now
-        self.judge = Judge({row.key: row for row in rows_of(script.dialect)}, order.strict)
+        self.judge = Judge({row.key: row for row in rows or rows_of(script.dialect)}, order.strict)
         self.outcome = Outcome(script.dialect, seed, order.text)
         count = len(script.instruments)
         self._draws = Draws(seed, 1_000)

@@ -63,6 +63,14 @@ class EngineSide:
         """A body of REST."""
         return self.validate(self.decoder.snapshot(index, body, ts_ns))
 
+    def audit_begins(self, index: int, ts_ns: int) -> list[Saying]:
+        """REST is about to be asked for a book, to audit it."""
+        return self.validate(self.decoder.audit_begins(index, ts_ns))
+
+    def audit(self, index: int, body: bytes, ts_ns: int) -> list[Saying]:
+        """What REST answered to that."""
+        return self.validate(self.decoder.audit(index, body, ts_ns))
+
     def lost(self, index: int, ts_ns: int) -> list[Saying]:
         """Data of an instrument, or of all, were lost."""
         return self.validate(self.decoder.lost(index, ts_ns))

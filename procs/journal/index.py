@@ -30,7 +30,7 @@ MAGIC = b"B4JIDX01"
 HEADER = struct.Struct("<8s16sqqqqI4x")
 MARK = struct.Struct("<qqqqII")
 assert HEADER.size == 64 and MARK.size == 40
-_FRAMES = (Entry.FRAME, Entry.SNAPSHOT)  # kinds that have an ingest id
+_FRAMES = (Entry.FRAME, Entry.SNAPSHOT, Entry.AUDIT)  # kinds that have an ingest id
 
 
 class Mark(NamedTuple):

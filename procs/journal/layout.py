@@ -32,6 +32,8 @@ class Entry(IntEnum):
     START = 6  # ingestion: the instruments were announced; no payload
     REFUSED = 7  # ingestion: the frame before was refused for Reason `source`; payload: its ingest id, i64. No input
     LISTED = 8  # ingestion: what the venue lists of instrument `source` now; payload: its Terms (procs/venues/terms.py)
+    AUDIT_ASKED = 9  # ingestion: REST is about to be asked for the book of instrument `source`, to audit it; no payload
+    AUDIT = 10  # ingestion: the body that came; counts as a frame
     BATCH = 16  # execution: `count` records of input `source`, taken in one step
     ANSWER = 32  # gateway: a REST answer to order `count`
     PRIVATE = 33  # gateway: a frame of the private stream

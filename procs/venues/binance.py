@@ -10,6 +10,8 @@ A depth stream that comes as often as is usual has no interval in its name: `@de
 futures; asked for by that number the venue accepts a subscription and sends nothing. `@depth@0ms` of futures, as often
 as there is something to tell, is no longer documented; recordings have it and clients go on using it. Open interest of
 futures is told by REST alone.
+`!contractInfo` tells of every contract of a futures market that is listed, settled or halted: its status, no more, so
+that the listing is read again then. Spot has no such stream.
 Streams are named in the URL, so a socket that opens is subscribed: there is nothing to send, and nothing to answer.
 Source: Binance spot, USD-M and COIN-M futures, "WebSocket Market Streams", "Market Data Endpoints"; for USD-M the
 notice "Base URL Split & Migration" of 2026. The server pings every 20 s (spot) or 3 min (futures), too seldom to tell a
@@ -26,9 +28,11 @@ from typing import Any
 import orjson
 import requests
 
-from engine.binance_listing import instrument_from_binance
+from engine.binance_listing import instrument_from_binance, status_of
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
+from engine.records import Status
+from engine.validation.settings import AUDIT_LEVELS
 from procs.back_off import ConnectionRule
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import limits_of
@@ -44,7 +48,9 @@ _STREAMS = {
     "ticker": "bookTicker", "trade": "trade", "mark_price": "markPrice@1s", "liquidation": "forceOrder",
 }
 _BRACES = re.compile(rb"[{}]")
-_PUBLIC, _OF_FUTURES = ("book", "ticker", "trade"), ("mark_price", "liquidation")
+_OF_ALL = {"listing": "!contractInfo"}  # streams that name no symbol
+_PUBLIC, _OF_FUTURES = ("book", "ticker", "trade"), ("mark_price", "liquidation", "listing")
+_SELDOM = {"liquidation", "listing"}
 # By dialect: what each root of sockets carries.
 _ROOTS: dict[Dialect, dict[str, tuple[str, ...]]] = {
     Dialect.BINANCE_SPOT: {"": _PUBLIC},
@@ -75,7 +81,7 @@ class BinanceMarket:
         proof = "U, u" if self.dialect == Dialect.BINANCE_SPOT else "U, u, pu"
         return Capabilities(
             kinds, "REST snapshot", f"sequence ({proof})", "whole", f"{intervals} ms",
-            "answers to our pings", "listing",
+            "answers to our pings", "listing; contractInfo" if "listing" in kinds else "listing",
         )
 
     @property
@@ -90,7 +96,7 @@ class BinanceMarket:
 
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """See Market. Raises ValueError also for a limit that exchangeInfo does not name."""
-        url = f"{rest_url}{REST_PATHS[self.dialect]}/exchangeInfo"
+        url = f"{rest_url}{self.listing_path}"
         with requests.Session() as session:
             answer, listed = _exchange_info(get(session, url), url)
         missing = [symbol for symbol in symbols if symbol not in listed]
@@ -101,16 +107,23 @@ class BinanceMarket:
         )
         return Listing(tuple(instruments), limits_of(answer))
 
-    def list_again(self, session: requests.Session, rest_url: str, symbols: Sequence[str]) -> dict[str, Instrument]:
+    @property
+    def listing_path(self) -> str:
         """See Market."""
-        url = f"{rest_url}{REST_PATHS[self.dialect]}/exchangeInfo"
-        body = get(session, url)
-        listed = entries_within(body, symbols) or _exchange_info(body, url)[1]
+        return f"{REST_PATHS[self.dialect]}/exchangeInfo"
+
+    def parse_listing(self, body: bytes, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """See Market."""
+        listed = entries_within(body, symbols) or _exchange_info(body, self.listing_path)[1]
         try:
             known = [symbol for symbol in symbols if symbol in listed]
             return {symbol: instrument_from_binance(listed[symbol], 0, self.dialect) for symbol in known}
         except ValueError as error:
-            raise VenueUnreachable(f"{rest_url}: {error}") from None
+            raise VenueUnreachable(f"{self.listing_path}: {error}") from None
+
+    def list_again(self, session: requests.Session, rest_url: str, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """See Market."""
+        return self.parse_listing(get(session, f"{rest_url}{self.listing_path}"), symbols)
 
     def fetch_open_interest(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """See Market."""
@@ -130,12 +143,15 @@ class BinanceMarket:
         names = [item.symbol.lower() for item in instruments]
         sockets = []
         for root, carried in _ROOTS[self.dialect].items():
-            kinds = [streams[kind] for kind in carried if kind in feed.kinds]
-            if kinds == [streams["liquidation"]]:
-                raise ValueError("feed.kinds: liquidations alone leave a socket silent for minutes; add 'mark_price'")
-            if kinds:
-                listened = "/".join(f"{name}@{kind}" for name in names for kind in kinds)
-                sockets.append(Socket(f"{ws_url}{root}/stream?streams={listened}"))
+            kinds = [kind for kind in carried if kind in feed.kinds]
+            if kinds and _SELDOM.issuperset(kinds):
+                raise ValueError(
+                    f"feed.kinds: {' and '.join(kinds)} alone leave a socket silent for minutes; add 'mark_price'"
+                )
+            listened = [f"{name}@{streams[kind]}" for name in names for kind in kinds if kind in streams]
+            listened += [_OF_ALL[kind] for kind in kinds if kind in _OF_ALL]
+            if listened:
+                sockets.append(Socket(f"{ws_url}{root}/stream?streams={'/'.join(listened)}"))
         return tuple(sockets)
 
     def book_depth(self, feed: FeedSettings) -> int:
@@ -147,9 +163,31 @@ class BinanceMarket:
         url = f"{rest_url}{REST_PATHS[self.dialect]}/depth"
         return get(session, url, {"symbol": symbol, "limit": SNAPSHOT_LEVELS})
 
+    @property
+    def has_audits(self) -> bool:
+        """See Market."""
+        return True
+
+    def fetch_audit(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
+        """See Market."""
+        url = f"{rest_url}{REST_PATHS[self.dialect]}/depth"
+        return get(session, url, {"symbol": symbol, "limit": AUDIT_LEVELS})
+
     def ask_again(self, instrument: Instrument, feed: FeedSettings) -> tuple[Request, ...]:
         """Nothing: a book begins with a REST snapshot."""
         return ()
+
+    def news(self, frame: bytes, symbols: Sequence[str]) -> dict[str, Instrument | Status]:
+        """See Market."""
+        if b"contractInfo" not in frame:
+            return {}
+        try:
+            message = orjson.loads(frame)
+            event = message.get("data", message)
+            is_news = event["e"] == "contractInfo" and event["s"] in symbols
+            return {event["s"]: status_of(str(event["cs"]))} if is_news else {}
+        except (orjson.JSONDecodeError, AttributeError, LookupError, TypeError):
+            return {}
 
     def answer(self, frame: bytes) -> Answer | None:
         """None: nothing is asked for over these sockets."""

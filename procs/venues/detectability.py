@@ -5,7 +5,8 @@ must come of a book that was valid. `bot4` prints no more of it than docs/detect
 here (tools/docs/detectability.py).
 
     SAID      BOOK_INVALID comes within `messages` further messages of that book (0: with the one that was harmed), or,
-              where it is time that tells, within `within_ms`. With `after_ms` only messages count whose venue time is
+              where it is time that tells, within `within_ms`, or with the last of `audits` audits by REST in a row
+              through which the same level stays wrong. With `after_ms` only messages count whose venue time is
               that much later. Unless: when nothing need be said, since the book is right all the same.
     HARMLESS  nothing is said, and the book is right.
     UNSEEN    nothing in the feed can show it. A valid book may be wrong, beyond its best `blind_beyond` levels, until
@@ -24,6 +25,7 @@ from engine.instruments import Dialect
 
 # After the last fault every book that can be valid is valid and right again within so long.
 RECOVERY_MS = 12_000
+AUDITS = 2  # by REST that disagree, as validation.rest_audit_disagreements has it by default
 # A silent connection is given up: heard of nothing for 5 s, looked at once a second.
 SILENCE_MS = 6_000
 
@@ -49,6 +51,7 @@ class Row:
     messages: int = 0
     after_ms: int = 0
     within_ms: int = 0
+    audits: int = 0
     unless: str = ""
     blind_beyond: int = 0
     unless_unseen: bool = False  # what `unless` says leaves a wrong book that nothing shows
@@ -63,6 +66,8 @@ class Row:
         """The bound in words; empty where nothing is said."""
         if self.verdict is not Verdict.SAID:
             return ""
+        if self.audits:
+            return f"{self.audits} audits in a row"
         if self.within_ms:
             return f"{self.within_ms / 1000:g} s"
         if self.messages == 0:
@@ -140,6 +145,33 @@ def _of_kraken_spot(snapshot_checksum: bool) -> tuple[Row, ...]:
     )  # fmt: skip
 
 
+def _unverified_kraken_spot() -> tuple[Row, ...]:
+    """Without checksums: only audits are left, of the ten best levels and no sooner than one follows another."""
+    rule = "snapshots of REST, held against the ten best levels"
+    until = "the audit ends at ten levels; once the level is among them, as one of the ten best"
+    again = "the level is told again before, which makes it right, or leaves the ten best"
+    unread = "refused and quarantined; then as if dropped"
+    shown = [(fault, "ten best", "deeper", _SOCKET, _KEPT) for fault in ("drop", "reorder", "delay", "late")]
+    shown += [
+        ("corrupt", "unreadable, ten best", "unreadable, deeper", unread, unread),
+        ("corrupt", "price or size, ten best", "price or size, deeper", _SOCKET, _KEPT),
+        ("corrupt", "snapshot, ten best", "snapshot, deeper", _SOCKET, _KEPT),
+    ]
+    rows = [
+        row for fault, best, deeper, then, kept in shown for row in (
+            Row(fault, best, _SAID, rule, then, audits=AUDITS, unless=again, blind_beyond=10),
+            Row(fault, deeper, _UNSEEN, until, kept),
+        )
+    ]
+    return (
+        *rows,
+        Row("duplicate", "update", _HARMLESS, "sizes are absolute", _KEPT),
+        Row("corrupt", "checksum", _HARMLESS, "nobody looks at it", _KEPT),
+        Row("corrupt", "anything else", _HARMLESS, "times and names that no book needs", _KEPT),
+        *_CONNECTION,
+    )
+
+
 def _of_kraken_futures() -> tuple[Row, ...]:
     rule = "seq is not the last + 1"
     return (
@@ -185,3 +217,13 @@ def rows_of(dialect: int) -> tuple[Row, ...]:
     if dialect == Dialect.KRAKEN_FUTURES:
         return _of_kraken_futures()
     raise ValueError(f"there is no detectability table of dialect {dialect}")
+
+
+def unverified_rows_of(dialect: int) -> tuple[Row, ...]:
+    """The table of a market whose books nothing proves as it is configured: Kraken spot without checksums.
+
+    Raises ValueError for a dialect whose books are always proven.
+    """
+    if dialect != Dialect.KRAKEN_SPOT_V2:
+        raise ValueError(f"books of dialect {dialect} are proven, or not to be had live")
+    return _unverified_kraken_spot()

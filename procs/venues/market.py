@@ -17,6 +17,7 @@ from engine.config import MARKETS, Settings
 from engine.ingest.dialects import is_numbered
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
+from engine.records import Status
 from engine.settings import SettingsError
 from procs.back_off import ConnectionRule
 from procs.budget import RateLimit
@@ -94,11 +95,18 @@ class Market(Protocol):
         that the venue does not list.
         """
 
-    def list_again(self, session: requests.Session, rest_url: str, symbols: Sequence[str]) -> dict[str, Instrument]:
-        """Those of the named instruments that the venue lists now, by symbol; their index is 0.
+    @property
+    def listing_path(self) -> str:
+        """Where REST lists instruments: how the paths of such answers end."""
 
-        Raises VenueUnreachable, also for a listing that cannot be understood.
+    def parse_listing(self, body: bytes, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """Those of the named instruments that a body of the listing holds, by symbol; their index is 0.
+
+        Raises VenueUnreachable for one that cannot be understood.
         """
+
+    def list_again(self, session: requests.Session, rest_url: str, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """`parse_listing` of what the venue lists now. Raises VenueUnreachable."""
 
     def fetch_open_interest(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """The body of what is open of a contract, which is decoded as a frame. Raises VenueUnreachable."""
@@ -115,8 +123,21 @@ class Market(Protocol):
     def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """The body of a depth snapshot, untouched. Raises VenueUnreachable."""
 
+    @property
+    def has_audits(self) -> bool:
+        """Whether `fetch_audit` has an answer."""
+
+    def fetch_audit(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
+        """The body of the best AUDIT_LEVELS levels, to hold a book against, untouched. Raises VenueUnreachable."""
+
     def ask_again(self, instrument: Instrument, feed: FeedSettings) -> tuple[Request, ...]:
         """What to send over the first socket to get the book of an instrument anew."""
+
+    def news(self, frame: bytes, symbols: Sequence[str]) -> dict[str, Instrument | Status]:
+        """What a frame of the channel that tells of listings says of these symbols: a whole listing, or a status alone.
+
+        Empty for any other frame, and for one that cannot be understood.
+        """
 
     def answer(self, frame: bytes) -> Answer | None:
         """What a frame says of a subscription; None for any other frame."""
@@ -143,6 +164,15 @@ def subscribed(market: Market, listing: Listing, feed: FeedSettings) -> tuple[In
     """The listed instruments with books as deep as they are subscribed to."""
     depth = market.book_depth(feed)
     return tuple(replace(item, book_depth=depth) for item in listing.instruments)
+
+
+def audit_period_s(settings: Settings, market: Market) -> float:
+    """How often the books of a market are to be held against REST, each of them; 0: never."""
+    if not market.has_audits:
+        return 0.0
+    proof = market.capabilities.proof
+    is_proven = proof == "sequence" or (proof == "checksum" and settings.validation.checksums)
+    return settings.feed.rest_audit_s if is_proven else settings.feed.unverified_audit_s
 
 
 def check_feed(settings: Settings) -> None:

@@ -42,6 +42,14 @@ def _in_units(value: int, exp: int, ours: int) -> int:
     return 0 if rest else whole
 
 
+def terms_after(instrument: Instrument, held: Terms, news: Instrument | Status | None) -> Terms:
+    """What it means for us that a venue lists an instrument so now, or says its status alone; else as `terms_of`."""
+    if not isinstance(news, Status):
+        return terms_of(instrument, held, news)
+    stays = held.status == Status.MISFIT and news != Status.CLOSED  # what it trades in, we cannot say
+    return held if stays else replace(held, status=int(news))
+
+
 def terms_of(instrument: Instrument, held: Terms, listed: Instrument | None) -> Terms:
     """What the venue's present listing of an instrument means for us.
 

@@ -2,24 +2,32 @@
 
 Books are kept as the texts of the wire, cut to the subscribed depth after each update: Kraken's checksum is over texts.
 A snapshot for a late v1 subscriber holds price, volume and time of every level as they came last; one of v2 carries the
-checksum of the last recorded message, which is that of the same book.
-Source: Kraken Spot WebSockets v1 "book", "subscribe"; v2 "book", "Subscribe". No session of v2 is among the recordings.
+checksum of the last recorded message, which is that of the same book. Of v2 `Depth` of REST tells the same book, sizes
+cut to 3 decimals as there, and the list of pairs is accepted as a subscription that has nothing to tell unless frames
+of it were recorded.
+Source: Kraken Spot WebSockets v1 "book", "subscribe"; v2 "book", "instrument", "Subscribe"; REST "Get Order Book". No
+session of v2 is among the recordings.
 """
 
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from collections.abc import Mapping
+from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 import orjson
 
+from procs.venues.kraken_spot.instruments import v1_symbol
 from procs.wire_player.kraken import KrakenVenue, loads, texts
 from procs.wire_player.listing import asset_pairs
 from procs.wire_player.sequence import Item, What
-from procs.wire_player.venue import Listener, Reading
+from procs.wire_player.venue import Answer, Listener, Reading, last_part
 
 _DEPTH = 10  # where a request names none
+_REST_DEPTH = 100
+_REST_SIZE = Decimal("0.001")
+_LISTING = "instrument"  # the channel that is of all pairs
 
 
 def _cut(bids: dict[str, Any], asks: dict[str, Any], depth: int) -> None:
@@ -144,6 +152,8 @@ class KrakenSpotV2(_KrakenSpot):
         if not isinstance(message, dict):
             return Reading(What.FRAME, "")
         channel, data = message.get("channel"), message.get("data")
+        if channel == _LISTING:
+            return Reading(What.FRAME, f"{_LISTING} ")
         if isinstance(channel, str) and channel not in ("status", "heartbeat"):
             first = data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else {}
             return Reading(What.FRAME, f"{channel} {first['symbol']}" if "symbol" in first else "")
@@ -151,7 +161,7 @@ class KrakenSpotV2(_KrakenSpot):
             return Reading(What.FRAME, "")
         result = message.get("result")
         if message.get("method") == "subscribe" and message.get("success") is True and isinstance(result, dict):
-            return Reading(What.REPLY, f"{result.get('channel')} {result.get('symbol')}")
+            return Reading(What.REPLY, f"{result.get('channel')} {result.get('symbol', '')}")
         return Reading(What.REPLY, "")
 
     def greets(self, frame: bytes) -> bool:
@@ -211,6 +221,10 @@ class KrakenSpotV2(_KrakenSpot):
         if method not in ("subscribe", "unsubscribe") or not isinstance(params, dict):
             return [orjson.dumps({"error": "Malformed request", "success": False} | number)]
         frames: list[bytes] = []
+        if params.get("channel") == _LISTING:
+            (listener.streams.add if method == "subscribe" else listener.streams.discard)(f"{_LISTING} ")
+            result = {"channel": _LISTING, "snapshot": False}
+            return [orjson.dumps({"method": method, "result": result, "success": True} | number)]
         for symbol in texts(params.get("symbol")):
             stream = f"{params.get('channel')} {symbol}"
             depth = params.get("depth", _DEPTH)
@@ -229,6 +243,26 @@ class KrakenSpotV2(_KrakenSpot):
             else:
                 listener.streams.discard(stream)
         return [frame for frame in frames if frame]
+
+    def rest(self, path: str, query: Mapping[str, str], now_ns: int) -> Answer:
+        """See the base; a book as it stands, by the pair's name on v1 with or without its slash."""
+        if last_part(path) != "Depth":
+            return super().rest(path, query, now_ns)
+        pair = query.get("pair", "").replace("/", "")
+        book = next((book for stream, book in self._books.items()
+                     if v1_symbol(stream.partition(" ")[2]).replace("/", "") == pair), None)  # fmt: skip
+        if book is None:
+            return Answer(200, b'{"error":["EQuery:Unknown asset pair"]}')
+        count, seconds = query.get("count", ""), now_ns // 1_000_000_000
+        most = int(count) if count.isascii() and count.isdigit() else _REST_DEPTH
+        sides = {
+            name: [
+                [price, str(Decimal(side[price]).quantize(_REST_SIZE, ROUND_DOWN)), seconds]
+                for price in sorted(side, key=Decimal, reverse=falls)[:most]
+            ]
+            for name, side, falls in (("asks", book[1], False), ("bids", book[0], True))
+        }
+        return Answer(200, orjson.dumps({"error": [], "result": {pair: sides}}))
 
     def _acknowledgement(self, stream: str, recorded: dict[str, Any], method: str, number: dict[str, Any]) -> bytes:
         """As recorded where nothing of it is another client's."""

@@ -141,6 +141,8 @@ class Recording:
         bodies: set[str] = set()
         for line in self._lines():
             if line.kind == Captured.REST and not is_depth(line) and line.url and len(bodies) < _MOST_BODIES:
+                if self._sources[line.source].is_recorder_s:
+                    continue  # its manifest has the listing; what came later is a change of it
                 bodies.add(line.url)
                 self.venue.learn_body(last_part(urlsplit(line.url).path), line.data)
             elif line.kind == Captured.FRAME:

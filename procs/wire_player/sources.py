@@ -52,6 +52,7 @@ class Source(ABC):
         self.number = number
         self.connections = connections
         self.symbols: tuple[str, ...] = ()
+        self.is_recorder_s = False  # whether `bot4 record` made it
         self.torn_bytes = 0  # at its end, of what was being written when its writer died or is being written now
 
     @abstractmethod
@@ -94,6 +95,7 @@ class CaptureFolder(Source):
         self.manifest = reader.manifest
         super().__init__(path, number, max(1, len(self.manifest.connections)))
         self.symbols = self.manifest.symbols
+        self.is_recorder_s = self.manifest.source.get("made_by") == "record"
         self._last = 0
         for block in reader.blocks():
             self._last = block.header.first_ordinal + block.header.entries - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.instruments import Dialect
-from procs.venues.detectability import RECOVERY_MS, Row, Verdict, rows_of, tape_rows_of
+from procs.venues.detectability import RECOVERY_MS, Row, Verdict, rows_of, tape_rows_of, unverified_rows_of
 
 _NAMES = {
     Dialect.BINANCE_SPOT: "Binance spot", Dialect.BINANCE_USDM: "Binance USD-M futures",
@@ -28,6 +28,14 @@ nothing can show it.
 """
 
 
+_UNVERIFIED = """\
+With `validation.checksums = false` nothing proves a book: it is unverified, and held against snapshots of REST every
+`feed.unverified_audit_s` (decision 9), besides the ticker. Two audits in a row are such through which the same level
+stays wrong; the second comes some seconds after the first that disagrees. The drill asserts this table too, for levels
+among the seven best, which are among the ten of an answer of any moment of its window.
+"""
+
+
 def _cells(row: Row) -> tuple[str, ...]:
     said = {Verdict.SAID: "BOOK_INVALID", Verdict.HARMLESS: "right, and stays valid", Verdict.LATE: "late, stays valid"}
     text = said.get(row.verdict, "not detectable")
@@ -40,10 +48,16 @@ def page() -> str:
     """The whole page."""
     parts = [_HEAD]
     for dialect, name in _NAMES.items():
-        lines = [_COLUMNS, tuple("---" for _ in _COLUMNS), *map(_cells, rows_of(dialect))]
-        parts.append(f"\n## {name}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
+        parts.append(f"\n## {name}\n\n{_table(rows_of(dialect))}")
+        if dialect == Dialect.KRAKEN_SPOT_V2:
+            parts.append(f"\n### {name} without checksums\n\n{_UNVERIFIED}\n{_table(unverified_rows_of(dialect))}")
         parts.append("\n" + "".join(f"* {_tape(row)}\n" for row in tape_rows_of(dialect)))
     return "".join(parts)
+
+
+def _table(rows: tuple[Row, ...]) -> str:
+    lines = [_COLUMNS, tuple("---" for _ in _COLUMNS), *map(_cells, rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _tape(row: Row) -> str:

@@ -39,7 +39,7 @@ _WEIGHTS = {
     "/fapi/v3/positionRisk": 5, "/fapi/v1/openInterest": 1, "/dapi/v1/openInterest": 1, "/dapi/v1/exchangeInfo": 1,
     "/api/v3/exchangeInfo": 20,
     # Kraken counts calls.
-    "/0/public/AssetPairs": 1, "/derivatives/api/v3/instruments": 1,
+    "/0/public/AssetPairs": 1, "/0/public/Depth": 1, "/derivatives/api/v3/instruments": 1,
 }
 _DEAREST = 40  # what is not listed above counts as the dearest request that is
 # Without Retry-After: a minute is the venue's longest window of weight, two minutes its shortest ban.

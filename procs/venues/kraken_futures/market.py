@@ -16,6 +16,7 @@ import requests
 
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
+from engine.records import Status
 from procs.back_off import ConnectionRule
 from procs.budget import ORDERS, WEIGHT, RateLimit
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
@@ -60,20 +61,30 @@ class KrakenFuturesMarket:
 
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """See Market."""
+        url = f"{rest_url}{self.listing_path}"
         with requests.Session() as session:
-            listed = _contracts(session, rest_url)
+            listed = _contracts(get(session, url), url)
         if missing := [symbol for symbol in symbols if symbol not in listed]:
             raise ValueError(f"the venue at {rest_url} does not list {', '.join(missing)}")
         instruments = (instrument_from_entry(listed[symbol], index) for index, symbol in enumerate(symbols))
         return Listing(tuple(instruments), _RATE_LIMITS)
 
-    def list_again(self, session: requests.Session, rest_url: str, symbols: Sequence[str]) -> dict[str, Instrument]:
+    @property
+    def listing_path(self) -> str:
         """See Market."""
-        listed = _contracts(session, rest_url)
+        return "/derivatives/api/v3/instruments"
+
+    def parse_listing(self, body: bytes, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """See Market."""
+        listed = _contracts(body, self.listing_path)
         try:
             return {symbol: instrument_from_entry(listed[symbol], 0) for symbol in symbols if symbol in listed}
         except ValueError as error:
-            raise VenueUnreachable(f"{rest_url}: {error}") from None
+            raise VenueUnreachable(f"{self.listing_path}: {error}") from None
+
+    def list_again(self, session: requests.Session, rest_url: str, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """See Market."""
+        return self.parse_listing(get(session, f"{rest_url}{self.listing_path}"), symbols)
 
     def fetch_open_interest(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """Raises VenueUnreachable: the ticker tells it."""
@@ -93,21 +104,32 @@ class KrakenFuturesMarket:
         """Raises VenueUnreachable: what REST says of a book has no sequence."""
         raise VenueUnreachable(f"{rest_url}: books of {symbol} come over the socket")
 
+    @property
+    def has_audits(self) -> bool:
+        """See Market: sequence proves these books, and what REST tells has no number."""
+        return False
+
+    def fetch_audit(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
+        """Raises VenueUnreachable: books are not audited here."""
+        raise VenueUnreachable(f"{rest_url}: books of {symbol} are not audited")
+
     def ask_again(self, instrument: Instrument, feed: FeedSettings) -> tuple[Request, ...]:
         """See Market."""
         leave = {"event": "unsubscribe", "feed": "book", "product_ids": [instrument.symbol]}
         return Request(orjson.dumps(leave)), Request(*subscribe("book", [instrument.symbol]))
+
+    def news(self, frame: bytes, symbols: Sequence[str]) -> dict[str, Instrument | Status]:
+        """See Market: there is no such channel; the ticker says that a contract is suspended."""
+        return {}
 
     def answer(self, frame: bytes) -> Answer | None:
         """See Market."""
         return answer(frame)
 
 
-def _contracts(session: requests.Session, rest_url: str) -> dict[str, dict[str, Any]]:
+def _contracts(body: bytes, where: str) -> dict[str, dict[str, Any]]:
     """What `instruments` lists, by symbol. Raises VenueUnreachable."""
-    url = f"{rest_url}/derivatives/api/v3/instruments"
-    body = get(session, url)
     try:
         return parse_instruments(body)
     except ValueError as error:
-        raise VenueUnreachable(f"{url}: {error}") from None
+        raise VenueUnreachable(f"{where}: {error}") from None

@@ -108,16 +108,30 @@ def instruments_from_channel(frame: bytes, symbols: Sequence[str], venue: int = 
     Numbers there are bare and may be in exponent notation (1e-08); they are taken from their text. Raises ValueError
     for a symbol that the frame does not hold, or for a frame of another kind.
     """
+    pairs = _channel_pairs(frame)
+    if missing := [symbol for symbol in symbols if symbol not in pairs]:
+        raise ValueError(f"instrument channel: the venue does not list {', '.join(missing)}")
+    return tuple(_from_channel_entry(pairs[symbol], index, venue) for index, symbol in enumerate(symbols))
+
+
+def listed_in_channel(frame: bytes, symbols: Sequence[str]) -> dict[str, Instrument]:
+    """Those of these v2 names that a frame of the channel, a snapshot or an update, tells of; their index is 0.
+
+    Raises ValueError for a frame of another kind, and for an entry that lacks something.
+    """
+    pairs = _channel_pairs(frame)
+    return {symbol: _from_channel_entry(pairs[symbol], 0, 0) for symbol in symbols if symbol in pairs}
+
+
+def _channel_pairs(frame: bytes) -> dict[str, dict[str, Any]]:
+    """The entries of a frame of the channel by their v2 names, numbers as texts. Raises ValueError for any other."""
     try:
         message = json.loads(frame, parse_float=str, parse_int=str)
         if message["channel"] != "instrument":
             raise ValueError("not a frame of the instrument channel")
-        pairs = {entry["symbol"]: entry for entry in message["data"]["pairs"]}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return {entry["symbol"]: entry for entry in message["data"].get("pairs", ())}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         raise ValueError("not a frame of the instrument channel") from None
-    if missing := [symbol for symbol in symbols if symbol not in pairs]:
-        raise ValueError(f"instrument channel: the venue does not list {', '.join(missing)}")
-    return tuple(_from_channel_entry(pairs[symbol], index, venue) for index, symbol in enumerate(symbols))
 
 
 def _from_channel_entry(entry: Mapping[str, Any], index: int, venue: int) -> Instrument:

@@ -1,4 +1,5 @@
-"""Market data of Kraken spot over WebSocket v2: one socket; the book, its checksum, trades and the touch of each pair.
+"""Market data of Kraken spot over WebSocket v2: one socket; the book, its checksum, trades and the touch of each pair,
+and the list of all pairs, which the venue sends whole at first and then as it changes.
 
 A book that is wrong is left and subscribed again, one pair at a time; the venue then sends a snapshot.
 Source: Kraken, "Spot WebSocket API v2"; "Spot REST API, rate limits": one public call a second; "WebSocket API FAQ":
@@ -16,10 +17,18 @@ import requests
 
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
+from engine.records import Status
+from engine.validation.settings import AUDIT_LEVELS
 from procs.back_off import ConnectionRule
 from procs.budget import ORDERS, WEIGHT, RateLimit
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
-from procs.venues.kraken_spot.instruments import instrument_from_pair, parse_asset_pairs, v2_symbol
+from procs.venues.kraken_spot.instruments import (
+    instrument_from_pair,
+    listed_in_channel,
+    parse_asset_pairs,
+    v1_symbol,
+    v2_symbol,
+)
 from procs.venues.kraken_spot.subscriptions import BOOK_DEPTHS, answer_v2, subscribe_v2
 from procs.venues.market import Capabilities, Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer, Wanted
@@ -30,6 +39,8 @@ CONNECTION_RULE = ConnectionRule(
 )
 _RATE_LIMITS = (RateLimit(WEIGHT, 10, 10, ""), RateLimit(ORDERS, 60, 60, ""))
 _CHANNELS = {1: "book", 2: "trade", 3: "ticker"}  # by the number that the answers repeat; spot has no others
+_LISTING = 4  # the number of the channel that is of all pairs
+_OF_ALL = {_LISTING: (Wanted("instrument", ""),)}
 
 
 @dataclass(frozen=True)
@@ -43,8 +54,9 @@ class KrakenSpotMarket:
         """See Market."""
         depths = ", ".join(map(str, BOOK_DEPTHS))
         return Capabilities(
-            tuple(_CHANNELS.values()), "snapshot over the socket", "checksum of ten levels (CRC-32)",
-            f"{depths} levels a side", "every change", "a message a second", "listing; status channel",
+            (*_CHANNELS.values(), "listing"), "snapshot over the socket", "checksum of ten levels (CRC-32)",
+            f"{depths} levels a side", "every change", "a message a second",
+            "listing; channels of instruments and of the system",
         )
 
     @property
@@ -59,20 +71,30 @@ class KrakenSpotMarket:
 
     def fetch_listing(self, rest_url: str, symbols: Sequence[str]) -> Listing:
         """See Market."""
+        url = f"{rest_url}{self.listing_path}"
         with requests.Session() as session:
-            pairs = _pairs(session, rest_url)
+            pairs = _pairs(get(session, url), url)
         if missing := [symbol for symbol in symbols if symbol not in pairs]:
             raise ValueError(f"the venue at {rest_url} does not list {', '.join(missing)}")
         instruments = (instrument_from_pair(pairs[symbol], index, v2=True) for index, symbol in enumerate(symbols))
         return Listing(tuple(instruments), _RATE_LIMITS)
 
-    def list_again(self, session: requests.Session, rest_url: str, symbols: Sequence[str]) -> dict[str, Instrument]:
+    @property
+    def listing_path(self) -> str:
         """See Market."""
-        pairs = _pairs(session, rest_url)
+        return "/0/public/AssetPairs"
+
+    def parse_listing(self, body: bytes, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """See Market."""
+        pairs = _pairs(body, self.listing_path)
         try:
             return {symbol: instrument_from_pair(pairs[symbol], 0, v2=True) for symbol in symbols if symbol in pairs}
         except ValueError as error:
-            raise VenueUnreachable(f"{rest_url}: {error}") from None
+            raise VenueUnreachable(f"{self.listing_path}: {error}") from None
+
+    def list_again(self, session: requests.Session, rest_url: str, symbols: Sequence[str]) -> dict[str, Instrument]:
+        """See Market."""
+        return self.parse_listing(get(session, f"{rest_url}{self.listing_path}"), symbols)
 
     def fetch_open_interest(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """Raises VenueUnreachable: a pair has none."""
@@ -81,7 +103,11 @@ class KrakenSpotMarket:
     def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
         """See Market."""
         symbols = [item.symbol for item in instruments]
-        asked = (_subscribe(number, symbols, feed) for number, channel in _CHANNELS.items() if channel in feed.kinds)
+        asked = [_subscribe(number, symbols, feed) for number, channel in _CHANNELS.items() if channel in feed.kinds]
+        if "listing" in feed.kinds:
+            params = {"channel": "instrument", "snapshot": True}
+            frame = orjson.dumps({"method": "subscribe", "params": params, "req_id": _LISTING})
+            asked.append(Request(frame, _OF_ALL[_LISTING]))
         return (Socket(f"{ws_url}/v2", tuple(asked)),)
 
     def book_depth(self, feed: FeedSettings) -> int:
@@ -92,28 +118,45 @@ class KrakenSpotMarket:
         """Raises VenueUnreachable: what REST says of a book has neither checksum nor sequence."""
         raise VenueUnreachable(f"{rest_url}: books of {symbol} come over the socket")
 
+    @property
+    def has_audits(self) -> bool:
+        """See Market."""
+        return True
+
+    def fetch_audit(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
+        """See Market."""
+        pair = v1_symbol(symbol).replace("/", "")
+        return get(session, f"{rest_url}/0/public/Depth", {"pair": pair, "count": AUDIT_LEVELS})
+
     def ask_again(self, instrument: Instrument, feed: FeedSettings) -> tuple[Request, ...]:
         """See Market."""
         params = {"channel": "book", "symbol": [instrument.symbol], "depth": self.book_depth(feed)}
         leave = Request(orjson.dumps({"method": "unsubscribe", "params": params}))
         return leave, _subscribe(1, [instrument.symbol], feed)
 
+    def news(self, frame: bytes, symbols: Sequence[str]) -> dict[str, Instrument | Status]:
+        """See Market. Reading the whole list holds the interpreter for some milliseconds, once a connection."""
+        if not any(symbol.encode() in frame for symbol in symbols):
+            return {}
+        try:
+            return dict(listed_in_channel(frame, symbols))
+        except ValueError:
+            return {}
+
     def answer(self, frame: bytes) -> Answer | None:
         """See Market."""
-        found = answer_v2(frame, {})
+        found = answer_v2(frame, _OF_ALL)
         if found is None or found.wanted or found.accepted:
             return found
         return _by_number(frame, found)
 
 
-def _pairs(session: requests.Session, rest_url: str) -> dict[str, dict[str, Any]]:
+def _pairs(body: bytes, where: str) -> dict[str, dict[str, Any]]:
     """What `AssetPairs` lists, by the symbol of v2. Raises VenueUnreachable."""
-    url = f"{rest_url}/0/public/AssetPairs"
-    body = get(session, url)
     try:
         return {v2_symbol(name): entry for name, entry in parse_asset_pairs(body).items()}
     except ValueError as error:
-        raise VenueUnreachable(f"{url}: {error}") from None
+        raise VenueUnreachable(f"{where}: {error}") from None
 
 
 def _subscribe(number: int, symbols: Sequence[str], feed: FeedSettings) -> Request:

@@ -82,8 +82,10 @@ def answer_v2(frame: bytes, requests: Mapping[int, Sequence[Wanted]]) -> Answer 
     result = message.get("result")
     result = result if isinstance(result, dict) else {}
     channel, symbol = result.get("channel"), result.get("symbol", message.get("symbol"))
-    if isinstance(channel, str) and isinstance(symbol, str):
-        wanted: tuple[Wanted, ...] = (Wanted(channel, symbol),)
+    if channel == "instrument":  # it is of all pairs
+        wanted: tuple[Wanted, ...] = (Wanted(channel, ""),)
+    elif isinstance(channel, str) and isinstance(symbol, str):
+        wanted = (Wanted(channel, symbol),)
     else:
         number = message.get("req_id")
         asked = requests.get(number, ()) if isinstance(number, int) else ()
