@@ -16,7 +16,7 @@ CHECKED := $(addprefix tests/test_,$(addsuffix .py,units maths book ingest_frame
 	validation validation_kraken integrity features orders ledger gate execution execution_maker execution_hash \
 	execution_sessions matching_book matching_exchange matching_account matching_margin flow shm_ring shm_histogram \
 	journal pump pump_trips pump_journal pump_stamps pump_successors checked_mode))
-test: lint $(VENV)/kernels $(VENV)/kernels-checked
+test: lint $(VENV)/kernels $(VENV)/kernels-checked $(VENV)/fuzzer
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not session"
 	$(BIN)/python -m pytest -m session
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(CHECKED)
@@ -35,7 +35,7 @@ bench: $(VENV)/kernels $(VENV)/peers
 
 # The long suites in turn, for so many hours; 0 shows what they have done so far. `make soak SUITE=kills` for one of them.
 HOURS ?= 1
-soak: $(VENV)/kernels
+soak: $(VENV)/kernels $(VENV)/fuzzer
 	@$(BIN)/python -m tools.soak --hours $(HOURS) $(addprefix --suite ,$(SUITE))
 
 # The pages that are made from the source; a test says when one is stale.
@@ -52,6 +52,12 @@ $(VENV)/peers: $(VENV)/ready
 		$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable ".[$$extra]" \
 			|| echo "some peers could not be installed ($$extra); the benches leave them out"; \
 	done
+	@touch $@
+
+# The suite that follows coverage says when it was left out.
+$(VENV)/fuzzer: $(VENV)/ready
+	@$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[fuzz]' \
+		|| echo "atheris could not be installed; coverage-guided fuzzing is left out"
 	@touch $@
 
 # The interpreter is asked for by what the project needs; a missing one is said in one sentence.

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.instruments import Dialect, Instrument
+from engine.listed import checked, unit_exponent
 from engine.records import Status
 from engine.units import MONEY_EXP, parse_units
 
@@ -97,17 +98,17 @@ def _listed(entry: Mapping[str, Any], symbol: str, index: int, dialect: Dialect,
     prices, sizes = filters["PRICE_FILTER"], filters["LOT_SIZE"]
     tick, lot = prices["tickSize"], sizes["stepSize"]
     if dialect == Dialect.BINANCE_SPOT:
-        price_exp, wire_exp = _decimals(tick), _decimals(lot)
+        price_exp, wire_exp = unit_exponent(_decimals(tick)), unit_exponent(_decimals(lot))
         least = (filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {}).get("minNotional", "0")
     else:
-        price_exp, wire_exp = int(entry["pricePrecision"]), int(entry["quantityPrecision"])
+        price_exp, wire_exp = unit_exponent(entry["pricePrecision"]), unit_exponent(entry["quantityPrecision"])
         least = filters.get("MIN_NOTIONAL", {}).get("notional", "0")
     size_exp = _size_exp(lot, sizes.get("maxQty", "0"), wire_exp)
     inverse = dialect == Dialect.BINANCE_COINM
     status = str(entry["contractStatus" if inverse else "status"])
     coarser = 10 ** (wire_exp - size_exp)
     return Listed(
-        instrument=Instrument(
+        instrument=checked(Instrument(
             index=index,
             symbol=symbol,
             base=str(entry["baseAsset"]),
@@ -121,7 +122,7 @@ def _listed(entry: Mapping[str, Any], symbol: str, index: int, dialect: Dialect,
             dialect=dialect,
             contract_value=parse_units(str(entry["contractSize"]), MONEY_EXP) if inverse else 0,
             status=status_of(status),
-        ),
+        )),
         status=status,
         min_price=parse_units(prices.get("minPrice", "0"), price_exp),
         max_price=parse_units(prices.get("maxPrice", "0"), price_exp),

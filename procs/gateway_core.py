@@ -327,6 +327,7 @@ class GatewayCore:
             if event.get("e") != "ORDER_TRADE_UPDATE":
                 return
             record = from_order_update(event, self._instruments, self.client.ids)
+            filled = record is not None and event["o"]["X"] == "FILLED"
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
             self._state["records_in"] += 1
             self._state["quarantined"][0, Reason.BAD_JSON] += 1
@@ -342,8 +343,7 @@ class GatewayCore:
             int(record["venue_order_id"][0]), order_id or FORCED, int(record["instrument"][0]),
             int(record["trade_id"][0]),
         )
-        done = event["o"]["X"] == "FILLED" or record["kind"][0] in _TERMINAL
-        if done:
+        if filled or record["kind"][0] in _TERMINAL:
             self.client.history.forget(int(record["order_id"][0]))
         self._publish([record])
 

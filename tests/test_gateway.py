@@ -245,7 +245,14 @@ def test_cancels_do_not_stand_behind_a_catch_up_that_fails(desk: Desk) -> None:
 
 def test_a_private_event_that_cannot_be_read_trips(desk: Desk) -> None:
     desk.start()
-    for data in (b"{", b"[]", b'{"e": "ORDER_TRADE_UPDATE"}', b'{"e": "ORDER_TRADE_UPDATE", "o": {"c": 5}}'):
+    without_status = {
+        "s": "BTCUSDT", "c": "autoclose-1", "S": "SELL", "f": "IOC", "x": "TRADE", "i": 5, "l": "0.004", "z": "0.004",
+        "L": "9910.5", "N": "USDT", "n": "0", "T": 1, "t": 7, "m": False,
+    }
+    for data in (
+        b"{", b"[]", b'{"e": "ORDER_TRADE_UPDATE"}', b'{"e": "ORDER_TRADE_UPDATE", "o": {"c": 5}}',
+        orjson.dumps({"e": "ORDER_TRADE_UPDATE", "o": without_status}),
+    ):
         before = int(desk.counters()["quarantined"][Reason.BAD_JSON])
         desk.gateway._stream._deliver(StreamEvent.FRAME, data)
         until(lambda b=before: int(desk.counters()["quarantined"][Reason.BAD_JSON]) > b, "refusal")  # type: ignore[misc]
@@ -255,7 +262,7 @@ def test_a_private_event_that_cannot_be_read_trips(desk: Desk) -> None:
     until(desk.ended, "end of the gateway")
     rings = ring_counts(desk.mapping, ("orders", "fills"))
     stages, unaccounted = stage_accounts({Role.GATEWAY: desk.mapping.state(Role.GATEWAY)}, rings)
-    assert stages["gateway"]["quarantined"] == {"BAD_JSON": 4} and unaccounted == 0
+    assert stages["gateway"]["quarantined"] == {"BAD_JSON": 5} and unaccounted == 0
 
 
 def test_a_gateway_finds_a_venue_that_comes_later(desk: Desk) -> None:

@@ -350,7 +350,7 @@ def parse_units(text: Text, position: int, exp: int) -> tuple[int, int]:
             value = value * 10 + digit
             at += 1
         decimals = at - first
-        digits += decimals
+        digits = digits + decimals if decimals > 0 else 0  # a point with nothing behind it: no short way
     if digits > 0 and digits <= FAST_DIGITS and decimals == exp and at < size:
         if quoted:
             if byte_at(text, at) == QUOTE:

@@ -64,7 +64,7 @@ class Unsound(AssertionError):
     """Something that must hold and did not."""
 
 
-def _inputs_of(dialect: str) -> tuple[tuple[Instrument, ...], Iterator[JournalEntry]]:
+def inputs_of(dialect: str) -> tuple[tuple[Instrument, ...], Iterator[JournalEntry]]:
     """Instruments and inputs of a dialect's recording. Raises CaptureError as their readers do."""
     if dialect == Dialect.KRAKEN_SPOT_V2.name:
         made = script_of(recordings_root(), Dialect.KRAKEN_SPOT_V2)
@@ -81,7 +81,7 @@ class Fuzzed:
     """The market path of one dialect's recording, and what it answers to accidents."""
 
     def __init__(self, dialect: str, seed: int) -> None:
-        instruments, inputs = _inputs_of(dialect)
+        instruments, inputs = inputs_of(dialect)
         self._inputs = list(islice(inputs, _CORPUS))
         self._frames = [entry.payload for entry in self._inputs if entry.kind == Entry.FRAME]
         self._path = FusedPath(Settings(), instruments, open_loop=True)

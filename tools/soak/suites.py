@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tools.soak.chaos import run_chaos
 from tools.soak.crash_points import run_crash_points
 from tools.soak.fuzz import RECORDINGS, run_fuzz
+from tools.soak.guided import EXECUTIONS, run_atheris
 from tools.soak.hostile import run_hostile, run_hostile_sockets
 from tools.soak.integrity import MARKETS, RUNS, run_integrity
 from tools.soak.kills import SIGNALS, VICTIMS, run_kills
@@ -15,6 +16,7 @@ from tools.soak.matrix import run_matrix
 from tools.soak.resources import run_resources
 from tools.soak.ring_exchange import RECORDS, run_rings
 from tools.soak.tally import Piece
+from tools.soak.target_table import TARGET_NAMES
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ SUITES = (
     Suite("rings", run_rings, 60, {"records": RECORDS}),
     Suite("crash_points", run_crash_points, 30, {"killed writer": 500, "killed reader": 500}),
     Suite("fuzz", run_fuzz, 240, dict.fromkeys(RECORDINGS, 2_000_000)),
+    Suite("atheris", run_atheris, 600, dict.fromkeys(TARGET_NAMES, EXECUTIONS)),
     Suite("integrity", run_integrity, 90, dict.fromkeys(MARKETS, RUNS)),
     Suite("resources", run_resources, 120, {"minutes": 30}, once=True),
 )

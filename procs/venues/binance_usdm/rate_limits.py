@@ -7,7 +7,7 @@ weights of the single endpoints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -59,13 +59,16 @@ class BudgetSpent(VenueUnreachable):
 def limits_of(exchange_info: Mapping[str, Any]) -> tuple[RateLimit, ...]:
     """The limits that an exchangeInfo sets. Raises ValueError when one is missing or cannot be understood."""
     limits = []
-    for entry in exchange_info.get("rateLimits", ()):
+    entries = exchange_info.get("rateLimits", ())
+    if not isinstance(entries, Sequence):
+        raise ValueError("exchangeInfo: its rate limits are no list")
+    for entry in entries:
         try:
             kind, header = _KINDS[entry["rateLimitType"]]
             number, interval, bound = int(entry["intervalNum"]), entry["interval"], int(entry["limit"])
             header = f"{header}{number}{interval[0].lower()}" if header else ""
             limits.append(RateLimit(kind, number * _SECONDS[interval], bound, header))
-        except (LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, OverflowError):
             raise ValueError(f"exchangeInfo: rate limit {entry} cannot be understood") from None
     for kind, name in ((WEIGHT, "REQUEST_WEIGHT"), (ORDERS, "ORDERS")):
         if not any(limit.kind == kind for limit in limits):

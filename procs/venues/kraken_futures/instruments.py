@@ -12,7 +12,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.contracts import MAX_UNIT_EXP
 from engine.instruments import Dialect, Instrument
+from engine.listed import checked, unit_exponent
 from engine.records import Status
 from engine.units import MONEY_EXP, parse_units
 
@@ -31,7 +33,7 @@ def parse_instruments(body: bytes) -> dict[str, dict[str, Any]]:
         return {
             str(entry["symbol"]).upper(): entry for entry in answer["instruments"] if entry.get("type") in PRODUCT_TYPES
         }
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
         raise ValueError("instruments: the answer is not a list of contracts") from None
 
 
@@ -47,11 +49,13 @@ def instrument_from_entry(entry: Mapping[str, Any], index: int, venue: int = 0) 
     symbol = str(entry.get("symbol", "?")).upper()
     try:
         tick_text = str(entry["tickSize"])
-        price_exp = _decimals(tick_text)
+        price_exp = unit_exponent(_decimals(tick_text))
         precision = int(entry.get("contractValueTradePrecision", "0"))
+        if abs(precision) > MAX_UNIT_EXP:
+            raise ValueError(f"sizes of {precision} decimals: allowed are -{MAX_UNIT_EXP} to {MAX_UNIT_EXP}")
         size_exp = max(0, precision)
         base, quote = _assets(symbol, entry)
-        return Instrument(
+        return checked(Instrument(
             index=index,
             symbol=symbol,
             base=base,
@@ -65,7 +69,7 @@ def instrument_from_entry(entry: Mapping[str, Any], index: int, venue: int = 0) 
             dialect=Dialect.KRAKEN_FUTURES,
             contract_value=parse_units(str(entry.get("contractSize", "1")), MONEY_EXP) if is_inverse(entry) else 0,
             status=status_of(entry),
-        )
+        ))
     except KeyError as error:
         raise ValueError(f"instruments, {symbol}: {error.args[0]} is missing") from None
     except (TypeError, ValueError) as error:
@@ -76,7 +80,9 @@ def _assets(symbol: str, entry: Mapping[str, Any]) -> tuple[str, str]:
     """(base, quote) as listed; lists before 2023 do not say, but the name does: PI_XBTUSD."""
     if "base" in entry and "quote" in entry:
         return str(entry["base"]), str(entry["quote"])
-    pair = symbol.split("_")[1]
+    pair = symbol.partition("_")[2].partition("_")[0]
+    if not pair:
+        raise ValueError("neither the list nor its name says what it is of")
     return pair[:-3].replace("XBT", "BTC"), pair[-3:]
 
 

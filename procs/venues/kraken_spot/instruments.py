@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from engine.instruments import Dialect, Instrument
+from engine.listed import checked, unit_exponent
 from engine.records import Status
 from engine.units import MONEY_EXP, format_units, parse_units
 
@@ -53,7 +54,7 @@ def parse_asset_pairs(body: bytes) -> dict[str, dict[str, Any]]:
         return {
             entry["wsname"]: {**entry, "rest_name": name}
             for name, entry in pairs.items()
-            if "wsname" in entry and not name.endswith(".d")
+            if isinstance(entry.get("wsname"), str) and not name.endswith(".d")
         }
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise ValueError("AssetPairs: the answer is not a list of pairs") from None
@@ -66,10 +67,10 @@ def instrument_from_pair(entry: Mapping[str, Any], index: int, venue: int = 0, v
     """
     symbol = str(entry.get("wsname", "?"))
     try:
-        price_exp, size_exp = int(entry["pair_decimals"]), int(entry["lot_decimals"])
+        price_exp, size_exp = unit_exponent(entry["pair_decimals"]), unit_exponent(entry["lot_decimals"])
         base, _, quote = v2_symbol(symbol).partition("/")
         tick = parse_units(str(entry.get("tick_size", format_units(1, price_exp))), price_exp)
-        return Instrument(
+        return checked(Instrument(
             index=index,
             symbol=f"{base}/{quote}" if v2 else symbol,
             base=base,
@@ -77,12 +78,12 @@ def instrument_from_pair(entry: Mapping[str, Any], index: int, venue: int = 0, v
             price_exp=price_exp,
             size_exp=size_exp,
             tick_size=tick,
-            lot_size=int(entry.get("lot_multiplier", 1)),
+            lot_size=parse_units(str(entry.get("lot_multiplier", 1)), 0),
             min_notional=parse_units(str(entry.get("costmin", "0")), MONEY_EXP),
             venue=venue,
             dialect=Dialect.KRAKEN_SPOT_V2 if v2 else Dialect.KRAKEN_SPOT_V1,
             status=status_of(entry),
-        )
+        ))
     except KeyError as error:
         raise ValueError(f"AssetPairs, {symbol}: {error.args[0]} is missing") from None
     except (TypeError, ValueError) as error:
@@ -130,15 +131,15 @@ def _channel_pairs(frame: bytes) -> dict[str, dict[str, Any]]:
         if message["channel"] != "instrument":
             raise ValueError("not a frame of the instrument channel")
         return {entry["symbol"]: entry for entry in message["data"].get("pairs", ())}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
         raise ValueError("not a frame of the instrument channel") from None
 
 
 def _from_channel_entry(entry: Mapping[str, Any], index: int, venue: int) -> Instrument:
     symbol = str(entry["symbol"])
     try:
-        price_exp, size_exp = int(entry["price_precision"]), int(entry["qty_precision"])
-        return Instrument(
+        price_exp, size_exp = unit_exponent(entry["price_precision"]), unit_exponent(entry["qty_precision"])
+        return checked(Instrument(
             index=index,
             symbol=symbol,
             base=str(entry["base"]),
@@ -151,10 +152,10 @@ def _from_channel_entry(entry: Mapping[str, Any], index: int, venue: int) -> Ins
             venue=venue,
             dialect=Dialect.KRAKEN_SPOT_V2,
             status=status_of(entry),
-        )
+        ))
     except KeyError as error:
         raise ValueError(f"instrument channel, {symbol}: {error.args[0]} is missing") from None
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"instrument channel, {symbol}: {error}") from None
 
 

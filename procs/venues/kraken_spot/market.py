@@ -170,7 +170,8 @@ def _subscribe(number: int, symbols: Sequence[str], feed: FeedSettings) -> Reque
 def _by_number(frame: bytes, refusal: Answer) -> Answer:
     """A refusal that names only the symbol: the channel is that of its number."""
     message = orjson.loads(frame)
-    channel, symbol = _CHANNELS.get(message.get("req_id")), message.get("symbol")
+    number, symbol = message.get("req_id"), message.get("symbol")
+    channel = _CHANNELS.get(number) if isinstance(number, int) else None
     if channel is None or not isinstance(symbol, str):
         return refusal
     return Answer((Wanted(channel, symbol),), False, refusal.reason)
