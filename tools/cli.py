@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.settings import SettingsError
 from tools.bench import SUITE_NAMES
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", parents=[shared], help="processes, rings, positions and counters of a running engine")
     latency = commands.add_parser("latency", parents=[shared], help="live percentiles of every hop of a running engine")
     latency.add_argument("--watch", action="store_true", help="once a second, of the last second; Ctrl-C ends it")
+    _add_explanations(commands, latency, shared)
     commands.add_parser("kill", parents=[shared], help="set the emergency word now")
     button = commands.add_parser("button", parents=[shared], help="serve a red button for an engine on another machine")
     add_button_options(button)
@@ -86,6 +88,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_explanations(commands: Any, latency: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
+    """What looks at one order of a session: `explain ORDER` and `latency trace ID`."""
+    explain = commands.add_parser("explain", parents=[shared], help="an order, back to the frame behind it")
+    explain.add_argument("order", metavar="ORDER", help="its number, its client order id, venue:ID, intent:N (the n-th "
+                         "intent), denied:N (the n-th that the gate refused), last, or all")
+    trace = latency.add_subparsers(dest="what", metavar="trace").add_parser(
+        "trace", parents=[shared], help="the hops of one decision with their times"
+    )
+    trace.add_argument("id", metavar="ID", help="an order as explain takes it, or frame:INGEST_ID")
+    for command in (explain, trace):
+        command.add_argument("--session", type=Path, metavar="DIR", help="session folder (default: that of the running "
+                             "engine, or the newest)")
+
+
 def _add_selection(command: argparse.ArgumentParser) -> None:
     """Which part of recorded data a command is about; tools/selection.py reads them."""
     command.add_argument("--from", dest="begin", type=parse_time, metavar="TIME", help="ISO 8601 or Unix seconds")
@@ -115,6 +131,14 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.status import status_command
 
         return status_command(options)
+    if options.command == "explain":
+        from tools.explain import explain_command
+
+        return explain_command(options)
+    if options.command == "latency" and options.what == "trace":
+        from tools.trace import trace_command
+
+        return trace_command(options)
     if options.command == "latency":
         from tools.latency import latency_command
 
