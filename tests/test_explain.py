@@ -306,14 +306,18 @@ def test_a_prediction_that_comes_out_different_is_a_finding(
 def test_orders_of_the_controlled_stop_have_no_intent(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     notes = [
         {"wall_ns": 10**18, "event": "tripped", "sources": ["OPERATOR"], "count": 1},
-        {"wall_ns": 10**18 + 1, "event": "clip", "symbol": "BTCUSDT", "side": "SELL", "price": 1, "size": 2,
-         "id": f"b4{SESSION}-900", "executed": "0.002", "known": True},
+        {"wall_ns": 10**18 + 1, "event": "clip", "symbol": "BTCUSDT", "side": "SELL", "price": 6012345, "size": 2,
+         "id": f"b4{SESSION}-900", "executed": "0.002", "error": "", "known": True},
     ]  # fmt: skip
     (copied / NOTES_NAME).write_bytes(b"\n".join(map(orjson.dumps, notes)) + b"\n{torn")
     for name in ("900", f"b4{SESSION}-900"):
         code, found = ask(capsys, "explain", name, "--session", copied)
         assert code == 0 and "kill switch" in found["kill_switch"]["made_by"]
-        assert found["kill_switch"]["tripped_by"] == ["OPERATOR"] and found["kill_switch"]["notes"] == notes[1:]
+        assert found["kill_switch"]["tripped_by"] == ["OPERATOR"]
+        assert found["kill_switch"]["notes"] == [
+            {"wall_ns": 10**18 + 1, "event": "clip", "symbol": "BTCUSDT", "side": "SELL", "price": "60123.45",
+             "size": "0.002", "id": f"b4{SESSION}-900", "executed": "0.002", "known": True},
+        ]  # fmt: skip
     assert main(["explain", "900", "--session", str(copied)]) == 0
     assert "no strategy decided it" in capsys.readouterr().out
 

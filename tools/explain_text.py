@@ -109,7 +109,7 @@ def _event(event: dict[str, Any]) -> str:
     if event["kind"] == "FILL":
         words += (
             f" {event['size']} at {event['price']}, fee {event['fee']}, {'maker' if event['maker'] else 'taker'}, "
-            f"trade {event['trade_id']}"
+            f"trade {event['trade_id']}{', told again' if event['told_before'] else ''}"
         )
     if "reason" in event:
         words += f" {event['reason']}"

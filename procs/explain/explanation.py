@@ -58,7 +58,7 @@ from procs.kill_record import NOTES_NAME
 FORMS = "an order number, a client order id, venue:ID, intent:N, denied:N, last, or all"
 _CLIENT_ID = re.compile(r"b4([0-9a-f]{8})-([1-9][0-9]*)")
 _NUMBERED = re.compile(r"(?:(venue|intent|denied):)?([1-9][0-9]{0,18})")
-_ENDS = {
+_ENDS: dict[int, str] = {
     ReportKind.REJECTED: "REJECTED", ReportKind.CANCELLED: "CANCELLED", ReportKind.EXPIRED: "EXPIRED",
     ReportKind.DENIED: "DENIED",
 }
@@ -139,7 +139,9 @@ def _explain_order(session: Session, order_id: int, progress: Progress) -> dict[
     moments = find_moments(session, OrderSearch(order_id, decided_ns, len(cancels)), progress)
     decided = next((one for one in moments if one.sent(OrderAction.NEW, order_id) is not None), None)
     if decided is None and life.new is None:
-        raise ExplainError(f"{session.folder} has no order {order_id}: neither was it decided, nor did a gateway take it")
+        raise ExplainError(
+            f"{session.folder} has no order {order_id}: neither was it decided, nor did a gateway take it"
+        )
     if decided is None:
         assert life.new is not None
         item = instrument_of(session, int(life.new.order["instrument"]))
@@ -179,7 +181,8 @@ def decision_figures(session: Session, moment: Moment, order: np.void) -> tuple[
         "decision": int(checked["decision"]), "intent": _intent_number(moment, order_id),
         "deadline_ns": int(order["deadline_ns"]), "journal": _place_of(moment),
     }
-    return {"intent": intent, "gate": gate_figures(checked, moment.after["views"][item.index], item), **behind}, findings
+    gate = gate_figures(checked, moment.after["views"][item.index], item)
+    return {"intent": intent, "gate": gate, **behind}, findings
 
 
 def _place_of(moment: Moment) -> dict[str, Any]:
@@ -238,11 +241,14 @@ def _order_life(session: Session, life: Life, order: np.void, item: Instrument) 
     ]
     if life.left_ns:
         events.append({"at_ns": life.left_ns, "what": "bytes left for the venue"})
-    events += [
-        {"at_ns": int(one.report["recv_ts_ns"]), "what": "report", "taken_ns": one.taken.entry.ts_ns}
-        | report_figures(one.report, item)
-        for one in life.reports
-    ]
+    told: set[int] = set()
+    for one in life.reports:
+        event = {"at_ns": int(one.report["recv_ts_ns"]), "what": "report", "taken_ns": one.taken.entry.ts_ns}
+        event |= report_figures(one.report, item)
+        if one.report["kind"] == ReportKind.FILL:
+            event["told_before"] = int(one.report["trade_id"]) in told  # it counts once
+            told.add(int(one.report["trade_id"]))
+        events.append(event)
     ends = [_ENDS[kind] for one in life.reports if (kind := int(one.report["kind"])) in _ENDS]
     known = any(one.report["kind"] == ReportKind.ACCEPTED for one in life.reports)
     if filled and filled >= int(order["size"]):
@@ -294,7 +300,8 @@ def _prediction(session: Session, record: np.void) -> tuple[dict[str, Any], list
     figures: dict[str, Any] = {
         "outputs": dict(zip(names or [f"output_{at}" for at in range(OUTPUT_COUNT)], outputs, strict=False)),
         "model": {
-            "name": noted.get("name"), "version": noted.get("version"), "sha256": noted.get("sha256"), "file": str(path),
+            "name": noted.get("name"), "version": noted.get("version"), "sha256": noted.get("sha256"),
+            "file": str(path),
         },
         "computed_again": None, "same": None, "note": "",
     }
@@ -311,6 +318,15 @@ def _prediction(session: Session, record: np.void) -> tuple[dict[str, Any], list
     figures["computed_again"] = [float(value) for value in again]
     figures["same"] = again.tobytes() == np.ascontiguousarray(record["output"]).tobytes()
     return figures, [] if figures["same"] else ["the model says something else today than what the journal holds"]
+
+
+def _readable(session: Session, note: dict[str, Any]) -> dict[str, Any]:
+    """A note of the kill switch with price and size as decimal text, and without what it leaves empty."""
+    item = next((item for item in session.instruments if item.symbol == note.get("symbol")), None)
+    for name, exp in (("price", item.price_exp), ("size", item.size_exp)) if item else ():
+        if isinstance(note.get(name), int):
+            note[name] = format_units(note[name], exp)
+    return {name: value for name, value in note.items() if value != ""}
 
 
 def _kill_switch_order(session: Session, text: str) -> dict[str, Any] | None:
@@ -332,7 +348,7 @@ def _kill_switch_order(session: Session, text: str) -> dict[str, Any] | None:
         if note.get("event") == "tripped" and not mine:
             tripped = note
         if note.get("id") == named:
-            mine.append(note)
+            mine.append(_readable(session, note))
     if not mine:
         return None
     return {

@@ -9,6 +9,7 @@ the session: of the inputs the newest GROUPS are kept.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -78,21 +79,21 @@ class Moment:
         return next((one for one in self.orders if one["kind"] == action and one["order_id"] == order_id), None)
 
 
-class Search:
+class Search(ABC):
     """What is looked for: asked before and after every batch; the base keeps its moments and never ends."""
 
     def __init__(self) -> None:
         self.moments: list[Moment] = []
 
+    @abstractmethod
     def may_be_near(self, state: np.void, records: np.ndarray) -> bool:
         """Whether these records can bring it; where they cannot the state is not copied."""
-        raise NotImplementedError
 
+    @abstractmethod
     def met(self, before: np.void, after: np.void, orders: np.ndarray) -> bool:
         """Whether it happened between two states, between which these ORDER records were sent."""
-        raise NotImplementedError
 
-    def emitted(self, orders: np.ndarray) -> None:
+    def emitted(self, orders: np.ndarray) -> None:  # noqa: B027 - who needs it says so
         """The ORDER records of every batch."""
 
     def take(self, moment: Moment) -> None:
