@@ -10,7 +10,7 @@ onnxruntime is imported by whoever loads a model: everybody else needs the count
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numba import types
@@ -22,7 +22,10 @@ from engine.records import FEATURE, FEATURE_COUNT, OUTPUT_COUNT, PREDICTION, Kin
 from engine.stage import BYTES, STATE_HEAD, as_bytes
 from models.card import ModelError, load_card, load_verified
 
-__all__ = ["DEFAULT_MODEL", "INFERENCE_STATE", "InferenceStage", "Model", "ModelError", "load_card", "open_session"]
+__all__ = [
+    "DEFAULT_MODEL", "INFERENCE_STATE", "InferenceStage", "Model", "ModelError", "Scores", "load_card",
+    "open_session",
+]
 
 DEFAULT_MODEL = Path(__file__).parent / "short_return.onnx"
 
@@ -140,6 +143,17 @@ def _takes_and_gives(session: Any) -> bool:
     return True
 
 
+class Scores(Protocol):
+    """What an InferenceStage asks: `run` takes `input` to `output`, as a Model does."""
+
+    version: int
+    input: np.ndarray
+    output: np.ndarray
+
+    def run(self) -> None:
+        """From `input` to `output`."""
+
+
 class Model:
     """One loaded model: `run` takes `input`, float32[FEATURE_COUNT], to `output`, float32[OUTPUT_COUNT]."""
 
@@ -185,7 +199,7 @@ class Model:
 class InferenceStage:
     """The ml stage as an adapter: `step` has the meaning of a kernel stage's step."""
 
-    def __init__(self, model: Model, state: np.ndarray, batch: int) -> None:
+    def __init__(self, model: Scores, state: np.ndarray, batch: int) -> None:
         """state: shape (1,) of INFERENCE_STATE, possibly shared memory; batch: most records a step."""
         self._model = model
         self._state = state

@@ -21,7 +21,7 @@ from engine.kernel import kernel
 from engine.records import FEATURE, MARKET, ORDER, SOURCE_MAIN
 from engine.stage import BYTES, as_bytes
 from engine.validation.step import VALIDATION, validate_step
-from models.inference import InferenceStage, Model
+from models.inference import InferenceStage, Model, Scores
 from procs.decoding import Decoder
 from procs.inference import model_path
 from procs.states import initial_states
@@ -61,12 +61,17 @@ class FusedPath:
     decoder  from inputs to records; what it wrote last is what `predict` and `decide` take
     """
 
-    def __init__(self, settings: Settings, instruments: Sequence[Instrument], open_loop: bool) -> None:
-        """open_loop: orders count as accepted at once and never fill. Raises ModelError."""
+    def __init__(
+        self, settings: Settings, instruments: Sequence[Instrument], open_loop: bool, model: Scores | None = None
+    ) -> None:
+        """open_loop: orders count as accepted at once and never fill. model: for None the one that the settings name.
+
+        Raises ModelError.
+        """
         self.states = initial_states(settings, instruments, open_loop)
         del self.states[Role.GATEWAY]
         self.decoder = Decoder(self.states[Role.INGESTION], instruments)
-        model = Model(model_path(settings.model.path), settings.features)
+        model = model or Model(model_path(settings.model.path), settings.features)
         self._inference = InferenceStage(model, self.states[Role.ML], _MOST_FEATURES)
         self._validation = as_bytes(self.states[Role.VALIDATION])
         self._features = as_bytes(self.states[Role.FEATURES])

@@ -120,13 +120,15 @@ class Gateway:
         """Show it in the control block."""
         set_gate_epoch(self._context.control.words, self._context.role, word)
 
-    def order_leaves(self, cause: int) -> None:
+    def order_leaves(self, cause: int) -> int:
         """Count the wire hop, from the intent and from the frame behind it."""
         now = self._context.now_ns()
-        record_latency(self._wire, now - self._sent_published_ns)
+        published_ns = self._sent_published_ns
+        record_latency(self._wire, now - published_ns)
         stamp = int(self._stamps[cause & (len(self._stamps) - 1)])
         if stamp:
             record_latency(self._frame_wire, now - stamp)
+        return published_ns
 
     def call_ended(self, took_ns: int) -> None:
         """Count it."""

@@ -24,7 +24,7 @@ from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.records import ORDER, REPORT, Flag, OrderAction, ReportKind
 from engine.safety.mode import Mode, lets_out
-from procs.journal.layout import Entry
+from procs.journal.layout import LEFT_STAMPS, Entry
 from procs.journal.reader import JournalEntry
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.last_gate import GateShut
@@ -52,6 +52,7 @@ class Answer:
     order: np.ndarray | None
     reports: list[np.ndarray]
     body: bytes
+    left: tuple[int, int] | None = None  # a new order that went out: when its intent was published, when it left
 
 
 class Journal(Protocol):
@@ -83,8 +84,9 @@ class Place(Protocol):
     def gate_is_shut(self, word: int) -> None:
         """Show for which emergency word no new order leaves any more; 0: the gate is open."""
 
-    def order_leaves(self, cause: int) -> None:
-        """A new order that ingest id `cause` led to is about to reach the socket."""
+    def order_leaves(self, cause: int) -> int:
+        """A new order that ingest id `cause` led to is about to reach the socket; returns when its intent was
+        published, session time, 0 where that is not known."""
 
     def call_ended(self, took_ns: int) -> None:
         """A call to the venue took so long. In the sender."""
@@ -148,6 +150,7 @@ class GatewayCore:
         self._current_cause = 0  # ingest id behind it
         self._current_deadline = 0
         self._current_reduces_only = False
+        self._left: tuple[int, int] | None = None  # of the order that the sender is at, see Answer
         self._let_out = 0  # number of the last order that passed the gate
         self._under_way = False  # an order is somewhere between the gate and its answer
         self._shut_since_ns = 0  # when the main loop first found the gate shut with one under way
@@ -177,7 +180,7 @@ class GatewayCore:
         stamps = self._state["gate"][0]
         stamps[(int(self._state["sent"][0]) - 1) % len(stamps)] = self._current_order, at_ns
         if is_first:
-            self.place.order_leaves(self._current_cause)
+            self._left = (self.place.order_leaves(self._current_cause), at_ns)
 
     def _call_ended(self, took_ns: int, failed: bool) -> None:
         self._state["calls"] += 1
@@ -193,6 +196,7 @@ class GatewayCore:
         self._current_cause = int(order["ingest_id"])
         self._current_deadline = int(order["deadline_ns"])
         self._current_reduces_only = bool(order["flags"] & Flag.REDUCE_ONLY)
+        self._left = None
         try:
             reports = self.client.perform(order)
         finally:
@@ -200,7 +204,7 @@ class GatewayCore:
         if any(one["reason"][0] == Reason.DENIED_INTENT for one in reports):
             self._state["breaches"] += 1
             self.place.trip()
-        return Answer(job, reports, self.client.last_answer)
+        return Answer(job, reports, self.client.last_answer, self._left)
 
     def _housekeeping(self, job: str) -> Answer | None:
         try:
@@ -298,6 +302,8 @@ class GatewayCore:
         """What the sender made of a job."""
         self.pending -= 1
         order_id = int(answer.order["order_id"][0]) if answer.order is not None else 0
+        if answer.left:
+            self._journal.write(Entry.LEFT, LEFT_STAMPS.pack(*answer.left), self.place.now_ns(), count=order_id)
         self._journal.write(Entry.ANSWER, answer.body, self.place.now_ns(), count=order_id)
         self._publish(answer.reports)
 

@@ -118,7 +118,7 @@ class Pacer:
             sleep(ahead / 1e9)
 
 
-class _Waiting:
+class Waiting:
     """Prediction records waiting for execution's recorded merge order."""
 
     def __init__(self, batches: Iterator[np.ndarray]) -> None:
@@ -127,7 +127,7 @@ class _Waiting:
 
     def take(self, count: int) -> np.ndarray:
         """The next records, fewer only when there are no more."""
-        parts = [self._held]
+        parts = [self._held] if len(self._held) else []
         have = len(self._held)
         while have < count:
             batch = next(self._batches, None)
@@ -135,7 +135,10 @@ class _Waiting:
                 break
             parts.append(batch)
             have += len(batch)
-        whole = np.concatenate(parts)
+        if not parts:
+            return self._held
+        # Joining structured arrays costs a hundred times what taking one as it is does.
+        whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
         self._held = whole[count:]
         return np.ascontiguousarray(whole[:count])
 
@@ -149,7 +152,7 @@ class MergeReplayer:
         self._take = take
         self.compared = 0
         self.different = 0
-        self._outbox = np.zeros(0, np.uint8)
+        self.outbox = np.zeros(0, np.uint8)  # what the last step wrote
         self._routes = np.zeros(0, np.uint8)
 
     def run(self) -> None:
@@ -171,14 +174,15 @@ class MergeReplayer:
                 inbox = as_bytes(records)
             else:
                 inbox = np.frombuffer(entry.payload, np.uint8).copy()
-            self._step(entry.source, inbox, entry.count)
+            self.step(entry.source, inbox, entry.count)
 
-    def _step(self, source: int, inbox: np.ndarray, count: int) -> None:
+    def step(self, source: int, inbox: np.ndarray, count: int) -> int:
+        """Take a batch; how many ORDER records are in `outbox` then."""
         need = count * EXECUTION.max_out
         if len(self._routes) < need:
-            self._outbox = np.zeros(need * EXECUTION.out_dtype.itemsize, np.uint8)
+            self.outbox = np.zeros(need * EXECUTION.out_dtype.itemsize, np.uint8)
             self._routes = np.zeros(need, np.uint8)
-        EXECUTION.step(self._state, source, inbox, count, self._outbox, self._routes)
+        return int(EXECUTION.step(self._state, source, inbox, count, self.outbox, self._routes))
 
 
 def _paced(source: Source, speed: float | None, path: FusedPath) -> Iterator[tuple[int, int]]:
@@ -213,7 +217,7 @@ def replay_fused(source: Source, speed: float | None) -> dict[str, Any]:
     decision = new_histogram()
     extra: dict[str, Any] = {}
     if source.is_session:
-        waiting = _Waiting(_predictions(source, speed, path))
+        waiting = Waiting(_predictions(source, speed, path))
         merger = MergeReplayer(path.states[Role.EXECUTION], source.merges(), waiting.take)
         merger.run()
         while len(waiting.take(4096)):

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from engine.settings import SettingsError
 from tools.bench import SUITE_NAMES
@@ -53,6 +54,7 @@ def command_parser() -> argparse.ArgumentParser:
     commands.add_parser("console", parents=[shared], help="live console on a running engine; attach and detach at will")
     commands.add_parser("status", parents=[shared], help="processes, rings, positions and counters of a running engine")
     add_latency_options(commands.add_parser("latency", parents=[shared], help="live percentiles of every hop; exports"))
+    _add_explain(commands, shared)
     commands.add_parser("kill", parents=[shared], help="set the emergency word now")
     button = commands.add_parser("button", parents=[shared], help="serve a red button for an engine on another machine")
     add_button_options(button)
@@ -93,6 +95,14 @@ def command_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_explain(commands: Any, shared: argparse.ArgumentParser) -> None:
+    explain = commands.add_parser("explain", parents=[shared], help="an order, back to the frame behind it")
+    explain.add_argument("order", metavar="ORDER", help="its number, its client order id, venue:ID, intent:N (the n-th "
+                         "intent), denied:N (the n-th that the gate refused), last, or all")
+    explain.add_argument("--session", type=Path, metavar="DIR", help="its folder (default: the running engine's, or the "
+                         "newest)")
+
+
 def _add_selection(command: argparse.ArgumentParser) -> None:
     """Which part of recorded data a command is about; tools/selection.py reads them."""
     command.add_argument("--from", dest="begin", type=parse_time, metavar="TIME", help="ISO 8601 or Unix seconds")
@@ -127,6 +137,10 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.status import status_command
 
         return status_command(options)
+    if options.command == "explain":
+        from tools.explain import explain_command
+
+        return explain_command(options)
     if options.command == "latency":
         from tools.latency.command import latency_command
 

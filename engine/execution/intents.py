@@ -18,7 +18,7 @@ from engine.execution.reconcile import note_question
 from engine.kernel import kernel
 from engine.reasons import Reason
 from engine.records import Flag, OrderAction
-from engine.risk.gate import check_order, take_message
+from engine.risk.gate import Check, check_order, newest_check, note, take_message
 from engine.safety.mode import Mode
 
 
@@ -107,21 +107,42 @@ def submit(
     """
     view = state.views[instrument]
     table = state.orders
-    if open_order_count(table) >= table.max_open_orders:
+    position = state.ledger.positions[instrument].size
+    open_same_side = table.open_size[instrument, side_index(side)]
+    state.gate.checked += 1
+    kept = state.gate.kept[newest_check(state.gate)]
+    kept.made = 0
+    kept.strategy = strategy
+    kept.instrument = instrument
+    kept.side = side
+    kept.price = price
+    kept.size = size
+    kept.order_type = order_type
+    kept.time_in_force = time_in_force
+    kept.reduce_only = reduce_only
+    kept.position = position
+    kept.open_same_side = open_same_side
+    open_orders = open_order_count(table)
+    note(state.gate, Check.OPEN_ORDERS.value, open_orders, table.max_open_orders)
+    if open_orders >= table.max_open_orders:
         reason = Reason.TOO_MANY_ORDERS.value
-    elif state.backlog > 0:
-        reason = Reason.BACKLOG.value
     else:
-        allowed = reductions_allowed(state) if reduce_only == 1 else quotes_allowed(state)
-        reason = check_order(
-            state.gate, view, allowed, state.now_ns, side, price, size,
-            state.ledger.positions[instrument].size, table.open_size[instrument, side_index(side)], reduce_only == 1,
-        )
+        note(state.gate, Check.BACKLOG.value, state.backlog, 1)
+        if state.backlog > 0:
+            reason = Reason.BACKLOG.value
+        else:
+            allowed = reductions_allowed(state) if reduce_only == 1 else quotes_allowed(state)
+            reason = check_order(
+                state.gate, view, allowed, state.now_ns, side, price, size, position, open_same_side, reduce_only == 1,
+            )
     passed = reason == Reason.NONE
     add_decision(
         state.hash, Decision.INTENT.value if passed else Decision.DENIED.value, strategy, instrument, side,
         order_type | reduce_only << 7, time_in_force, price, size, state.last_ingest_id,
     )
+    kept.reason = reason
+    kept.decision = state.hash.links
+    kept.order_id = 0
     if not passed:
         state.denied[reason] += 1
         return 0
@@ -129,6 +150,7 @@ def submit(
         table, state.now_ns, strategy, instrument, side, price, size, order_type, time_in_force
     )
     order = table.slots[slot]
+    kept.order_id = order.order_id
     order.reduce_only = reduce_only
     order.reference = view.bid_price + view.ask_price
     index = _open_record(state, outbox, routes, OrderAction.NEW.value, view.venue)

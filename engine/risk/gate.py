@@ -11,12 +11,16 @@ Order, cheapest first, the one that spends something last:
                   higher of price and mid, above the limit; an order that only reduces always passes, and one that
                   says it only reduces must, with all open orders of its side
   MESSAGE_RATE    token bucket on record time; cancels and queries never ask but take their token, into debt
-TOO_MANY_ORDERS is checked by the order table, which owns the count.
-Invariants: a limit <= 0 denies; nothing here raises: a value beyond int64 is the largest int64.
-Cost: some 20 ns an order. Limits: one bucket a stage; one collar and one set of limits for all instruments.
+TOO_MANY_ORDERS and BACKLOG are checked before all these by whoever submits.
+Every check notes what it saw and its limit in the gate's state, so that a replay can show why an order passed or did
+not (`kept`, the newest KEPT orders that were checked).
+Invariants: a limit <= 0 denies; nothing here raises: a value beyond int64 is the largest int64; no check reads a note.
+Cost: some 25 ns an order. Limits: one bucket a stage; one collar and one set of limits for all instruments.
 """
 
 from __future__ import annotations
+
+from enum import IntEnum
 
 import numpy as np
 
@@ -31,6 +35,51 @@ _TOKEN = 10**9  # one message in the bucket's unit, so that a nanosecond at rate
 _NEAR_INT64_MAX = 9.0e18
 POWERS_OF_10 = np.array([10**exp for exp in range(19)], np.int64)
 
+
+
+class Check(IntEnum):
+    """The checks of the gate, in the order in which they are made: what is seen, and the limit beside it."""
+
+    OPEN_ORDERS = 0  # orders that are open; so many must not be
+    BACKLOG = 1  # how full the rings beside execution are; must be below 1
+    TRADING = 2  # bits: 1 mode and all else let entries out, 2 instrument known, 4 venue takes orders; 7 are needed
+    BOOK = 3  # age of the book in ns; largest age. Broken by a book that is invalid or unsound, too
+    TICK = 4  # price; tick
+    LOT = 5  # size; lot
+    COLLAR_MID = 6  # twice the distance from mid, price units; twice the largest
+    COLLAR_MARK = 7  # distance from the mark price, 1e-8 quote; largest
+    ORDER_VALUE = 8  # value, 1e-8 quote; largest
+    MIN_VALUE = 9  # value, 1e-8 quote; smallest
+    REDUCES = 10  # position of the side with all open orders of the side and this one filled, size units; 0
+    POSITION_VALUE = 11  # its value, 1e-8 quote; largest
+    MESSAGES = 12  # tokens in the bucket, 1e-9 message; one token
+
+
+KEPT = 16  # a power of two, at least the orders that one input record can submit
+
+# What the gate saw of one order.
+CHECKED = np.dtype(
+    [
+        ("decision", "<i8"),  # its place in the decision hash, from 1
+        ("order_id", "<i8"),  # 0: denied
+        ("reason", "<i8"),  # Reason
+        ("made", "<i8"),  # bit c: check c was made; where the reason is not NONE the last of them broke
+        ("strategy", "<i8"),
+        ("instrument", "<i8"),
+        ("side", "<i8"),
+        ("price", "<i8"),
+        ("size", "<i8"),
+        ("order_type", "<i8"),
+        ("time_in_force", "<i8"),
+        ("reduce_only", "<i8"),
+        ("position", "<i8"),  # signed, size units
+        ("open_same_side", "<i8"),  # open orders of its side without it, size units
+        ("seen", "<i8", (len(Check),)),
+        ("limit", "<i8", (len(Check),)),
+    ],
+    align=True,
+)
+
 GATE = np.dtype(
     [
         ("max_order_value", "<i8"),  # 1e-8 quote
@@ -41,6 +90,8 @@ GATE = np.dtype(
         ("max_data_age_ns", "<i8"),
         ("tokens", "<i8"),  # 1e-9 message, may be in debt by a burst
         ("tokens_at_ns", "<i8"),  # record time up to which the bucket was filled
+        ("checked", "<i8"),  # orders that were checked; the newest of them is at its number - 1, modulo KEPT
+        ("kept", CHECKED, (KEPT,)),
     ],
     align=True,
 )
@@ -73,33 +124,26 @@ def value_or_max(price: int, size: int, unit_exp: int) -> int:
 
 
 @kernel()
-def breaks_collar(price: int, reference: int, collar: int) -> bool:
-    """True when price is further from the reference (same unit) than collar * 1e-9 of it."""
-    if collar <= 0 or reference <= 0 or price <= 0:
-        return True
-    return abs(price - reference) > mul_div(reference, collar, _COLLAR_UNIT)
+def collar_reach(reference: int, collar: int) -> int:
+    """How far a price may be from the reference (same unit): collar * 1e-9 of it; -1 where none is near enough."""
+    if collar <= 0 or reference <= 0:
+        return -1
+    return int(mul_div(reference, collar, _COLLAR_UNIT))
 
 
 @kernel()
-def breaks_order_value(price: int, size: int, unit_exp: int, limit: int, minimum: int) -> bool:
-    """True when the order's value is above the limit or below the venue's minimum."""
-    if limit <= 0:
-        return True
-    value = value_or_max(price, size, unit_exp)
-    return value > limit or value < minimum
+def newest_check(gate: np.record) -> int:
+    """Where in `kept` the order lies that is being checked, or was last."""
+    return int((gate.checked - 1) & (KEPT - 1))
 
 
 @kernel()
-def breaks_position_limit(
-    side: int, price: int, size: int, position: int, open_same_side: int, unit_exp: int, limit: int
-) -> bool:
-    """True when the position would go beyond the limit with all open orders of this side and this one filled."""
-    if limit <= 0:
-        return True
-    exposure = side * position + open_same_side + size
-    if exposure <= 0:
-        return False
-    return value_or_max(price, exposure, unit_exp) > limit
+def note(gate: np.record, check: int, seen: int, limit: int) -> None:
+    """Keep what a check of the order that is being checked saw, and its limit."""
+    kept = gate.kept[newest_check(gate)]
+    kept.made |= 1 << check
+    kept.seen[check] = seen
+    kept.limit[check] = limit
 
 
 @kernel()
@@ -141,31 +185,49 @@ def check_order(
     trading: mode, trip, quiescence and opening allow entries. open_same_side: size of all open orders of this
     side and instrument, UNKNOWN ones in full, without this one. reduce_only: the venue takes it for closing alone.
     """
+    note(gate, Check.TRADING.value, (1 if trading else 0) + 2 * view.known + 4 * view.trading, 7)
     if not trading or view.known == 0 or view.trading == 0:
         return Reason.NOT_TRADING.value
+    note(gate, Check.BOOK.value, now_ns - view.book_recv_ts_ns, gate.max_data_age_ns)
     if not book_is_fresh(view, now_ns, gate.max_data_age_ns):
         return Reason.STALE_DATA.value
+    note(gate, Check.TICK.value, price, view.tick_size)
     if view.tick_size <= 0 or price <= 0 or price % view.tick_size != 0:
         return Reason.OFF_TICK.value
+    note(gate, Check.LOT.value, size, view.lot_size)
     if view.lot_size <= 0 or size <= 0 or size % view.lot_size != 0:
         return Reason.SIZE_RANGE.value
-    if breaks_collar(2 * price, view.bid_price + view.ask_price, gate.collar):
+    both = view.bid_price + view.ask_price
+    reach = collar_reach(both, gate.collar)
+    note(gate, Check.COLLAR_MID.value, abs(2 * price - both), reach)
+    if abs(2 * price - both) > reach:
         return Reason.PRICE_COLLAR.value
-    if view.mark_price > 0 and breaks_collar(
-        value_or_max(price, 1, view.price_exp), view.mark_price, gate.collar
-    ):
-        return Reason.PRICE_COLLAR.value
-    minimum = 0 if reduce_only else view.min_notional
-    if breaks_order_value(price, size, view.unit_exp, gate.max_order_value, minimum):
+    if view.mark_price > 0:
+        in_money = value_or_max(price, 1, view.price_exp)
+        reach = collar_reach(view.mark_price, gate.collar)
+        note(gate, Check.COLLAR_MARK.value, abs(in_money - view.mark_price), reach)
+        if in_money <= 0 or abs(in_money - view.mark_price) > reach:
+            return Reason.PRICE_COLLAR.value
+    value = value_or_max(price, size, view.unit_exp)
+    note(gate, Check.ORDER_VALUE.value, value, gate.max_order_value)
+    if gate.max_order_value <= 0 or value > gate.max_order_value:
         return Reason.ORDER_VALUE.value
-    if reduce_only and side * position + open_same_side + size > 0:
-        return Reason.POSITION_LIMIT.value
-    reference = max(price, (view.bid_price + view.ask_price + 1) // 2)
-    if breaks_position_limit(
-        side, reference, size, position, open_same_side, view.unit_exp, gate.max_position_value
-    ):
+    minimum = 0 if reduce_only else view.min_notional
+    note(gate, Check.MIN_VALUE.value, value, minimum)
+    if value < minimum:
+        return Reason.ORDER_VALUE.value
+    exposure = side * position + open_same_side + size
+    if reduce_only:
+        note(gate, Check.REDUCES.value, exposure, 0)
+        if exposure > 0:
+            return Reason.POSITION_LIMIT.value
+    reference = max(price, (both + 1) // 2)
+    value = value_or_max(reference, exposure, view.unit_exp) if exposure > 0 else 0
+    note(gate, Check.POSITION_VALUE.value, value, gate.max_position_value)
+    if gate.max_position_value <= 0 or value > gate.max_position_value:
         return Reason.POSITION_LIMIT.value
     refill(gate, now_ns)
+    note(gate, Check.MESSAGES.value, gate.tokens, _TOKEN)
     if gate.message_rate <= 0 or gate.tokens < _TOKEN:
         return Reason.MESSAGE_RATE.value
     gate.tokens -= _TOKEN

@@ -17,6 +17,7 @@ from enum import IntEnum
 MAGIC = b"B4JRNL01"
 FILE_HEADER = struct.Struct("<8s16s16sqqq")
 ENTRY_HEADER = struct.Struct("<IIqqBBHI")
+LEFT_STAMPS = struct.Struct("<qq")  # session time ns; the first is 0 where it is not known
 CRC_TAIL = struct.Struct("<qqBBHI")  # the part of the entry header that the CRC covers
 assert FILE_HEADER.size == 64 and ENTRY_HEADER.size == 32 and CRC_TAIL.size == 24
 
@@ -38,6 +39,7 @@ class Entry(IntEnum):
     ANSWER = 32  # gateway: a REST answer to order `count`
     PRIVATE = 33  # gateway: a frame of the private stream
     REQUEST = 34  # gateway: what is about to be sent for an order
+    LEFT = 35  # gateway: new order `count` went out; payload (LEFT_STAMPS): when its intent was published, when it left
 
 
 def padded(length: int) -> int:

@@ -34,8 +34,21 @@ def _jitter(options: argparse.Namespace) -> int:
     return jitter_command(options)
 
 
+def _trace_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", help="an order as explain takes it, or frame:INGEST_ID")
+    parser.add_argument("--session", type=Path, metavar="DIR", default=argparse.SUPPRESS,
+                        help="its folder (default: the running engine's, or the newest)")
+
+
+def _trace(options: argparse.Namespace) -> int:
+    from tools.trace import trace_command
+
+    return trace_command(options)
+
+
 SUBCOMMANDS = (
     Subcommand("jitter", "what each core of this machine itself costs; needs no engine", _jitter_options, _jitter),
+    Subcommand("trace", "the hops of one decision with their times", _trace_options, _trace),
 )
 
 
