@@ -20,6 +20,7 @@ from engine.instruments import Instrument
 from engine.kernel import kernel
 from engine.records import FEATURE, MARKET, ORDER, SOURCE_MAIN
 from engine.stage import BYTES, as_bytes
+from engine.strategies.plugin import Bound
 from engine.validation.step import VALIDATION, validate_step
 from models.inference import InferenceStage, Model
 from procs.decoding import Decoder
@@ -61,9 +62,12 @@ class FusedPath:
     decoder  from inputs to records; what it wrote last is what `predict` and `decide` take
     """
 
-    def __init__(self, settings: Settings, instruments: Sequence[Instrument], open_loop: bool) -> None:
-        """open_loop: orders count as accepted at once and never fill. Raises ModelError."""
-        self.states = initial_states(settings, instruments, open_loop)
+    def __init__(
+        self, settings: Settings, instruments: Sequence[Instrument], open_loop: bool, strategies: Sequence[Bound] = ()
+    ) -> None:
+        """open_loop: orders count as accepted at once and never fill. strategies: none for those that the settings
+        name. Raises ModelError or StrategyError."""
+        self.states = initial_states(settings, instruments, open_loop, strategies)
         del self.states[Role.GATEWAY]
         self.decoder = Decoder(self.states[Role.INGESTION], instruments)
         model = Model(model_path(settings.model.path), settings.features)
