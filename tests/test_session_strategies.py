@@ -48,7 +48,7 @@ def traded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traded]:
         "strategies.mine": {"file": str(file), "symbols": ["ETHUSDT"]},
     }
     with engine(folder, **tables) as made:
-        made.start("--for", "25s")
+        made.start("--for", "18s")
         made.wait_trading()
         file.unlink()  # what runs was kept
         asked = {
@@ -78,7 +78,7 @@ def test_all_of_them_trade_and_the_ledger_is_the_venues(traded: Traded) -> None:
         parts = [found["positions"][symbol] for found in strategies.values()]
         assert sum(round(float(part) * 1000) for part in parts) == round(float(held) * 1000)
     orders = json_lines(traded.folder / "orders.jsonl")
-    new = [order for order in orders if order["kind"] == "NEW"]
+    new = [order for order in orders if order["action"] == "NEW"]
     kinds = {(order["strategy"], order["time_in_force"]) for order in new}
     assert kinds == {(0, "GTX"), (1, "IOC"), (2, "GTX")}
 
