@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import shutil
 import stat
 import sys
 import traceback
@@ -44,6 +45,7 @@ _INEXACT = re.compile(
 )
 _HIDDEN = re.compile(r"\bnp\.random\b|\bnumpy\.random\b|\bopen\(|\bobjmode\b|\bfastmath\b")
 _LONGEST = 1 << 20
+COPIES_KEPT = 128  # in the cache folder
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,17 @@ def _copy_of(file: StrategyFile) -> Path:
             beside.write_bytes(file.content)
             beside.chmod(stat.S_IRUSR | stat.S_IWUSR)
             beside.replace(copy)
+            _forget_oldest(root / FOLDER)
     except (NotOurs, OSError) as error:
         raise StrategyError(f"{file.path}: its copy cannot be kept: {error}") from None
     return copy
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Keep the copies that were made last. Who runs an older one has it in memory, and would make it again."""
+    copies = sorted((entry.stat().st_mtime_ns, entry) for entry in folder.iterdir() if entry.is_dir())
+    for _, entry in copies[:-COPIES_KEPT]:
+        shutil.rmtree(entry, ignore_errors=True)
 
 
 def _parsed(file: StrategyFile) -> ast.Module:

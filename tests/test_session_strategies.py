@@ -45,7 +45,7 @@ def traded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traded]:
     file.chmod(0o600)
     tables = {
         "strategies.maker": {"symbols": ["BTCUSDT"]}, "strategies.momentum.parameters": PARAMETERS,
-        "strategies.mine": {"file": str(file), "symbols": ["ETHUSDT"]},
+        "strategies.mine": {"file": str(file), "symbols": ["ETHUSDT"]}, "strategies.mine.parameters": {"lean": 0.6},
     }
     with engine(folder, **tables) as made:
         made.start("--for", "18s")

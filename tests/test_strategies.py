@@ -21,6 +21,7 @@ from engine.settings import SettingsError
 from engine.strategies.plugin import Bound, StrategyError, value_of, word_of
 from engine.strategies.registry import CODES
 from engine.strategies.table import missing_strategies
+from procs import strategies
 from procs.replay import open_source, replay_fused
 from procs.replay_processes import replay_auto
 from procs.strategies import check_declared, keep_strategies, kept_strategies, load_strategies, read_strategies
@@ -183,6 +184,17 @@ def test_an_edited_file_is_another_strategy(tmp_path: Path) -> None:
     assert load(path).strategy is first.strategy
     second = load(written(tmp_path, SOUND.replace("else -1 if", "else -2 if")))
     assert second.code != first.code and second.strategy is not first.strategy
+
+
+def test_the_cache_folder_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strategies, "COPIES_KEPT", 2)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for number in range(4):
+        found = read_strategies(settings_from({"strategies": {"mine": {"file": str(
+            written(tmp_path, f'"""Nothing yet, {number}."""\n'))}}}))  # fmt: skip
+        with pytest.raises(StrategyError, match="0 functions"):
+            load_strategies(settings_from({"strategies": {"mine": {"file": str(tmp_path / "mine.py")}}}), found)
+    assert len(list((tmp_path / "cache" / "bot4" / "strategies").iterdir())) == 2
 
 
 def test_what_ran_is_kept_and_what_was_changed_is_not_believed(tmp_path: Path) -> None:
