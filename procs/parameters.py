@@ -29,6 +29,24 @@ class Change:
     after: Any
 
 
+def parameters_of(execution: np.ndarray, place: int, bound: Bound) -> dict[str, Any]:
+    """The parameters of the strategy at a place, as they are in a state (EXECUTION_STATE, shape (1,))."""
+    cls = bound.strategy.parameters
+    words = execution[0]["strategies"]["parameters"][place]
+    return {
+        field.name: value_of(cls, field.name, int(words[number]))
+        for number, field in enumerate(dataclasses.fields(cls))
+    }
+
+
+def memory_of(execution: np.ndarray, place: int, bound: Bound, instrument: int) -> dict[str, Any]:
+    """What the strategy at a place remembers of an instrument, by the names of its state class."""
+    words = execution[0]["strategies"]["memory"][place, instrument].copy()
+    dtype = bound.strategy.state_dtype
+    record = words.view(np.uint8)[: dtype.itemsize].view(dtype)[0]
+    return {name: record[name].tolist() for name in dtype.names or ()}
+
+
 class Parameters:
     """The parameters in force of the strategies of a session."""
 
@@ -47,10 +65,7 @@ class Parameters:
     def in_force(self, name: str) -> dict[str, Any]:
         """The parameters of a strategy by their names. Raises StrategyError for an unknown one."""
         place = self._place(name)
-        cls = self._strategies[place].strategy.parameters
-        words = self._execution[0]["strategies"]["parameters"][place]
-        fields = [field.name for field in dataclasses.fields(cls)]
-        values = {field: value_of(cls, field, int(words[number])) for number, field in enumerate(fields)}
+        values = parameters_of(self._execution, place, self._strategies[place])
         return values | {field: value for (of, field), value in self._sent.items() if of == place}
 
     def check(self, name: str, parameter: str, text: str) -> Change:

@@ -38,6 +38,7 @@ from engine.records import (
 from engine.stage import as_bytes
 from engine.strategies.plugin import bind, parameter_number, word_of
 from engine.strategies.registry import registered
+from procs.parameters import memory_of
 from procs.strategies import SHIPPED, StrategyFile, load_file, read_content
 
 _MS = 1_000_000
@@ -167,8 +168,6 @@ class StrategyDesk:
         """How many of its orders the gate refused."""
         return int(self.state["strategies"]["books"][0, 0, 0]["denied"])
 
-    def memory(self) -> np.void:
-        """Its state record."""
-        words = self.state["strategies"]["memory"][0, 0, 0].copy()
-        dtype = self.bound.strategy.state_dtype
-        return words.view(np.uint8)[: dtype.itemsize].view(dtype)[0]
+    def memory(self) -> dict[str, Any]:
+        """What it remembers, by the names of its state class."""
+        return memory_of(self.state, 0, self.bound, 0)

@@ -11,7 +11,8 @@ from engine.strategies.plugin import word_of
 from engine.strategies.settings import MakerSettings
 from engine.strategies.table import default_strategies
 from procs.audit import AuditError, entries_of, read_log
-from procs.parameters import Parameters
+from procs.parameters import Parameters, parameters_of
+from procs.strategy_desk import StrategyDesk
 from tests.control_desk import Desk, control_desk
 
 
@@ -64,6 +65,15 @@ def test_what_cannot_be_written_down_is_not_done(desk: Desk, monkeypatch: pytest
     monkeypatch.setattr(desk.plane.audit, "append", fails)
     assert set_value(desk, "order_value", "90") == {"ok": False, "error": "the disk is full"}
     assert desk.commands == before
+
+
+def test_a_state_tells_parameters_and_memory_by_their_names() -> None:
+    desk = StrategyDesk("momentum", order_value=321.0, cooldown_ms=7)
+    desk.set("stop_bps", 2.5)
+    desk.prediction(60_000.0, 60_000.1, output=9.0)
+    found = parameters_of(desk.state, 0, desk.bound)
+    assert (found["order_value"], found["cooldown_ms"], found["stop_bps"]) == (321.0, 7, 2.5)
+    assert desk.memory() == {"order_ns": desk.now_ns, "entry_ns": desk.now_ns, "entry_mid": 6_000_005.0}
 
 
 @pytest.mark.parametrize("missing", ["strategy", "parameter", "value", "reason"])
