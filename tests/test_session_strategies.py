@@ -17,7 +17,7 @@ from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
 from procs.journal.writer import JournalWriter
 from procs.strategies import MANIFEST
-from tests.engine_session import Engine, bot4, engine, leftovers, replay
+from tests.engine_session import Engine, bot4, engine, leftovers, replay, wait_until
 from tests.session_records import json_lines
 from tests.test_strategies import SOUND
 
@@ -36,9 +36,20 @@ class Traded:
         self.audit = entries_of((made.folder / "var" / "control" / made.name / "audit.jsonl").read_bytes())
 
 
+def all_at_work(session: Path) -> bool:
+    """Whether all three have sent an order and the first two had a fill, by what the recorder has written."""
+    orders, fills = (
+        [orjson.loads(line) for line in path.read_bytes().rpartition(b"\n")[0].splitlines()] if path.exists() else []
+        for path in (session / "orders.jsonl", session / "fills.jsonl")
+    )
+    of = {order["order_id"]: order["strategy"] for order in orders if order["action"] == "NEW"}
+    filled = {of[fill["order_id"]] for fill in fills if fill["kind"] == "FILL" and fill["order_id"] in of}
+    return {0, 1} <= filled and 2 in of.values()
+
+
 @pytest.fixture(scope="module")
 def traded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traded]:
-    """Half a minute of the maker, the taker and a file of the user's own."""
+    """Maker, taker and a file of the user's own, until the first two had fills."""
     folder = tmp_path_factory.mktemp("strategies")
     file = folder / "mine.py"
     file.write_text(SOUND)
@@ -48,7 +59,7 @@ def traded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traded]:
         "strategies.mine": {"file": str(file), "symbols": ["ETHUSDT"]}, "strategies.mine.parameters": {"lean": 0.6},
     }
     with engine(folder, **tables) as made:
-        made.start("--for", "18s")
+        made.start()
         made.wait_trading()
         file.unlink()  # what runs was kept
         asked = {
@@ -60,7 +71,9 @@ def traded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traded]:
             key: orjson.loads(made.command("set", *words, "--reason", "a test", "--json").stdout)
             for key, words in asked.items()
         }
-        code, _, error = made.finish(None)
+        (session,) = (folder / "var" / "sessions").iterdir()
+        wait_until(lambda: all_at_work(session), 60, "fills of maker and taker")
+        code, _, error = made.finish()
         assert code == 0, error
         assert leftovers(made.name) == []
         yield Traded(made, answers)
