@@ -15,7 +15,7 @@ WORKERS ?= 2
 CHECKED := $(addprefix tests/test_,$(addsuffix .py,units maths book ingest_frames ingest_json ingest_sequence decoding \
 	validation validation_kraken integrity features orders ledger gate execution execution_maker execution_hash \
 	execution_sessions matching_book matching_exchange matching_account matching_margin flow shm_ring shm_histogram \
-	journal pump pump_trips pump_journal pump_stamps pump_successors checked_mode))
+	journal pump pump_trips pump_journal pump_stamps pump_successors checked_mode momentum))
 test: lint $(VENV)/kernels $(VENV)/kernels-checked $(VENV)/fuzzer
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not session"
 	$(BIN)/python -m pytest -m session
@@ -28,7 +28,7 @@ lint: $(VENV)/ready
 warm: $(VENV)/kernels
 
 # All suites; fails when one does. `make bench SUITES=rings FULL=--full` for one of them, longer.
-SUITES ?= rings decode ingest book journal features inference decision kill console
+SUITES ?= rings decode ingest book journal features inference decision strategies kill console
 bench: $(VENV)/kernels $(VENV)/peers
 	@failed=; for suite in $(SUITES); do $(BIN)/bot4 bench $$suite $(FULL) || failed="$$failed $$suite"; echo; done; \
 		test -z "$$failed" || { echo "failed:$$failed"; exit 1; }

@@ -22,8 +22,8 @@ from engine.risk.settings import GateSettings
 from engine.safety.button_settings import GpioSettings, RemoteButtonSettings, check_gpio, check_remote_button
 from engine.safety.panic_settings import PanicSettings
 from engine.safety.settings import SHORTEST_LIVE_COOLDOWN_S, SafetySettings
-from engine.settings import SettingsError, as_plain, build, section, setting
-from engine.strategies.settings import MakerSettings
+from engine.settings import SettingsError, as_plain, build, section, setting, table
+from engine.strategies.settings import MakerSettings, StrategySettings, check_strategies
 from engine.validation.settings import ValidationSettings
 
 # Markets by name, and what their frames look like.
@@ -104,7 +104,8 @@ class Settings:
     model: ModelSettings = section(ModelSettings, "The model that is served.")
     execution: ExecutionSettings = section(ExecutionSettings, "Order handling.")
     gate: GateSettings = section(GateSettings, "Hard limits on every order.")
-    maker: MakerSettings = section(MakerSettings, "The market-making strategy.")
+    maker: MakerSettings = section(MakerSettings, "The market-making strategy, which runs where none is configured.")
+    strategies: dict[str, StrategySettings] = table("The strategies, in their order; none: the maker with [maker].")
     safety: SafetySettings = section(SafetySettings, "What a trip does, and what it takes to come back.")
     panic: PanicSettings = section(PanicSettings, "What the panic monitors watch, and what each of them does.")
     gpio: GpioSettings = section(GpioSettings, "The red button, lights and buzzer on this machine's pins.")
@@ -122,6 +123,12 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     if not venue.symbols or len(venue.symbols) > MAX_INSTRUMENTS or len(set(venue.symbols)) != len(venue.symbols):
         raise SettingsError(
             f"venue.symbols = {list(venue.symbols)!r}: allowed are 1 to {MAX_INSTRUMENTS} different names"
+        )
+    check_strategies(settings.strategies, venue.symbols)
+    if settings.strategies and settings.maker != MakerSettings():
+        raise SettingsError(
+            "maker: is of the strategy that runs where none is configured; where there is [strategies], parameters "
+            "stand in [strategies.NAME.parameters]"
         )
     settings = _with_embedded_market(settings, values)
     if venue.embedded:
@@ -193,5 +200,6 @@ def _check_live_safety(safety: SafetySettings) -> None:
 
 
 def config_hash(settings: Settings) -> str:
-    """Hex SHA-256 of the resolved settings."""
-    return hashlib.sha256(json.dumps(as_plain(settings), sort_keys=True).encode()).hexdigest()
+    """Hex SHA-256 of the resolved settings; the order of the strategies counts."""
+    plain = as_plain(settings) | {"order": list(settings.strategies)}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

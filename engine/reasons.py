@@ -63,7 +63,11 @@ class Reason(IntEnum):
     EMPTY_SNAPSHOT = 57  # a snapshot without any level: no record could say that the book is empty
     LOCKED_BOOK = 58  # best bid = best ask
     AUDIT_MISMATCH = 59  # the venue's ticker disagrees with our book, again and again
-    REST_MISMATCH = 60  # REST snapshots do
+    # strategies
+    STRATEGY_FAULT = 60  # it raised an error or wanted what is no price or size: its quotes are taken back
+    SELF_TRADE = 61  # it would have taken an order of our own
+    # market data again
+    REST_MISMATCH = 62  # REST snapshots disagree with our book, again and again
 
 
 REASON_COUNT = 64

@@ -41,6 +41,7 @@ class Kind(IntEnum):
     RECONCILE = 51  # ask the venue for balances, positions, open orders; aux = 1 adopts them as opening state
     STALE = 52  # market data are not to be trusted until the next BOOK_VALID
     BACKLOG = 54  # rings beside execution fill up: aux = 0 no, 1 half (no entries), 2 nearly full (no quotes)
+    PARAMETER = 55  # instrument = index of a strategy, size = number of its parameter, aux = the new value's 64 bits
     READINESS = 53  # aux = one bit for each process that is not ready; no entries while any is set
 
 

@@ -42,6 +42,11 @@ def section(cls: type, doc: str) -> Any:
     return dataclasses.field(default_factory=cls, metadata={"doc": doc})
 
 
+def table(doc: str) -> Any:
+    """A dataclass field that holds a dict[str, ...]: sections or plain values by names that the user chooses."""
+    return dataclasses.field(default_factory=dict, metadata={"doc": doc})
+
+
 def _allowed(field: dataclasses.Field, kind: Any) -> str:
     """In words: what may stand in this field."""
     choices = field.metadata.get("choices")
@@ -90,6 +95,23 @@ def _check(value: Any, field: dataclasses.Field, kind: Any, where: str) -> Any:
     return value
 
 
+def _table(value: Any, item: Any, where: str) -> dict[str, Any]:
+    """A table whose keys the user chooses: of sections, or of plain values that somebody else checks."""
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"{where} = {_shown(value)}: allowed is a table")
+    if dataclasses.is_dataclass(item):
+        table: dict[str, Any] = {}
+        for key, values in value.items():
+            if not isinstance(values, Mapping):
+                raise SettingsError(f"{where}.{key} = {_shown(values)}: allowed is a table")
+            table[key] = build(typing.cast(type, item), values, f"{where}.{key}")
+        return table
+    for key, plain in value.items():
+        if not isinstance(plain, bool | int | float | str):
+            raise SettingsError(f"{where}.{key} = {_shown(plain)}: allowed is a number, true or false, or a text")
+    return dict(value)
+
+
 def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """A settings dataclass from a mapping; absent keys keep their defaults.
 
@@ -111,6 +133,8 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             if not isinstance(value, Mapping):
                 raise SettingsError(f"{path} = {_shown(value)}: allowed is a table")
             chosen[key] = build(typing.cast(type, kind), value, path)
+        elif typing.get_origin(kind) is dict:
+            chosen[key] = _table(value, typing.get_args(kind)[1], path)
         else:
             chosen[key] = _check(value, fields[key], kind, path)
     try:

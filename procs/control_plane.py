@@ -69,7 +69,7 @@ class ControlPlane:
         self.last_change: Change | None = None
         self._control: ControlBlock | None = None
         self._mapping: Mapping | None = None
-        self._command: Callable[[Kind, int], None] | None = None
+        self._command: Callable[..., None] | None = None
         self._seen = 0  # the emergency word that was dealt with last
         self.kept_word = 0  # the emergency word that a session began with
         self._told: Mode | None = None  # what execution was told last
@@ -133,7 +133,7 @@ class ControlPlane:
             held.insert(0, f"{', '.join(self.state.emergency.sources)}: {self.state.emergency.reason}")
         return "; ".join(held)
 
-    def attach(self, mapping: Mapping, command: Callable[[Kind, int], None], adopted: bool = False) -> None:
+    def attach(self, mapping: Mapping, command: Callable[..., None], adopted: bool = False) -> None:
         """Begin to look after a live instance. adopted: of a supervisor that died.
 
         command: puts a command on execution's ring; raises RuntimeError where there is no room.
@@ -298,6 +298,11 @@ class ControlPlane:
         """Put a command on execution's ring. Raises RuntimeError where there is no room."""
         assert self._command is not None
         self._command(kind, 0)
+
+    def change_parameter(self, strategy: int, number: int, word: int) -> None:
+        """Give execution another value of a strategy's parameter. Raises RuntimeError where there is no room."""
+        assert self._command is not None
+        self._command(Kind.PARAMETER, word, strategy, number)
 
     # --- writing down ---------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
   {"command": "mode", "mode": NAME, "reason": TEXT, "secret": TEXT}          secret: towards less safe alone
   {"command": "acknowledge", "reason": TEXT, "secret": TEXT}
   {"command": "reset", "reason": TEXT, "secret": TEXT, "acknowledge": BOOL}  acknowledge: in the same breath
+  {"command": "set", "strategy": NAME, "parameter": NAME, "value": TEXT, "reason": TEXT}     procs/parameters.py
   {"command": "monitor", "cause": TEXT, "mode": NAME or null, "reason": TEXT}  null: the cause is gone
 Answers: {"ok": true, ...}, or {"ok": false, "error": TEXT} with "missing": [{need, why}] where conditions are not met
 and "needs": "secret" where one was not given.
@@ -24,6 +25,7 @@ from engine.records import Kind
 from engine.safety import modes
 from engine.safety.mode import Mode
 from engine.safety.modes import By, Facts, Missing, Refused, Step
+from engine.settings import SettingsError
 from procs.audit import AuditError
 from procs.control_plane import ControlPlane
 from procs.control_socket import Caller, ControlServer, refusal
@@ -35,6 +37,7 @@ from procs.operator_secret import (
     locked_words,
     secret_is_set,
 )
+from procs.parameters import Parameters
 from procs.table import PROCESSES, Role
 from procs.trusted import NotOurs
 from shm.clock import python_monotonic_ns
@@ -75,6 +78,7 @@ _KEYS = {
     "mode": {"mode", "reason", "secret"},
     "acknowledge": {"reason", "secret"},
     "reset": {"reason", "secret", "acknowledge"},
+    "set": {"strategy", "parameter", "value", "reason"},
     "monitor": {"cause", "mode", "reason"},
 }
 
@@ -82,9 +86,11 @@ _KEYS = {
 class ControlRequests:
     """Serves the control socket of one instance. Call `serve` in every tick."""
 
-    def __init__(self, plane: ControlPlane, adopted: bool = False) -> None:
-        """adopted: of a supervisor that died. Raises NotOurs when there can be no socket."""
+    def __init__(self, plane: ControlPlane, adopted: bool = False, parameters: Parameters | None = None) -> None:
+        """adopted: of a supervisor that died; parameters: of the strategies. Raises NotOurs when there can be no
+        socket."""
         self._plane = plane
+        self._parameters = parameters
         self._server = ControlServer(plane.settings.engine.name)
         self._checker = SecretChecker(plane.folder)
         self._waiting: deque[tuple[Caller, Waiting]] = deque()
@@ -144,6 +150,9 @@ class ControlRequests:
         assert reason is not None
         secret = _text(request, "secret", needed=False)
         who = _who(caller)
+        if command == "set":
+            caller.answer(self._set(request, reason, who))
+            return
         if command == "mode":
             mode = _mode(request)
             if mode >= self._plane.mode and mode != Mode.NORMAL:
@@ -207,6 +216,29 @@ class ControlRequests:
         if control.readiness(Role.KILLSWITCH) != Readiness.READY:
             return "there is no kill switch"
         return ""
+
+    # --- parameters -------------------------------------------------------------------------------------------------
+
+    def _set(self, request: dict[str, Any], reason: str, who: Answer) -> Answer:
+        """Change a parameter of a strategy: written first, then journaled and obeyed by execution."""
+        plane, parameters = self._plane, self._parameters
+        if parameters is None:
+            return refusal("this engine's strategies are not known here")
+        name, parameter, text = (_text(request, key) for key in ("strategy", "parameter", "value"))
+        assert name is not None and parameter is not None and text is not None
+        try:
+            change = parameters.check(name, parameter, text)
+            plane.audit.append(
+                "parameter", strategy=name, parameter=parameter, before=change.before, after=change.after,
+                reason=reason, **who,
+            )
+            plane.change_parameter(change.strategy, change.number, change.word)
+        except (SettingsError, AuditError, RuntimeError) as error:
+            plane.note("refused", asked=f"{name}.{parameter} = {text}", why=str(error), **who)
+            return refusal(str(error))
+        parameters.sent(change, parameter)
+        plane.say(f"{name}.{parameter}: {change.before} -> {change.after} ({who['who']}: {reason})")
+        return {"ok": True, "before": change.before, "after": change.after}
 
     # --- towards safer ----------------------------------------------------------------------------------------------
 

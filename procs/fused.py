@@ -20,6 +20,7 @@ from engine.instruments import Instrument
 from engine.kernel import kernel
 from engine.records import FEATURE, MARKET, ORDER, SOURCE_MAIN
 from engine.stage import BYTES, as_bytes
+from engine.strategies.plugin import Bound
 from engine.validation.step import VALIDATION, validate_step
 from models.inference import InferenceStage, Model, Scores
 from procs.decoding import Decoder
@@ -62,13 +63,12 @@ class FusedPath:
     """
 
     def __init__(
-        self, settings: Settings, instruments: Sequence[Instrument], open_loop: bool, model: Scores | None = None
+        self, settings: Settings, instruments: Sequence[Instrument], open_loop: bool, strategies: Sequence[Bound] = (),
+        model: Scores | None = None,
     ) -> None:
-        """open_loop: orders count as accepted at once and never fill. model: for None the one that the settings name.
-
-        Raises ModelError.
-        """
-        self.states = initial_states(settings, instruments, open_loop)
+        """open_loop: orders count as accepted at once and never fill. strategies: none for those that the settings
+        name. model: for None the one that they name. Raises ModelError or StrategyError."""
+        self.states = initial_states(settings, instruments, open_loop, strategies)
         del self.states[Role.GATEWAY]
         self.decoder = Decoder(self.states[Role.INGESTION], instruments)
         model = model or Model(model_path(settings.model.path), settings.features)

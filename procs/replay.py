@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,19 @@ from engine.instruments import Instrument, instruments_by_index
 from engine.records import OUTPUT_COUNT, PREDICTION, SOURCE_MAIN
 from engine.settings import SettingsError, build
 from engine.stage import as_bytes
+from engine.strategies.plugin import Bound
+from models.card import load_card
 from procs.capture.inputs import Inputs, open_capture, open_part
 from procs.capture.manifest import is_capture
 from procs.capture.reader import EVERYTHING, Selection
 from procs.decoding import replay_inputs
 from procs.fused import BATCH, FusedPath
+from procs.inference import model_path
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry, read_stream
 from procs.memory_use import pss_bytes
 from procs.recordings import read_inputs, read_instruments
+from procs.strategies import check_declared, kept_strategies, load_strategies
 from procs.summary import report
 from procs.table import Role
 from shm.clock import python_monotonic_ns, sleep
@@ -53,6 +57,7 @@ class Source:
     instruments: tuple[Instrument, ...]
     read: Inputs
     is_session: bool  # a whole one; a part of it is an open loop, as a capture is
+    strategies: tuple[Bound, ...] = field(default=(), kw_only=True)  # none: those that the settings name
 
     def inputs(self) -> Iterator[JournalEntry]:
         """The inputs of ingestion, from the beginning."""
@@ -67,16 +72,18 @@ def open_source(path: Path, settings: Settings, selection: Selection = EVERYTHIN
     """A session folder (with the settings and instruments of its own), or a capture or another recording (with these
     settings), or the part of it that is selected.
 
-    Raises ReplayError, CaptureError or SettingsError.
+    What ran in a session is its own copies of the strategies. Raises ReplayError, CaptureError, SettingsError or
+    ModelError.
     """
     if not path.exists():
         raise ReplayError(f"{path}: there is no such file or folder")
     if not path.is_dir():
         instruments = read_instruments(path)
         part = open_part(path, instruments, lambda: read_inputs(path, instruments), selection)
-        return Source(path, settings, *part, is_session=False)
+        return Source(path, settings, *part, is_session=False, strategies=_own_strategies(settings))
     if is_capture(path):
-        return Source(path, settings, *open_capture(path, selection), is_session=False)
+        capture = open_capture(path, selection)
+        return Source(path, settings, *capture, is_session=False, strategies=_own_strategies(settings))
     try:
         session = orjson.loads((path / "session.json").read_bytes())
         own = build(Settings, session["settings"])
@@ -90,7 +97,16 @@ def open_source(path: Path, settings: Settings, selection: Selection = EVERYTHIN
     except (OSError, orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
         raise ReplayError(f"{path}: no session folder ({type(error).__name__} in session.json)") from None
     part = open_part(path, listed, lambda: read_stream(path, Role.INGESTION.label), selection)
-    return Source(path, own, *part, is_session=selection.everything)
+    strategies = load_strategies(own, kept_strategies(path, own))
+    return Source(path, own, *part, is_session=selection.everything, strategies=strategies)
+
+
+def _own_strategies(settings: Settings) -> tuple[Bound, ...]:
+    """The strategies that these settings name, for their model and features. Raises SettingsError, ModelError."""
+    strategies = load_strategies(settings)
+    if settings.strategies:
+        check_declared(strategies, settings.features, load_card(model_path(settings.model.path), settings.features))
+    return strategies
 
 
 def is_session_folder(path: Path) -> bool:
@@ -213,7 +229,7 @@ def _predictions(source: Source, speed: float | None, path: FusedPath) -> Iterat
 def replay_fused(source: Source, speed: float | None) -> dict[str, Any]:
     """Replay in this process; returns the summary. Raises ReplayError, JournalError, CaptureError or ModelError."""
     began = python_monotonic_ns()
-    path = FusedPath(source.settings, source.instruments, open_loop=not source.is_session)
+    path = FusedPath(source.settings, source.instruments, not source.is_session, source.strategies)
     decision = new_histogram()
     extra: dict[str, Any] = {}
     if source.is_session:

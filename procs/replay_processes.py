@@ -125,7 +125,7 @@ def _bodies(source: Source, speed: float | None) -> dict[Role, Callable[[Process
 def replay_auto(source: Source, speed: float | None) -> dict[str, Any]:
     """Replay through processes; returns the summary. Raises ReplayError or SegmentError."""
     settings = source.settings
-    states = initial_states(settings, source.instruments, open_loop=not source.is_session)
+    states = initial_states(settings, source.instruments, not source.is_session, source.strategies)
     cores, spin, _ = placement(tuple(sorted(os.sched_getaffinity(0))), "auto")
     name = f"replay-{new_session_id()}"
     children: list[Child] = []

@@ -13,8 +13,10 @@ from engine.ingest import dialects
 from engine.ingest.settings import liquidation_min
 from engine.instruments import Instrument
 from engine.stage import STATE_HEAD
+from engine.strategies.plugin import Bound
 from engine.validation.state import make_validation_state, validation_dtype
 from models.inference import INFERENCE_STATE
+from procs.strategies import load_strategies
 from procs.table import Role
 
 # Counters of a gateway, in shared memory for whoever watches: a state without a kernel.
@@ -40,11 +42,16 @@ GATEWAY_STATE = np.dtype(
 
 
 def initial_states(
-    settings: Settings, instruments: Sequence[Instrument], open_loop: bool = False
+    settings: Settings, instruments: Sequence[Instrument], open_loop: bool = False, strategies: Sequence[Bound] = ()
 ) -> dict[Role, np.ndarray]:
-    """The states that the stages of a session begin with: a pure function of settings and instruments."""
+    """The states that the stages of a session begin with: a pure function of settings, instruments and strategies.
+
+    strategies: those of the session where they were loaded already; else they are loaded as the settings name them.
+    Raises StrategyError.
+    """
     execution = make_execution_state(
-        settings.execution, settings.gate, settings.maker, instruments, open_loop, settings.safety.reduce_over_s
+        settings.execution, settings.gate, settings.maker, instruments, open_loop, settings.safety.reduce_over_s,
+        strategies or load_strategies(settings),
     )
     return {
         Role.INGESTION: dialects.make_state(instruments, liquidation_min(settings.feed)),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from engine.config import Settings, config_hash
-from engine.execution.summary import execution_summary, reason_counts
+from engine.execution.summary import execution_summary, reason_counts, strategy_summary
 from engine.ingest.dialects import market_counts, waiting_frames
 from engine.instruments import Instrument
 from engine.kernel import kernel_digest
@@ -154,6 +154,7 @@ def report(
         "unaccounted": unaccounted,
         "market": market_summary(states),
         **execution_summary(states[Role.EXECUTION], instruments),
+        "strategies": strategy_summary(states[Role.EXECUTION], list(settings.strategies) or ["maker"], instruments),
         "latency_us": latency_summary(histograms),
         "memory_mb": memory_summary(memory),
     }

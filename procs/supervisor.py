@@ -41,8 +41,10 @@ from procs.memory_use import pss_bytes
 from procs.nursery import Nursery, NurseryError
 from procs.orphans import free_instance, sweep
 from procs.panic import PanicWatch
+from procs.parameters import Parameters
 from procs.ports import Outlet
 from procs.states import initial_states
+from procs.strategies import check_declared, keep_strategies, kept_strategies, load_strategies, read_strategies
 from procs.summary import machine_versions, summarise
 from procs.table import VITAL, Role, placement, ring_capacities
 from procs.triggers import triggers_lack
@@ -104,20 +106,23 @@ class Supervisor:
         """Bring everything up to the point where it trades. Raises EngineError, NotOurs, SegmentError, …"""
         settings = self.settings
         name = settings.engine.name
+        card = load_card(model_path(settings.model.path), settings.features)
+        files = read_strategies(settings)
+        strategies = load_strategies(settings, files)
+        check_declared(strategies, settings.features, card)
         self._take_lease()
         free_instance(name)  # of a supervisor that is dead: we hold its lease
         sweep()
         if missing := triggers_lack(settings):
             raise EngineError(missing)
         self._plane = ControlPlane(settings, self._say)
-        card = load_card(model_path(settings.model.path), settings.features)
         self._folder = folder = self._make_folder(name)
         self._nursery = Nursery(folder)  # it gets ready while the venue starts
         endpoints, credentials = self._venue_access(folder)
         market = market_of(MARKETS[settings.venue.market])
         listing = market.fetch_listing(endpoints.rest_url, settings.venue.symbols)
         instruments = subscribed(market, listing, settings.feed)
-        states = initial_states(settings, instruments)
+        states = initial_states(settings, instruments, strategies=strategies)
         capacities = ring_capacities(settings.engine.memory_budget_mib << 20, memory_beside_rings(states))
         cores, spin, why = placement(tuple(sorted(os.sched_getaffinity(0))), settings.engine.placement)
         self.plan = Plan(
@@ -128,6 +133,7 @@ class Supervisor:
             rate_limits=listing.rate_limits,
         )
         self._write_session_file(folder, why, card)
+        keep_strategies(files, folder)
         control = create_memory(self.plan, states)
         control.supervisor_pid = os.getpid()
         self._plane.arm(control)
@@ -167,7 +173,8 @@ class Supervisor:
         """From here on the mode is looked after, and the control socket answered, in every tick."""
         assert self._plane is not None
         self._plane.attach(self.mapping, self.command, adopted)
-        self._requests = ControlRequests(self._plane, adopted)
+        strategies = load_strategies(self.plan.settings, kept_strategies(self.plan.path, self.plan.settings))
+        self._requests = ControlRequests(self._plane, adopted, Parameters(strategies, self._execution_state()))
         told = entries_of(read_log(self._plane.folder)[0]) if adopted else []
         self._kill_record = KillRecord(self.plan.path, self.plan.session, self._plane.note, told)
 
@@ -309,11 +316,15 @@ class Supervisor:
         assert self._mapping is not None
         return self._mapping.state(Role.EXECUTION)
 
-    def command(self, kind: Kind, aux: int = 0) -> None:
-        """Put a command on execution's command ring. Raises EngineError when nobody takes them any more."""
+    def command(self, kind: Kind, aux: int = 0, strategy: int = 0, number: int = 0) -> None:
+        """Put a command on execution's command ring; strategy and number: of a PARAMETER.
+
+        Raises EngineError when nobody takes them any more.
+        """
         assert self._commands is not None and self._mapping is not None
         record = np.zeros(1, MARKET)
         record["kind"], record["aux"], record["recv_ts_ns"] = kind, aux, self._mapping.now_ns()
+        record["instrument"], record["size"] = strategy, number
         if not self._commands.give(as_bytes(record), 1):
             raise EngineError("execution takes no commands any more")
 

@@ -64,6 +64,19 @@ def check_config(path: Path) -> None:
     _refuse(path, status, stat.S_IFREG, 0o002, (os.geteuid(), 0))
 
 
+def check_code(path: Path) -> None:
+    """Refuse code that somebody else could have written: the file, its folder, or where a link to it leads.
+
+    Raises NotOurs; FileNotFoundError where there is none.
+    """
+    path = path.resolve()
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    check_config(path)
+    folder = path.parent
+    _refuse(folder, folder.stat(), stat.S_IFDIR, 0o002, (os.geteuid(), 0))
+
+
 def our_folder(path: Path, forbidden: int = OTHERS_MAY_ANYTHING) -> Path:
     """A folder of ours, made where there is none. Raises NotOurs."""
     if not check_ours(path, stat.S_IFDIR, forbidden):

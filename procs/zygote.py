@@ -24,6 +24,7 @@ from procs.children import STOP_SIGNALS, fork_child
 from procs.instance import Plan, ProcessContext
 from procs.monitoring import Monitoring
 from procs.stage_process import run_stage
+from procs.strategies import kept_strategies, load_strategies
 from procs.table import Role
 
 MESSAGE_BYTES = 1 << 17
@@ -74,6 +75,8 @@ def serve(channel: socket.socket) -> None:
         if "plan" in request:
             plan = Plan.from_json(orjson.dumps(request["plan"]))
             plan.require_same_code()
+            # Compiled, or from the cache, before the first fork: every successor runs what the session began with.
+            load_strategies(plan.settings, kept_strategies(plan.path, plan.settings))
         elif "fork" in request:
             if plan is None:
                 raise ValueError("a stage was asked for before the plan was there")

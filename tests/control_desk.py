@@ -43,7 +43,7 @@ class Desk:
         self.mapping.now_ns = lambda: self.now  # type: ignore[method-assign]
         self.execution = self.mapping.state(Role.EXECUTION)
         self.execution["opened"] = 1
-        self.commands: list[tuple[Kind, int]] = []
+        self.commands: list[tuple[int, ...]] = []
         self.said: list[str] = []
         self.mismatch = 0
         self.answers = True
@@ -78,8 +78,8 @@ class Desk:
         self.requests.close()
         self.plane.close()
 
-    def _take_command(self, kind: Kind, aux: int = 0) -> None:
-        self.commands.append((kind, aux))
+    def _take_command(self, kind: Kind, aux: int = 0, *strategy_and_number: int) -> None:
+        self.commands.append((kind, aux, *strategy_and_number))
         if kind == Kind.RECONCILE and self.answers:
             if self.on_reconcile is not None:
                 self.on_reconcile()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from engine.records import (
 )
 from engine.risk.settings import GateSettings
 from engine.stage import as_bytes
+from engine.strategies.plugin import Bound
 from engine.strategies.settings import MakerSettings
 
 MS = 1_000_000
@@ -113,10 +114,12 @@ def make_state(
     maker: MakerSettings | None = None,
     open_loop: bool = False,
     instruments: Iterable[Instrument] = (BTC, ETH),
+    strategies: Sequence[Bound] = (),
 ) -> np.ndarray:
     """A state for BTC and ETH unless told otherwise."""
     return make_execution_state(
-        execution or ExecutionSettings(), gate or GateSettings(), maker or MakerSettings(), list(instruments), open_loop
+        execution or ExecutionSettings(), gate or GateSettings(), maker or MakerSettings(), list(instruments),
+        open_loop, strategies=strategies,
     )
 
 

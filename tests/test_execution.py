@@ -85,7 +85,7 @@ def test_state_opens_with_the_common_head_and_is_small() -> None:
     assert list(EXECUTION_STATE.names or ())[: len(names)] == names
     assert EXECUTION_STATE.itemsize < 1 << 19
     assert EXECUTION.in_dtypes[SOURCE_FILLS] == REPORT
-    assert EXECUTION.max_out == MAX_OUT <= 16
+    assert EXECUTION.max_out == MAX_OUT <= 32
 
 
 def test_a_quote_is_written_in_full() -> None:

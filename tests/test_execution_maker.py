@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.risk.settings import money
-from engine.strategies.maker import MAKER, fair_price, fill_maker, maker_targets
-from engine.strategies.quotes import ASK, BID, QUOTE, Working
+from engine.settings import build
+from engine.strategies.context import EVENT, OWN
+from engine.strategies.maker import fair_price, on_event
+from engine.strategies.plugin import word_of
+from engine.strategies.quotes import ASK, BID, QUOTE, QUOTES, Working
 from engine.strategies.settings import MakerSettings
 from tests.execution_harness import MS, START_NS
 from tests.test_gate import new_view
@@ -21,15 +24,19 @@ LIMIT = money(10_000)
 
 
 def new_maker(**settings: Any) -> np.ndarray:
-    maker = np.zeros(1, MAKER)
-    fill_maker(maker[0], MakerSettings(**settings))
-    return maker
+    chosen = vars(build(MakerSettings, settings))
+    words = np.array([word_of(MakerSettings, name, value) for name, value in chosen.items()], np.int64)
+    return words.view(on_event.parameters_dtype)
 
 
 def wanted(view: np.ndarray, position: int = 0, quotes: np.ndarray | None = None, **settings: Any) -> np.ndarray:
     """The quotes after the maker has seen the view."""
     quotes = np.zeros(2, QUOTE) if quotes is None else quotes
-    maker_targets(new_maker(**settings)[0], view[0], position, 0, 0, LIMIT, START_NS, quotes)
+    event, own, state = np.zeros(1, EVENT), np.zeros(1, OWN), np.zeros(1, on_event.state_dtype)
+    event["now_ns"] = START_NS
+    own["position"] = own["account_position"] = position
+    own["max_position_value"] = LIMIT
+    on_event.function(event[0], view[0], own[0], new_maker(**settings)[0], state[0], quotes.view(QUOTES)[0])
     return quotes
 
 

@@ -198,6 +198,12 @@ def _values(cls: Any, dice: random.Random) -> dict[str, Any]:
             made[field.name] = _values(kind, dice)
         elif dice.random() < 0.5:
             continue
+        elif typing.get_origin(kind) is dict:
+            item = typing.get_args(kind)[1]
+            made[field.name] = {
+                f"name{index}": _values(item, dice) if dataclasses.is_dataclass(item) else dice.choice((1, 0.5, "x"))
+                for index in range(dice.randrange(3))
+            }
         elif meta.get("choices"):
             made[field.name] = dice.choice(meta["choices"])
         elif kind is bool:
@@ -271,6 +277,10 @@ def test_every_setting_is_documented_and_its_default_is_allowed() -> None:
             assert len(field.metadata["doc"]) > 8, where
             if dataclasses.is_dataclass(hints[field.name]):
                 count += look(hints[field.name], where)
+            elif typing.get_origin(hints[field.name]) is dict:
+                item = typing.get_args(hints[field.name])[1]
+                build(cls, {field.name: {}})
+                look(item, where) if dataclasses.is_dataclass(item) else None  # no leaves while there is none
             else:
                 build(cls, {field.name: field.default})
                 count += 1

@@ -12,6 +12,7 @@ from engine.settings import as_plain
 from models.inference import ModelError, load_card
 from procs.config_file import read_settings
 from procs.inference import model_path
+from procs.strategies import check_declared, load_strategies
 from procs.venues.market import check_feed
 
 
@@ -20,9 +21,12 @@ def check_command(options: argparse.Namespace) -> int:
     settings = read_settings(options.config)
     check_feed(settings)
     plain = as_plain(settings)
+    strategies = load_strategies(settings)
+    for bound in strategies if settings.strategies else ():
+        plain["strategies"][bound.name]["parameters"] = as_plain(bound.parameters)
     finding = ""
     try:
-        load_card(model_path(settings.model.path), settings.features)
+        check_declared(strategies, settings.features, load_card(model_path(settings.model.path), settings.features))
     except ModelError as error:
         finding = str(error)
     if options.json:

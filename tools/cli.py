@@ -66,6 +66,14 @@ def command_parser() -> argparse.ArgumentParser:
     acknowledge = commands.add_parser("acknowledge", parents=[shared], help="say that an emergency's cause is known")
     for command in (mode, reset, acknowledge):
         command.add_argument("--reason", required=True, metavar="TEXT", help="why; it is kept in the audit log")
+    change = commands.add_parser("set", parents=[shared], help="another value for a parameter of a running strategy")
+    change.add_argument("parameter", metavar="STRATEGY.PARAMETER", help="such as maker.order_value")
+    change.add_argument("value", help="within the parameter's bounds")
+    change.add_argument("--reason", required=True, metavar="TEXT", help="why; it is kept in the audit log")
+    new = commands.add_parser("new", parents=[shared], help="begin a strategy of your own: a file and its test")
+    new.add_argument("what", choices=("strategy",))
+    new.add_argument("name", help="lower-case letters, digits and '_'")
+    new.add_argument("--folder", type=Path, default=Path("strategies"), help="where to (default: strategies)")
     commands.add_parser("secret", parents=[shared], help="set the operator's secret, asked for on the terminal")
     drill = commands.add_parser("drill", parents=[shared], help="the whole kill drill, on paper, and its report")
     drill.add_argument("--trigger", action="append", choices=TRIGGER_NAMES, help="only this one; may be given again")
@@ -99,8 +107,8 @@ def _add_explain(commands: Any, shared: argparse.ArgumentParser) -> None:
     explain = commands.add_parser("explain", parents=[shared], help="an order, back to the frame behind it")
     explain.add_argument("order", metavar="ORDER", help="its number, its client order id, venue:ID, intent:N (the n-th "
                          "intent), denied:N (the n-th that the gate refused), last, or all")
-    explain.add_argument("--session", type=Path, metavar="DIR", help="its folder (default: the running engine's, or the "
-                         "newest)")
+    explain.add_argument("--session", type=Path, metavar="DIR", help="its folder (default: that of the running "
+                         "engine, or the newest)")
 
 
 def _add_selection(command: argparse.ArgumentParser) -> None:
@@ -157,6 +165,14 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.control import control_command
 
         return control_command(options)
+    if options.command == "set":
+        from tools.set_parameter import set_command
+
+        return set_command(options)
+    if options.command == "new":
+        from tools.new_strategy import new_command
+
+        return new_command(options)
     if options.command == "secret":
         from tools.secret import secret_command
 

@@ -148,15 +148,6 @@ def _quote(quote: dict[str, Any], moved: bool) -> str:
     return f"{wanted}, order {quote['order_id']}{stands}"
 
 
-def _parameter(name: str, value: object) -> str:
-    """A parameter of a strategy in the unit of its setting."""
-    if isinstance(value, int) and name.endswith("_value"):
-        return f"{name} {format_units(value, MONEY_EXP)}"
-    if isinstance(value, int) and name.endswith("_ns"):
-        return f"{name.removesuffix('_ns')} {value / 1e6:g} ms"
-    return f"{name} {value}"
-
-
 def _strategy(found: dict[str, Any]) -> Iterator[str]:
     strategy = found["strategy"]
     yield from _heading(f"strategy {strategy['name']}")
@@ -168,10 +159,9 @@ def _strategy(found: dict[str, Any]) -> Iterator[str]:
     for side in ("bid", "ask"):
         yield _row(f"{side} before", _quote(strategy["quotes_before"][side], moved=False))
         yield _row(f"{side} after", _quote(strategy["quotes_after"][side], moved=True))
-    parameters = ", ".join(_parameter(name, value) for name, value in strategy["parameters"].items())
-    yield from textwrap.wrap(
-        parameters, _WIDTH, initial_indent=f"  {'parameters':<20}", subsequent_indent=" " * 22
-    )
+    for what in ("parameters", "memory"):
+        values = ", ".join(f"{name} {value}" for name, value in strategy[what].items())
+        yield from textwrap.wrap(values, _WIDTH, initial_indent=f"  {what:<20}", subsequent_indent=" " * 22)
 
 
 def _prediction(found: dict[str, Any]) -> Iterator[str]:

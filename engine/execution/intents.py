@@ -12,12 +12,12 @@ from __future__ import annotations
 import numpy as np
 
 from engine.execution.decision_hash import Decision, add_decision
-from engine.execution.order_states import OrderEvent
-from engine.execution.orders import NEVER, apply_event, new_order, open_order_count, side_index
+from engine.execution.order_states import FIRST_TERMINAL, OrderEvent
+from engine.execution.orders import NEVER, apply_event, find_order, new_order, open_order_count, side_index
 from engine.execution.reconcile import note_question
 from engine.kernel import kernel
 from engine.reasons import Reason
-from engine.records import Flag, OrderAction
+from engine.records import Flag, OrderAction, TimeInForce
 from engine.risk.gate import Check, check_order, newest_check, note, take_message
 from engine.safety.mode import Mode
 
@@ -88,6 +88,22 @@ def _describe(outbox: np.ndarray, index: int, order: np.record) -> None:
 
 
 @kernel()
+def takes_our_own(state: np.record, instrument: int, side: int, price: int) -> bool:
+    """True when an order at this price could be matched with an order of ours that rests or is on its way.
+
+    Every open order is behind a quote. A trade with ourselves has one trade id for two fills, and is forbidden besides.
+    """
+    table = state.orders
+    opposite = side_index(-side)
+    for strategy in range(state.strategies.count):
+        slot = find_order(table, state.quotes[strategy, instrument, opposite].order_id)
+        if slot >= 0 and table.slots[slot].status < FIRST_TERMINAL:
+            if side * (price - table.slots[slot].price) >= 0:
+                return True
+    return False
+
+
+@kernel()
 def submit(
     state: np.record,
     outbox: np.ndarray,
@@ -128,13 +144,19 @@ def submit(
         reason = Reason.TOO_MANY_ORDERS.value
     else:
         note(state.gate, Check.BACKLOG.value, state.backlog, 1)
+        is_taking_ours = time_in_force != TimeInForce.GTX and takes_our_own(state, instrument, side, price)
         if state.backlog > 0:
             reason = Reason.BACKLOG.value
         else:
-            allowed = reductions_allowed(state) if reduce_only == 1 else quotes_allowed(state)
-            reason = check_order(
-                state.gate, view, allowed, state.now_ns, side, price, size, position, open_same_side, reduce_only == 1,
-            )
+            note(state.gate, Check.OWN_ORDERS.value, np.int64(is_taking_ours), 1)
+            if is_taking_ours:
+                reason = Reason.SELF_TRADE.value
+            else:
+                allowed = reductions_allowed(state) if reduce_only == 1 else quotes_allowed(state)
+                reason = check_order(
+                    state.gate, view, allowed, state.now_ns, side, price, size, position, open_same_side,
+                    reduce_only == 1,
+                )
     passed = reason == Reason.NONE
     add_decision(
         state.hash, Decision.INTENT.value if passed else Decision.DENIED.value, strategy, instrument, side,
@@ -145,6 +167,7 @@ def submit(
     kept.order_id = 0
     if not passed:
         state.denied[reason] += 1
+        state.strategies.books[strategy, instrument].denied += 1
         return 0
     slot = new_order(
         table, state.now_ns, strategy, instrument, side, price, size, order_type, time_in_force
@@ -159,9 +182,12 @@ def submit(
         state.now_ns + state.max_decision_age_ns
     )
     state.intents += 1
+    state.strategies.books[strategy, instrument].intents += 1
     state.sent += 1
     if state.open_loop == 1:
         apply_event(table, order, OrderEvent.ACCEPTED.value, state.now_ns)
+        if time_in_force == TimeInForce.IOC or time_in_force == TimeInForce.FOK:  # it found nobody
+            apply_event(table, order, OrderEvent.EXPIRED.value, state.now_ns)
     return int(order.order_id)
 
 
@@ -180,6 +206,7 @@ def send_cancel(state: np.record, outbox: np.ndarray, routes: np.ndarray, slot: 
     index = _open_record(state, outbox, routes, OrderAction.CANCEL.value, state.views[order.instrument].venue)
     _describe(outbox, index, order)
     state.intents += 1
+    state.strategies.books[order.strategy, order.instrument].intents += 1
     state.cancels_sent += 1
     apply_event(state.orders, order, OrderEvent.CANCEL_SENT.value, state.now_ns)
     if state.open_loop == 1:

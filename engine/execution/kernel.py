@@ -12,10 +12,11 @@ is valid again. BACKLOG says how full the rings beside this stage are: half full
 quotes are taken back. READINESS names the processes that are missing: quotes are taken back, nothing is entered until
 none is.
 BOOK_INVALID, GAP and a halt take back the quotes of their instrument, and so does, at the next CLOCK, a book that
-grew older than the gate's limit. Strategies run on PREDICTION only.
+grew older than the gate's limit. Strategies run on the PREDICTIONs of instruments whose quotes may stand, and at CLOCK
+on all of those; PARAMETER changes one of their parameters.
 Reconciliation has a timer of its own, which fires after those of the orders (engine/execution/reconcile.py).
-Output bound: MAX_OUT records an input record: TIMER_BUDGET timers, one reconciliation, and 2 a strategy on a prediction
-or 1 on a RECONCILE.
+Output bound: MAX_OUT records an input record: TIMER_BUDGET timers, one reconciliation, and 2 a strategy on a
+prediction, CLOCK_RECORDS on a CLOCK, or 1 on a RECONCILE.
 Invariants: records_in = processed + sum(quarantined); output and state depend on the order of records alone.
 Cost, measured on one core of a shared 2-core virtual machine: a prediction that leaves the quotes alone 0.25 to
 0.45 us, 0.4 us for each order record written, a fill 0.12 us, a CLOCK 0.13 us; one call from Python 1.5 us more.
@@ -28,7 +29,7 @@ import numpy as np
 from engine.execution.intents import send_cancel, send_query, send_reconcile
 from engine.execution.order_states import FIRST_TERMINAL, OrderStatus
 from engine.execution.orders import ORDER_SLOTS, Due, fire, next_due, open_order_count, want_cancel
-from engine.execution.quoting import may_quote, quote_instrument, withdraw, withdraw_all
+from engine.execution.quoting import CLOCK_RECORDS, may_quote, quote_instrument, run_at_clock, withdraw, withdraw_all
 from engine.execution.reconcile import RECONCILE_DEEPLY, is_due
 from engine.execution.reducing import begin_reducing, may_reduce, reduce_instrument
 from engine.execution.reports import handle_report
@@ -40,14 +41,14 @@ from engine.records import MARKET, ORDER, PREDICTION, REPORT, SOURCE_COMMANDS, S
 from engine.risk.market_view import apply_control, apply_prediction, book_is_fresh
 from engine.safety.mode import Mode
 from engine.stage import STEP_SIGNATURE, Stage
-from engine.strategies.table import STRATEGY_COUNT
+from engine.strategies.settings import MAX_STRATEGIES
 
 TIMER_BUDGET = 12
 _ORDER_BYTES = ORDER.itemsize
 _PREDICTION_BYTES = PREDICTION.itemsize
 _REPORT_BYTES = REPORT.itemsize
 _MARKET_BYTES = MARKET.itemsize
-MAX_OUT = TIMER_BUDGET + 2 * STRATEGY_COUNT + 2
+MAX_OUT = TIMER_BUDGET + max(2 * MAX_STRATEGIES, CLOCK_RECORDS) + 2
 
 
 @kernel()
@@ -104,6 +105,7 @@ def _handle_market(state: np.record, outbox: np.ndarray, routes: np.ndarray, rec
             view = state.views[i]
             if view.book_valid == 1 and not book_is_fresh(view, state.now_ns, state.gate.max_data_age_ns):
                 withdraw(state, i)
+        run_at_clock(state, outbox, routes)
         return Reason.NONE.value
     instrument = record.instrument
     if instrument >= MAX_INSTRUMENTS or state.views[instrument].known == 0:
@@ -149,6 +151,18 @@ def _take_up_again(state: np.record) -> None:
 
 
 @kernel()
+def _change_parameter(state: np.record, record: np.record) -> int:
+    """Give a strategy another value of a parameter; whoever sent it has checked its bounds. Returns a Reason."""
+    strategies = state.strategies
+    strategy = record.instrument
+    number = record.size
+    if strategy >= strategies.count or number < 0 or number >= strategies.parameter_counts[strategy]:
+        return Reason.BAD_NUMBER.value
+    strategies.parameters[strategy, number] = record.aux
+    return Reason.NONE.value
+
+
+@kernel()
 def _handle_command(state: np.record, outbox: np.ndarray, routes: np.ndarray, record: np.record) -> int:
     """Obey one command record. Returns Reason.NONE or why it was quarantined."""
     kind = record.kind
@@ -181,6 +195,8 @@ def _handle_command(state: np.record, outbox: np.ndarray, routes: np.ndarray, re
         state.not_ready = record.aux
         if state.not_ready != 0:
             withdraw_all(state)
+    elif kind == Kind.PARAMETER:
+        return int(_change_parameter(state, record))
     elif kind == Kind.RECONCILE:
         state.reconcile.opening_wanted = 1 if record.aux == 1 else 0
         deeply = record.aux == 0 and state.reconcile.suspicions > 0

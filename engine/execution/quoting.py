@@ -1,9 +1,11 @@
 """Makes the market agree with the strategies' targets: one order behind each quote, cancel first, then new.
 
-Purpose: turn changed targets into signals, and targets into orders and cancels.
+Purpose: run the strategies, turn changed targets into signals, and targets into orders and cancels.
 Invariants: at most one order that is not done behind a quote; a new order is sent only when the one before is done
-and owes no fills; a price is never amended. A withdrawn quote has target size 0 and its order is cancelled.
-Cost: about 20 ns for a pair of quotes that stay.
+and owes no fills; a price is never amended. A withdrawn quote has target size 0 and its order is cancelled. A target
+that was wanted at once is forgotten after its one attempt, whatever came of it; that is no signal.
+A strategy that fails (engine/strategies/table.py) has wanted nothing on either side: its quotes are taken back.
+Cost: about 20 ns for a pair of quotes that stay, beside the strategy.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from engine.execution.order_states import FIRST_TERMINAL, OrderStatus
 from engine.execution.orders import find_order, want_cancel
 from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
+from engine.reasons import Reason
+from engine.records import Kind, TimeInForce
 from engine.risk.gate import POWERS_OF_10
 from engine.risk.market_view import book_is_fresh
 from engine.strategies.quotes import ASK, BID, Working
-from engine.strategies.table import STRATEGY_COUNT, run_strategy
+from engine.strategies.table import position_of, run_strategy
 from engine.units import MONEY_EXP
 
+CLOCK_RECORDS = 16  # most order records that strategies write at one CLOCK; the others have their turn at the next
 _LARGEST_FAIR = 9.0e18  # 1e-8 quote; NaN and beyond count as none
 
 
@@ -67,11 +72,18 @@ def signal(state: np.record, strategy: int, instrument: int, place: int) -> None
     """Count and hash a target that changed."""
     quote = state.quotes[strategy, instrument, place]
     state.signals += 1
+    state.strategies.books[strategy, instrument].signals += 1
     add_decision(
         state.hash, Decision.SIGNAL.value, strategy, instrument, 1 if place == BID else -1,
         quote.target_order_type, quote.target_time_in_force, quote.target_price, quote.target_size,
         state.last_ingest_id,
     )
+
+
+@kernel()
+def _ends_by_itself(order: np.record) -> bool:
+    """True for an order that never rests: there is nothing to cancel."""
+    return order.time_in_force == TimeInForce.IOC or order.time_in_force == TimeInForce.FOK
 
 
 @kernel()
@@ -82,10 +94,11 @@ def act(
     """Send what brings the order behind a quote closer to its target, if anything."""
     quote = state.quotes[strategy, instrument, place]
     if quote.working == Working.RESTING:
-        if quote.target_size == 0 or quote.target_price != quote.order_price:
+        wanted = quote.target_size > 0 and quote.target_price == quote.order_price
+        if not wanted and not _ends_by_itself(state.orders.slots[slot]):
             send_cancel(state, outbox, routes, slot)
     elif quote.working == Working.IN_TRANSIT:
-        if quote.target_size == 0:
+        if quote.target_size == 0 and not _ends_by_itself(state.orders.slots[slot]):
             want_cancel(state.orders, state.orders.slots[slot], state.now_ns)
     elif quote.target_size > 0 and state.now_ns >= quote.not_before_ns:
         quote.attempt_ns = state.now_ns
@@ -110,35 +123,83 @@ def may_quote(state: np.record, instrument: int) -> bool:
 
 
 @kernel()
-def quote_instrument(state: np.record, outbox: np.ndarray, routes: np.ndarray, instrument: int) -> None:
-    """Run every strategy on a new prediction of an instrument and act on its targets: at most 2 records each."""
+def _run(
+    state: np.record, outbox: np.ndarray, routes: np.ndarray, strategy: int, instrument: int, kind: int
+) -> None:
+    """Run one strategy on an event of an instrument and act on its targets: at most 2 records."""
     table = state.orders
-    position = state.ledger.positions[instrument].size
-    for strategy in range(STRATEGY_COUNT):
-        pair = state.quotes[strategy, instrument]
-        bid_slot = look_up_working(table, pair[BID])
-        ask_slot = look_up_working(table, pair[ASK])
-        open_buy = table.open_size[instrument, BID]
-        open_sell = table.open_size[instrument, ASK]
-        if bid_slot >= 0:
-            open_buy -= table.slots[bid_slot].exposure
-        if ask_slot >= 0:
-            open_sell -= table.slots[ask_slot].exposure
-        bid_price = pair[BID].target_price
-        bid_size = pair[BID].target_size
-        ask_price = pair[ASK].target_price
-        ask_size = pair[ASK].target_size
-        fair = run_strategy(
-            state.strategies, strategy, state.views[instrument], position, open_buy, open_sell,
-            state.gate.max_position_value, state.now_ns, pair,
-        )
-        _note_fair_price(state, strategy, instrument, fair)
-        if pair[BID].target_price != bid_price or pair[BID].target_size != bid_size:
-            signal(state, strategy, instrument, BID)
-        if pair[ASK].target_price != ask_price or pair[ASK].target_size != ask_size:
-            signal(state, strategy, instrument, ASK)
-        act(state, outbox, routes, strategy, instrument, BID, bid_slot, 0)
-        act(state, outbox, routes, strategy, instrument, ASK, ask_slot, 0)
+    strategies = state.strategies
+    event = strategies.event
+    event.kind = kind
+    event.now_ns = state.now_ns
+    event.ingest_id = state.last_ingest_id
+    event.instrument = instrument
+    pair = state.quotes[strategy, instrument]
+    bid_slot = look_up_working(table, pair[BID])
+    ask_slot = look_up_working(table, pair[ASK])
+    own = strategies.own[strategy, instrument]
+    own.account_position = state.ledger.positions[instrument].size
+    own.position = position_of(strategies, strategy, instrument, own.account_position)
+    own.open_buy = table.open_size[instrument, BID]
+    own.open_sell = table.open_size[instrument, ASK]
+    if bid_slot >= 0:
+        own.open_buy -= table.slots[bid_slot].exposure
+    if ask_slot >= 0:
+        own.open_sell -= table.slots[ask_slot].exposure
+    own.max_position_value = state.gate.max_position_value
+    own.max_order_value = state.gate.max_order_value
+    bid_price = pair[BID].target_price
+    bid_size = pair[BID].target_size
+    ask_price = pair[ASK].target_price
+    ask_size = pair[ASK].target_size
+    if run_strategy(strategies, strategy, instrument, state.views[instrument], pair):
+        _note_fair_price(state, strategy, instrument, own.fair_price)
+    else:
+        state.denied[Reason.STRATEGY_FAULT] += 1
+    if pair[BID].target_price != bid_price or pair[BID].target_size != bid_size:
+        signal(state, strategy, instrument, BID)
+    if pair[ASK].target_price != ask_price or pair[ASK].target_size != ask_size:
+        signal(state, strategy, instrument, ASK)
+    for place in range(2):
+        act(state, outbox, routes, strategy, instrument, place, bid_slot if place == BID else ask_slot, 0)
+        quote = pair[place]
+        if quote.at_once == 1:
+            quote.at_once = 0
+            quote.target_price = 0
+            quote.target_size = 0
+
+
+@kernel()
+def quote_instrument(state: np.record, outbox: np.ndarray, routes: np.ndarray, instrument: int) -> None:
+    """Run every strategy of an instrument on a new prediction of it: at most 2 records each."""
+    for strategy in range(state.strategies.count):
+        if state.strategies.trades[strategy, instrument] == 1:
+            _run(state, outbox, routes, strategy, instrument, Kind.PREDICTION.value)
+
+
+@kernel()
+def run_at_clock(state: np.record, outbox: np.ndarray, routes: np.ndarray) -> None:
+    """Run the strategies that want CLOCK records, on each of their instruments that may be quoted.
+
+    At most CLOCK_RECORDS records; where the last CLOCK had to stop, this one goes on.
+    """
+    strategies = state.strategies
+    places = strategies.count * MAX_INSTRUMENTS
+    first = strategies.clock_at if strategies.clock_at < places else 0
+    before = state.written
+    strategies.clock_at = 0
+    for step in range(places):
+        place = (first + step) % places
+        strategy = place // MAX_INSTRUMENTS
+        instrument = place % MAX_INSTRUMENTS
+        if strategies.clocked[strategy] == 0 or strategies.trades[strategy, instrument] == 0:
+            continue
+        if not may_quote(state, instrument):
+            continue
+        if state.written - before + 2 > CLOCK_RECORDS:
+            strategies.clock_at = place
+            return
+        _run(state, outbox, routes, strategy, instrument, Kind.CLOCK.value)
 
 
 @kernel()
@@ -146,7 +207,7 @@ def withdraw(state: np.record, instrument: int) -> None:
     """Take back all quotes of an instrument; their cancels are sent by the order timers."""
     if state.tripped == 1:
         return
-    for strategy in range(STRATEGY_COUNT):
+    for strategy in range(state.strategies.count):
         for place in range(2):
             quote = state.quotes[strategy, instrument, place]
             if quote.target_size != 0:

@@ -7,7 +7,7 @@ Steps: nothing is sent for less than a STEPS-th of the position at the beginning
 Invariants: an order is on the reducing side, at most as large as the position less all open orders of that side
 (UNKNOWN ones in full; the gate holds it), and carries REDUCE_ONLY; so it never makes a position larger, nor takes it
 through zero.
-It acts through the quotes of strategy 0: one order an instrument, cancel first, a price never amended.
+It acts through the quotes of the first strategy: one order an instrument, cancel first, a price never amended.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _STRATEGY = 0
 REDUCING = np.dtype(
     [
         ("over_ns", "<i8"),  # how long it takes to come to zero
+        ("quote_life_ns", "<i8"),  # an order is neither replaced nor followed by the next of its side before this age
         ("since_ns", "<i8"),  # when REDUCE began
         ("begun_with", "<i8", (MAX_INSTRUMENTS,)),  # size of each position then, without its sign
     ],
@@ -116,7 +117,7 @@ def _reduce_side(
     own_side = view.ask_price if place == ASK else view.bid_price
     other_side = view.bid_price if place == ASK else view.ask_price
     price = other_side if takes else own_side
-    quote.not_before_ns = quote.attempt_ns + state.strategies.maker.min_quote_life_ns
+    quote.not_before_ns = quote.attempt_ns + reducing.quote_life_ns
     if quote.working == Working.RESTING and (state.now_ns < quote.not_before_ns or price == quote.order_price):
         return  # it stays where it is
     open_beside = table.open_size[instrument, side_index(1 if place == BID else -1)]

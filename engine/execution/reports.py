@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine.execution.books import allot_fill
 from engine.execution.ledger import take_fill, take_payment
 from engine.execution.order_states import OrderEvent, OrderStatus
 from engine.execution.orders import acknowledge, apply_event, apply_fill, apply_not_found, find_order
@@ -45,6 +46,7 @@ def _take_fill_report(state: np.record, record: np.record) -> int:
     )
     if not booked:
         return Reason.NONE.value
+    allot_fill(state, slot, record)
     if slot < 0:
         state.orphan_fills += 1
         return Reason.NONE.value

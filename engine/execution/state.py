@@ -22,10 +22,10 @@ from engine.risk.settings import GateSettings, money
 from engine.safety.mode import Mode
 from engine.safety.settings import SafetySettings
 from engine.stage import STATE_HEAD
-from engine.strategies.maker import fill_maker
+from engine.strategies.plugin import Bound
 from engine.strategies.quotes import QUOTE
-from engine.strategies.settings import MakerSettings
-from engine.strategies.table import STRATEGIES, STRATEGY_COUNT
+from engine.strategies.settings import MAX_STRATEGIES, MakerSettings
+from engine.strategies.table import STRATEGIES, default_strategies, fill_strategies
 
 # In STATE_HEAD: now_ns is the largest receive time of any input; last_ingest_id the last one of the market chain,
 # which is the causing id of whatever is decided next.
@@ -61,8 +61,8 @@ EXECUTION_STATE = np.dtype(
         ("reducing", REDUCING),
         ("slippages", SLIPPAGES),
         ("views", MARKET_VIEW, (MAX_INSTRUMENTS,)),
-        ("quotes", QUOTE, (STRATEGY_COUNT, MAX_INSTRUMENTS, 2)),  # BID, ASK
-        ("fair_price", "<i8", (STRATEGY_COUNT, MAX_INSTRUMENTS)),  # 1e-8 quote, 0: none
+        ("quotes", QUOTE, (MAX_STRATEGIES, MAX_INSTRUMENTS, 2)),  # BID, ASK
+        ("fair_price", "<i8", (MAX_STRATEGIES, MAX_INSTRUMENTS)),  # 1e-8 quote, 0: none
         ("ledger", LEDGER),
         ("orders", ORDER_TABLE),
     ],
@@ -77,18 +77,21 @@ def make_execution_state(
     instruments: Sequence[Instrument],
     open_loop: bool = False,
     reduce_over_s: float = SafetySettings.reduce_over_s,
+    strategies: Sequence[Bound] = (),
 ) -> np.ndarray:
     """A fresh state, EXECUTION_STATE of shape (1,).
 
     Trading starts when a reconciliation has brought the opening balance; with open_loop at once, from
     `open_loop_balance`, and every order counts as accepted, every cancel as done, in the moment it is decided.
-    Raises ValueError for a repeated instrument index or one out of range.
+    strategies: none for the maker alone. maker: its parameters then; its shortest quote life is that of REDUCE's orders
+    in any case. Raises ValueError for a repeated instrument index or one out of range.
     """
     state = np.zeros(1, EXECUTION_STATE)
     record = state[0]
     record["max_decision_age_ns"] = int(execution.max_decision_age_ms * 1_000_000)
     record["mode"] = Mode.NORMAL
-    for index, instrument in instruments_by_index(instruments).items():
+    by_index = instruments_by_index(instruments)
+    for index, instrument in by_index.items():
         view = record["views"][index]
         for name in ("price_exp", "size_exp", "tick_size", "lot_size", "min_notional", "venue"):
             view[name] = getattr(instrument, name)
@@ -100,11 +103,13 @@ def make_execution_state(
         view["trading"] = view["tradable"] and instrument.status == Status.TRADING
     open_chain(record["hash"])
     fill_gate(record["gate"], gate)
-    fill_maker(record["strategies"]["maker"], maker)
+    symbols = {index: instrument.symbol for index, instrument in by_index.items()}
+    fill_strategies(record["strategies"], strategies or default_strategies(maker), symbols)
     fill_order_table(record["orders"], execution)
     record["reconcile"]["every_ns"] = int(execution.reconcile_every_s * 1_000_000_000)
     record["reconcile"]["confirm_ns"] = int(execution.reconcile_confirm_s * 1_000_000_000)
     record["reducing"]["over_ns"] = int(reduce_over_s * 1_000_000_000)
+    record["reducing"]["quote_life_ns"] = maker.min_quote_life_ms * 1_000_000
     if open_loop:
         record["open_loop"] = 1
         record["opened"] = 1

@@ -72,6 +72,26 @@ def reconciliation_summary(state: np.ndarray, instruments: Sequence[Instrument])
     }
 
 
+def strategy_summary(state: np.ndarray, names: Sequence[str], instruments: Sequence[Instrument]) -> dict[str, Any]:
+    """What each strategy decided and holds, by its name; amounts are decimal text.
+
+    cash: what its fills brought in less what they cost, before fees; with the value of its positions, its profit.
+    """
+    table = state[0]["strategies"]
+    summaries = {}
+    for place, name in enumerate(names):
+        books = table["books"][place]
+        summaries[name] = {
+            **{key: int(books[key].sum()) for key in ("signals", "intents", "denied", "faults", "fills")},
+            "cash": format_units(int(books["cash"].sum()), MONEY_EXP),
+            "fees": format_units(int(books["fees"].sum()), MONEY_EXP),
+            "positions": {
+                item.symbol: format_units(int(books["position"][item.index]), item.size_exp) for item in instruments
+            },
+        }
+    return summaries
+
+
 def execution_summary(state: np.ndarray, instruments: Sequence[Instrument]) -> dict[str, Any]:
     """The keys decisions, orders, fills, positions, cash, pnl, ledger_matches_venue and decision_hash of a summary.
 

@@ -11,7 +11,7 @@ Order, cheapest first, the one that spends something last:
                   higher of price and mid, above the limit; an order that only reduces always passes, and one that
                   says it only reduces must, with all open orders of its side
   MESSAGE_RATE    token bucket on record time; cancels and queries never ask but take their token, into debt
-TOO_MANY_ORDERS and BACKLOG are checked before all these by whoever submits.
+TOO_MANY_ORDERS, BACKLOG and SELF_TRADE are checked before all these by whoever submits.
 Every check notes what it saw and its limit in the gate's state, so that a replay can show why an order passed or did
 not (`kept`, the newest KEPT orders that were checked).
 Invariants: a limit <= 0 denies; nothing here raises: a value beyond int64 is the largest int64; no check reads a note.
@@ -36,23 +36,23 @@ _NEAR_INT64_MAX = 9.0e18
 POWERS_OF_10 = np.array([10**exp for exp in range(19)], np.int64)
 
 
-
 class Check(IntEnum):
     """The checks of the gate, in the order in which they are made: what is seen, and the limit beside it."""
 
     OPEN_ORDERS = 0  # orders that are open; so many must not be
     BACKLOG = 1  # how full the rings beside execution are; must be below 1
-    TRADING = 2  # bits: 1 mode and all else let entries out, 2 instrument known, 4 venue takes orders; 7 are needed
-    BOOK = 3  # age of the book in ns; largest age. Broken by a book that is invalid or unsound, too
-    TICK = 4  # price; tick
-    LOT = 5  # size; lot
-    COLLAR_MID = 6  # twice the distance from mid, price units; twice the largest
-    COLLAR_MARK = 7  # distance from the mark price, 1e-8 quote; largest
-    ORDER_VALUE = 8  # value, 1e-8 quote; largest
-    MIN_VALUE = 9  # value, 1e-8 quote; smallest
-    REDUCES = 10  # position of the side with all open orders of the side and this one filled, size units; 0
-    POSITION_VALUE = 11  # its value, 1e-8 quote; largest
-    MESSAGES = 12  # tokens in the bucket, 1e-9 message; one token
+    OWN_ORDERS = 2  # 1 where it could be matched with an order of ours; must be below 1
+    TRADING = 3  # bits: 1 mode and all else let entries out, 2 instrument known, 4 venue takes orders; 7 are needed
+    BOOK = 4  # age of the book in ns; largest age. Broken by a book that is invalid or unsound, too
+    TICK = 5  # price; tick
+    LOT = 6  # size; lot
+    COLLAR_MID = 7  # twice the distance from mid, price units; twice the largest
+    COLLAR_MARK = 8  # distance from the mark price, 1e-8 quote; largest
+    ORDER_VALUE = 9  # value, 1e-8 quote; largest
+    MIN_VALUE = 10  # value, 1e-8 quote; smallest
+    REDUCES = 11  # position of the side with all open orders of the side and this one filled, size units; 0
+    POSITION_VALUE = 12  # its value, 1e-8 quote; largest
+    MESSAGES = 13  # tokens in the bucket, 1e-9 message; one token
 
 
 KEPT = 16  # a power of two, at least the orders that one input record can submit

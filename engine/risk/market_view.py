@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.kernel import kernel
 from engine.reasons import Reason
-from engine.records import OUTPUT_COUNT, Kind, Status
+from engine.records import FEATURE_COUNT, OUTPUT_COUNT, Kind, Status
 
 MARKET_VIEW = np.dtype(
     [
@@ -33,6 +33,7 @@ MARKET_VIEW = np.dtype(
         ("mark_price", "<i8"),  # 1e-8 quote, 0: never seen
         ("funding_rate", "<i8"),  # 1e-12
         ("next_funding_ms", "<i8"),
+        ("vector", "<f8", (FEATURE_COUNT,)),  # features, see engine/features/vector.py
         ("output", "<f8", (OUTPUT_COUNT,)),  # outputs of the model, see models/card
         ("known", "u1"),  # 1: configured
         ("book_valid", "u1"),
@@ -62,12 +63,14 @@ def book_is_fresh(view: np.record, now_ns: int, max_age_ns: int) -> bool:
 
 @kernel()
 def apply_prediction(view: np.record, record: np.record) -> None:
-    """Take touch and model outputs from a PREDICTION record."""
+    """Take touch, features and model outputs from a PREDICTION record."""
     view.bid_price = record.bid_price
     view.bid_size = record.bid_size
     view.ask_price = record.ask_price
     view.ask_size = record.ask_size
     view.book_recv_ts_ns = record.book_recv_ts_ns
+    for i in range(FEATURE_COUNT):
+        view.vector[i] = record.vector[i]
     for i in range(OUTPUT_COUNT):
         view.output[i] = record.output[i]
 

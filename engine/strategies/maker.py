@@ -22,40 +22,13 @@ import numpy as np
 from engine.kernel import kernel
 from engine.records import OrderType, TimeInForce
 from engine.risk.gate import value_or_max
-from engine.risk.settings import money
-from engine.risk.sizing import order_size
-from engine.strategies.quotes import ASK, BID, Working
+from engine.strategies.api import size_for, strategy
+from engine.strategies.quotes import Working
 from engine.strategies.settings import MakerSettings
-
-MAKER = np.dtype(
-    [
-        ("order_value", "<i8"),  # 1e-8 quote
-        ("half_spread", "<f8"),  # share of the fair price
-        ("prediction_weight", "<f8"),  # 1
-        ("inventory_skew_ticks", "<f8"),
-        ("max_depth_ticks", "<i8"),
-        ("improve_ticks", "<i8"),
-        ("requote_ticks", "<i8"),
-        ("min_quote_life_ns", "<i8"),
-        ("max_quote_life_ns", "<i8"),
-    ],
-    align=True,
-)
 
 _BPS = 1e-4
 _MAX_PRICE = 4.0e18  # prices beyond this would not survive the conversion to int64
-
-
-def fill_maker(maker: np.record, settings: MakerSettings) -> None:
-    """Write parameters into a MAKER record."""
-    maker["order_value"] = money(settings.order_value)
-    maker["half_spread"] = settings.half_spread_bps * _BPS
-    for name in (
-        "prediction_weight", "inventory_skew_ticks", "max_depth_ticks", "improve_ticks", "requote_ticks",
-    ):
-        maker[name] = getattr(settings, name)
-    maker["min_quote_life_ns"] = settings.min_quote_life_ms * 1_000_000
-    maker["max_quote_life_ns"] = settings.max_quote_life_ms * 1_000_000
+_MS = 1_000_000
 
 
 @kernel()
@@ -77,7 +50,7 @@ def fair_price(maker: np.record, view: np.record, position: int, max_position_va
 def bid_price(maker: np.record, view: np.record, fair: float, own_price: int) -> int:
     """Where to bid, price units; 0 for nowhere. own_price: price of our resting bid, 0 none."""
     tick = view.tick_size
-    wanted = math.floor(fair * (1.0 - maker.half_spread) / float(tick)) * tick
+    wanted = math.floor(fair * (1.0 - maker.half_spread_bps * _BPS) / float(tick)) * tick
     front = view.bid_price
     if own_price != view.bid_price:
         front = min(view.bid_price + maker.improve_ticks * tick, view.ask_price - tick)
@@ -89,7 +62,7 @@ def bid_price(maker: np.record, view: np.record, fair: float, own_price: int) ->
 def ask_price(maker: np.record, view: np.record, fair: float, own_price: int) -> int:
     """Where to ask, price units. own_price: price of our resting ask, 0 none."""
     tick = view.tick_size
-    wanted = math.ceil(fair * (1.0 + maker.half_spread) / float(tick)) * tick
+    wanted = math.ceil(fair * (1.0 + maker.half_spread_bps * _BPS) / float(tick)) * tick
     front = view.ask_price
     if own_price != view.ask_price:
         front = max(view.ask_price - maker.improve_ticks * tick, view.bid_price + tick)
@@ -104,13 +77,13 @@ def _set_target(maker: np.record, quote: np.record, price: int, size: int, tick:
         quote.target_price = 0
         quote.target_size = 0
         return
-    not_before_ns = quote.attempt_ns + maker.min_quote_life_ns
+    not_before_ns = quote.attempt_ns + maker.min_quote_life_ms * _MS
     quote.not_before_ns = not_before_ns
     if now_ns < not_before_ns or quote.working == Working.IN_TRANSIT:
         return
     if quote.working == Working.RESTING:
         move = abs(price - quote.order_price)
-        old = now_ns >= quote.attempt_ns + maker.max_quote_life_ns
+        old = now_ns >= quote.attempt_ns + maker.max_quote_life_ms * _MS
         if move == 0 or (move < maker.requote_ticks * tick and not old):
             return
     quote.target_price = price
@@ -119,35 +92,26 @@ def _set_target(maker: np.record, quote: np.record, price: int, size: int, tick:
     quote.target_time_in_force = TimeInForce.GTX
 
 
-@kernel()
-def maker_targets(
-    maker: np.record,
-    view: np.record,
-    position: int,
-    open_buy: int,
-    open_sell: int,
-    max_position_value: int,
-    now_ns: int,
-    quotes: np.ndarray,
-) -> float:
-    """Write the targets of both quotes of one instrument. Returns the fair price, price units with fraction.
-
-    view: MARKET_VIEW record, sound and fresh. position: size units, signed. open_buy, open_sell: sizes of open
-    orders of the instrument that are not behind these quotes. quotes: QUOTE, shape (2,).
-    """
-    bid = quotes[BID]
-    ask = quotes[ASK]
-    fair = fair_price(maker, view, position, max_position_value)
+@strategy(MakerSettings, model="short_return", clock=False)
+def on_event(
+    event: np.record, view: np.record, own: np.record, parameters: np.record, state: np.record, quotes: np.record
+) -> None:
+    """Write the targets of both quotes of one instrument, and the fair price, price units with fraction."""
+    bid = quotes.bid
+    ask = quotes.ask
+    fair = fair_price(parameters, view, own.position, own.max_position_value)
+    own.fair_price = fair
     if not (fair > 0.0 and fair < _MAX_PRICE):
-        _set_target(maker, bid, 0, 0, view.tick_size, now_ns)
-        _set_target(maker, ask, 0, 0, view.tick_size, now_ns)
-        return fair
+        _set_target(parameters, bid, 0, 0, view.tick_size, event.now_ns)
+        _set_target(parameters, ask, 0, 0, view.tick_size, event.now_ns)
+        return
     own_bid = bid.order_price if bid.working == Working.RESTING else 0
     own_ask = ask.order_price if ask.working == Working.RESTING else 0
-    price = bid_price(maker, view, fair, own_bid)
-    size = order_size(view, 1, price, maker.order_value, max_position_value, position, open_buy)
-    _set_target(maker, bid, price, size, view.tick_size, now_ns)
-    price = ask_price(maker, view, fair, own_ask)
-    size = order_size(view, -1, price, maker.order_value, max_position_value, position, open_sell)
-    _set_target(maker, ask, price, size, view.tick_size, now_ns)
-    return fair
+    price = bid_price(parameters, view, fair, own_bid)
+    _set_target(
+        parameters, bid, price, size_for(view, own, 1, price, parameters.order_value), view.tick_size, event.now_ns
+    )
+    price = ask_price(parameters, view, fair, own_ask)
+    _set_target(
+        parameters, ask, price, size_for(view, own, -1, price, parameters.order_value), view.tick_size, event.now_ns
+    )

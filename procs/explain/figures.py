@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -13,13 +14,15 @@ from engine.reasons import Reason
 from engine.records import Flag, Kind, OrderAction, OrderType, ReportKind, Side, TimeInForce
 from engine.risk.gate import Check
 from engine.safety.mode import mode_of
+from engine.strategies.plugin import Bound
 from engine.strategies.quotes import ASK, BID, Working
-from engine.strategies.table import Strategy
 from engine.units import MONEY_EXP, format_units
 from procs.explain.moments import Group, Moment
+from procs.parameters import memory_of, parameters_of
 
 _REASON_OF_CHECK = {
-    Check.OPEN_ORDERS: Reason.TOO_MANY_ORDERS, Check.BACKLOG: Reason.BACKLOG, Check.TRADING: Reason.NOT_TRADING,
+    Check.OPEN_ORDERS: Reason.TOO_MANY_ORDERS, Check.BACKLOG: Reason.BACKLOG, Check.OWN_ORDERS: Reason.SELF_TRADE,
+    Check.TRADING: Reason.NOT_TRADING,
     Check.BOOK: Reason.STALE_DATA, Check.TICK: Reason.OFF_TICK, Check.LOT: Reason.SIZE_RANGE,
     Check.COLLAR_MID: Reason.PRICE_COLLAR, Check.COLLAR_MARK: Reason.PRICE_COLLAR,
     Check.ORDER_VALUE: Reason.ORDER_VALUE, Check.MIN_VALUE: Reason.ORDER_VALUE,
@@ -47,7 +50,7 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def order_figures(order: np.void, item: Instrument) -> dict[str, Any]:
+def order_figures(order: np.void, item: Instrument, strategies: Sequence[Bound]) -> dict[str, Any]:
     """An ORDER record."""
     return {
         "action": name_of(OrderAction, int(order["kind"])), "order_id": int(order["order_id"]), "symbol": item.symbol,
@@ -55,14 +58,14 @@ def order_figures(order: np.void, item: Instrument) -> dict[str, Any]:
         "size": format_units(int(order["size"]), item.size_exp),
         "type": name_of(OrderType, int(order["order_type"])),
         "time_in_force": name_of(TimeInForce, int(order["time_in_force"])),
-        "reduce_only": bool(order["flags"] & Flag.REDUCE_ONLY), "strategy": strategy_name(int(order["strategy"])),
+        "reduce_only": bool(order["flags"] & Flag.REDUCE_ONLY), "strategy": strategy_name(strategies, int(order["strategy"])),
         "ingest_id": int(order["ingest_id"]), "decided_ns": int(order["recv_ts_ns"]),
     }
 
 
-def strategy_name(index: int) -> str:
-    """Name of a strategy by its index."""
-    return name_of(Strategy, index).lower()
+def strategy_name(strategies: Sequence[Bound], place: int) -> str:
+    """Name of the strategy at a place of a session, or its place where there is none."""
+    return strategies[place].name if 0 <= place < len(strategies) else f"strategy {place}"
 
 
 def differences(replayed: np.void, journaled: np.void) -> list[str]:
@@ -96,7 +99,7 @@ def gate_figures(checked: np.void, view: np.void, item: Instrument) -> dict[str,
 
 def _amount(check: Check, value: int, item: Instrument) -> str:
     """A figure of a check in the unit that people know."""
-    if check in (Check.OPEN_ORDERS, Check.BACKLOG):
+    if check in (Check.OPEN_ORDERS, Check.BACKLOG, Check.OWN_ORDERS):
         return str(value)
     if check == Check.TRADING:
         return _trading(value)
@@ -128,6 +131,7 @@ def _rule(check: Check, view: np.void) -> str:
         return "age of the book (it was not valid)"
     return {
         Check.OPEN_ORDERS: "open orders below", Check.BACKLOG: "fill of the rings below",
+        Check.OWN_ORDERS: "could meet an order of ours, below",
         Check.TRADING: "entries", Check.BOOK: "age of a valid book at most", Check.TICK: "price on the tick",
         Check.LOT: "size in whole lots of", Check.COLLAR_MID: "distance from mid at most",
         Check.COLLAR_MARK: "distance from mark at most", Check.ORDER_VALUE: "order value at most",
@@ -146,12 +150,16 @@ def quote_figures(quote: np.void, item: Instrument) -> dict[str, Any]:
     }
 
 
-def strategy_figures(moment: Moment, strategy: int, item: Instrument) -> dict[str, Any]:
-    """Parameters, quotes on both sides of the moment, position and inventory of a strategy."""
-    before, after, name = moment.before, moment.after, strategy_name(strategy)
-    parameters = after["strategies"]
-    if parameters.dtype.names and name in parameters.dtype.names:
-        parameters = parameters[name]
+def strategy_figures(
+    moment: Moment, strategy: int, item: Instrument, strategies: Sequence[Bound]
+) -> dict[str, Any]:
+    """Parameters, memory, quotes on both sides of the moment, position and inventory of a strategy."""
+    before, after = moment.before, moment.after
+    parameters, memory = {}, {}
+    if strategy < len(strategies):
+        state = np.atleast_1d(after)
+        parameters = parameters_of(state, strategy, strategies[strategy])
+        memory = memory_of(state, strategy, strategies[strategy], item.index)
     position = before["ledger"]["positions"][item.index]
     open_size = before["orders"]["open_size"][item.index]
 
@@ -160,7 +168,8 @@ def strategy_figures(moment: Moment, strategy: int, item: Instrument) -> dict[st
         return {"bid": quote_figures(pair[BID], item), "ask": quote_figures(pair[ASK], item)}
 
     return {
-        "name": name, "parameters": plain(parameters), "fair_price": money(after["fair_price"][strategy, item.index]),
+        "name": strategy_name(strategies, strategy), "parameters": parameters, "memory": memory,
+        "fair_price": money(after["fair_price"][strategy, item.index]),
         "quotes_before": quotes(before), "quotes_after": quotes(after),
         "position": format_units(int(position["size"]), item.size_exp), "position_cost": money(position["cost"]),
         "realised": money(position["realised"]),

@@ -270,7 +270,7 @@ def find_moments(session: Session, wanted: Search, progress: Progress = lambda _
 
     Raises ReplayError where the market data end before the decisions, JournalError, ExplainError.
     """
-    path = FusedPath(session.settings, session.instruments, open_loop=False, model=_Journaled())
+    path = FusedPath(session.settings, session.instruments, False, session.strategies, _Journaled())
     state = path.states[Role.EXECUTION]
     assert state.dtype == EXECUTION_STATE
     inputs = _Inputs(session, path)

@@ -17,6 +17,7 @@ import orjson
 from engine.config import Settings, config_hash
 from engine.instruments import Instrument
 from engine.kernel import kernel_digest
+from engine.strategies.plugin import Bound
 from procs.attach import NotRunning, attach
 from procs.journal.layout import MAGIC
 from procs.journal.reader import JournalEntry, segment_path
@@ -64,6 +65,7 @@ class Session:
     folder: Path
     settings: Settings
     instruments: tuple[Instrument, ...]
+    strategies: tuple[Bound, ...]
     told: dict[str, Any]
 
     @property
@@ -123,7 +125,7 @@ def open_session(folder: Path) -> Session:
         told = orjson.loads((folder / _FILE).read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
         raise ExplainError(f"{folder / _FILE}: {error}") from None
-    return Session(folder, source.settings, source.instruments, told)
+    return Session(folder, source.settings, source.instruments, source.strategies, told)
 
 
 def find_session(settings: Settings, session_id: str = "") -> Path:

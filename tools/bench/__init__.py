@@ -5,4 +5,7 @@ report.py holds what every suite gives back; machine.py what all of them need of
 that were measured in the same run do.
 """
 
-SUITE_NAMES = ("rings", "decode", "ingest", "book", "journal", "features", "inference", "decision", "kill", "console")
+SUITE_NAMES = (
+    "rings", "decode", "ingest", "book", "journal", "features", "inference", "decision", "kill", "strategies",
+    "console",
+)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from engine.config import Settings
-from tools.bench import console, decision, ingest, journal, kill, rings, stages
+from tools.bench import console, decision, ingest, journal, kill, rings, stages, strategies
 from tools.bench.machine import machine_facts
 from tools.bench.report import Report
 
@@ -19,6 +19,7 @@ SUITES: dict[str, Callable[[Report, Settings, bool], None]] = {
     "features": stages.features,
     "inference": stages.inference,
     "decision": decision.run,
+    "strategies": strategies.run,
     "kill": lambda report, settings, full: kill.run(report, full),
     "console": lambda report, settings, full: console.run(report, full),
 }

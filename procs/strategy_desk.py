@@ -1,0 +1,173 @@
+"""A desk on which a strategy is tried: the real execution stage, fed by hand, for the test beside a strategy's file.
+
+    desk = StrategyDesk("strategies/mine.py", order_value=200.0)
+    orders = desk.prediction(100.0, 100.1, imbalance_1=0.8, output=1.5)
+    desk.fill(orders[0])
+    assert desk.position == orders[0].size
+
+One instrument, BTCUSDT with a tick of 0.10 and a lot of 0.001, of which the desk is the venue: it takes every order,
+fills none by itself, and cancels at once. Prices and sizes are in quote and base units here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.config import Settings
+from engine.execution.kernel import EXECUTION
+from engine.execution.state import make_execution_state
+from engine.features.vector import FEATURE_NAMES
+from engine.instruments import Instrument
+from engine.records import (
+    MARKET,
+    ORDER,
+    PREDICTION,
+    REPORT,
+    SOURCE_COMMANDS,
+    SOURCE_FILLS,
+    SOURCE_MAIN,
+    Kind,
+    OrderAction,
+    ReportKind,
+    TimeInForce,
+)
+from engine.stage import as_bytes
+from engine.strategies.plugin import bind, parameter_number, word_of
+from engine.strategies.registry import registered
+from procs.parameters import memory_of
+from procs.strategies import SHIPPED, StrategyFile, load_file, read_content
+
+_MS = 1_000_000
+_INSTRUMENT = Instrument(0, "BTCUSDT", "BTC", "USDT", 2, 3, 10, 1, 5_00000000)
+_PRICE, _SIZE = 100.0, 1000.0  # units of a quote and of a base unit
+
+
+@dataclass(frozen=True)
+class DeskOrder:
+    """An order that the strategy caused. action: OrderAction's name; side: +1 buys, -1 sells."""
+
+    action: str
+    side: int
+    price: float
+    size: float
+    time_in_force: str
+    order_id: int
+
+
+class StrategyDesk:
+    """See the module. parameters: those that differ from the defaults of the strategy's file."""
+
+    def __init__(self, file: str | Path, **parameters: Any) -> None:
+        """file: a strategy's file, or the name of one that is shipped. Raises StrategyError or SettingsError."""
+        name = Path(file).stem
+        if str(file) in SHIPPED:
+            made, code = SHIPPED[str(file)]
+        else:
+            read = StrategyFile(name, "", Path(file), read_content(name, str(file)))
+            made, code = load_file(read), read.code
+        self.bound = bind(name, made, parameters, code)
+        assert registered(code)
+        settings = Settings()
+        self.state = make_execution_state(
+            settings.execution, settings.gate, settings.maker, (_INSTRUMENT,), strategies=(self.bound,)
+        )
+        self.now_ns = 1_700_000_000_000_000_000
+        self._frames = 0
+        self._trades = 0
+        self._open(100_000_00000000)
+
+    def _open(self, balance: int) -> None:
+        self._step(SOURCE_COMMANDS, MARKET, Kind.RECONCILE, aux=1)
+        self._step(SOURCE_FILLS, REPORT, ReportKind.BALANCE, aux=balance)
+        for kind in (ReportKind.OPEN_ORDERS, ReportKind.FEES):
+            self._step(SOURCE_FILLS, REPORT, kind)
+        self._step(SOURCE_FILLS, REPORT, ReportKind.RECONCILE_END, aux=1)
+        self._step(SOURCE_MAIN, PREDICTION, Kind.BOOK_VALID)
+
+    def _step(self, source: int, dtype: np.dtype, kind: int, **fields: Any) -> list[DeskOrder]:
+        """One record through the stage; the venue's answers to what it wrote go in at once."""
+        record = np.zeros(1, dtype)
+        for field, value in {"kind": kind, "recv_ts_ns": self.now_ns, **fields}.items():
+            record[field] = value
+        outbox = np.zeros(EXECUTION.max_out, ORDER)
+        routes = np.zeros(EXECUTION.max_out, np.uint8)
+        count = int(EXECUTION.step(as_bytes(self.state), source, as_bytes(record), 1, as_bytes(outbox), routes))
+        orders = []
+        for item in outbox[:count]:
+            if item["kind"] in (OrderAction.NEW, OrderAction.CANCEL):
+                answer = ReportKind.ACCEPTED if item["kind"] == OrderAction.NEW else ReportKind.CANCELLED
+                self._step(SOURCE_FILLS, REPORT, answer, order_id=item["order_id"], instrument=0, side=item["side"])
+                orders.append(
+                    DeskOrder(
+                        OrderAction(int(item["kind"])).name, int(item["side"]), float(item["price"] / _PRICE),
+                        float(item["size"] / _SIZE), TimeInForce(int(item["time_in_force"])).name,
+                        int(item["order_id"]),
+                    )
+                )
+        return orders
+
+    def prediction(
+        self, bid: float, ask: float, *, bid_size: float = 1.0, ask_size: float = 1.0, output: float = 0.0,
+        after_ms: int = 10, **features: float,
+    ) -> list[DeskOrder]:
+        """Time goes on, and a touch comes with the model's forecast (bps) and these features; what it makes of it."""
+        unknown = set(features) - set(FEATURE_NAMES)
+        if unknown:
+            raise ValueError(f"{min(unknown)!r} is no feature; known are {', '.join(FEATURE_NAMES)}")
+        self.now_ns += after_ms * _MS
+        self._frames += 1
+        return self._step(
+            SOURCE_MAIN, PREDICTION, Kind.PREDICTION, ingest_id=self._frames, book_recv_ts_ns=self.now_ns,
+            bid_price=round(bid * _PRICE), ask_price=round(ask * _PRICE), bid_size=round(bid_size * _SIZE),
+            ask_size=round(ask_size * _SIZE), output=(output, 0.0),
+            vector=tuple(features.get(name, 0.0) for name in FEATURE_NAMES),
+        )
+
+    def clock(self, after_ms: int = 10) -> list[DeskOrder]:
+        """Time goes on, and a CLOCK record says so; what it makes of it."""
+        self.now_ns += after_ms * _MS
+        return self._step(SOURCE_MAIN, PREDICTION, Kind.CLOCK)
+
+    def fill(self, order: DeskOrder, size: float = 0.0) -> None:
+        """The venue fills an order at its price: so much, or all of it."""
+        self._trades += 1
+        amount = round((size or order.size) * _SIZE)
+        self._step(
+            SOURCE_FILLS, REPORT, ReportKind.FILL, order_id=order.order_id, instrument=0, side=order.side,
+            price=round(order.price * _PRICE), size=amount, cumulative_size=amount, trade_id=self._trades,
+        )
+
+    def expire(self, order: DeskOrder) -> None:
+        """The venue ends what is left of an order."""
+        self._step(SOURCE_FILLS, REPORT, ReportKind.EXPIRED, order_id=order.order_id, instrument=0, side=order.side)
+
+    def set(self, parameter: str, value: Any) -> None:
+        """Another value of a parameter, as `bot4 set` gives it."""
+        cls = self.bound.strategy.parameters
+        self._step(
+            SOURCE_COMMANDS, MARKET, Kind.PARAMETER, size=parameter_number(cls, parameter),
+            aux=word_of(cls, parameter, value),
+        )
+
+    @property
+    def position(self) -> float:
+        """What it holds, base units."""
+        return float(self.state["ledger"]["positions"][0, 0]["size"] / _SIZE)
+
+    @property
+    def faults(self) -> int:
+        """How often it failed."""
+        return int(self.state["strategies"]["books"][0, 0, 0]["faults"])
+
+    @property
+    def denied(self) -> int:
+        """How many of its orders the gate refused."""
+        return int(self.state["strategies"]["books"][0, 0, 0]["denied"])
+
+    def memory(self) -> dict[str, Any]:
+        """What it remembers, by the names of its state class."""
+        return memory_of(self.state, 0, self.bound, 0)

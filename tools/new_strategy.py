@@ -1,0 +1,53 @@
+"""`bot4 new strategy NAME`: a strategy to begin with, and a test beside it that passes as it stands."""
+
+from __future__ import annotations
+
+import argparse
+import keyword
+import re
+import sys
+from pathlib import Path
+
+import orjson
+
+from engine.strategies.settings import SHIPPED
+from tools.usage import UsageError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def new_command(options: argparse.Namespace) -> int:
+    """Write the two files and say what comes next. Raises UsageError; nothing is written then."""
+    name, folder = options.name, options.folder
+    if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name.startswith("test_") or name in SHIPPED:
+        raise UsageError(
+            f"{name!r}: a name has 1 to 32 lower-case letters, digits and '_', a letter first, and is no word of "
+            f"Python's, none that begins with test_, none of {', '.join(SHIPPED)}"
+        )
+    files = {folder / f"{name}.py": "strategy.py.txt", folder / f"test_{name}.py": "test_strategy.py.txt"}
+    for path in files:
+        if path.exists():
+            raise UsageError(f"{path}: is there already; nothing was written")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, template in files.items():
+            with path.open("x", encoding="utf-8") as file:
+                file.write((TEMPLATES / template).read_text().replace("NAME", name))
+            path.chmod(0o644)  # code that others may write is refused
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder}: {error.strerror}") from None
+    path, test = files
+    table = f'[strategies.{name}]\nfile = "{path}"\n\n[strategies.{name}.parameters]\norder_value = 200.0\n'
+    if options.json:
+        answer = {"strategy": str(path), "test": str(test), "toml": table}
+        sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
+        return 0
+    print(f"{path} and {test} are written. Next:\n")
+    print(f"1. try it:            python -m pytest {test}")
+    print("2. put into bot4.toml (in the place of [maker]; further strategies are further tables):\n")
+    print("".join(f"       {line}\n" if line else "\n" for line in table.splitlines()))
+    print("3. see that it holds:  bot4 check")
+    print("4. trade on paper:     bot4 run --for 1m\n")
+    print("docs/strategies.md says what a strategy sees and can do.")
+    return 0
