@@ -159,6 +159,10 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.bench_command import bench_command
 
         return bench_command(options)
+    if options.command == "train":
+        from tools.train import train_command
+
+        return train_command(options)
     if options.command == "doctor":
         from tools.doctor.command import doctor_command
 
