@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -98,6 +99,15 @@ class Trained:
     def to_onnx(self) -> bytes:
         """The ONNX model."""
         return to_onnx(self.network.coefs_, self.network.intercepts_, self.inputs, self.targets)
+
+
+def load_libraries() -> None:
+    """Import what training needs beyond the core, so that what is missing is known before minutes are spent on it.
+
+    Raises ModuleNotFoundError.
+    """
+    for name in ("onnx", "sklearn", "threadpoolctl"):
+        import_module(name)
 
 
 def input_scaling(vectors: np.ndarray) -> Scaling:

@@ -15,7 +15,7 @@ from engine.config import Settings
 from models.card import card_path, read_card, write_model
 from models.dataset import rows_of
 from models.inference import DEFAULT_MODEL
-from models.train import Plan, TrainingError, train
+from models.train import Plan, TrainingError, load_libraries, train
 from procs.captures import CaptureError
 from procs.market_series import observe
 from procs.replay import open_source
@@ -65,8 +65,7 @@ def train_command(options: argparse.Namespace) -> int:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
     try:
-        import onnx  # noqa: F401 - known before minutes are spent
-        import sklearn  # noqa: F401
+        load_libraries()
     except ModuleNotFoundError as error:
         print(f"bot4: {error.name} is missing: training needs the extra, pip install '.[train]'", file=sys.stderr)
         return 2

@@ -228,13 +228,17 @@ def arrive_market(
 def arrive_cancel(
     flow: np.ndarray, book: np.ndarray, side: int, nearest: bool, time_ns: int, events: np.ndarray, count: int
 ) -> int:
-    """Cancel one order of the flow: any of a side, or of a few the one nearest the touch; patient ones less often."""
+    """Cancel one order of the flow: any of a side, patient ones less often; or of a few the one nearest the touch.
+
+    nearest: the price goes against this side, and who would be hit first goes first, patient or not.
+    """
     chosen = -1
     for _ in range(_CHOICES):
         slot = book[0].live[np.int64(draw(flow) * book[0].live_count)]
         if book[0].order_owner[slot] != 0 or book[0].order_side[slot] != side:
             continue
-        if uniform_at(np.uint64(book[0].order_id[slot])) < flow[0].patient_share and draw(flow) > flow[0].impatience:
+        patient = uniform_at(np.uint64(book[0].order_id[slot])) < flow[0].patient_share
+        if patient and not nearest and draw(flow) > flow[0].impatience:
             continue
         if chosen < 0 or side * book[0].order_price[slot] > side * book[0].order_price[chosen]:
             chosen = slot

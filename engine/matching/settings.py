@@ -101,7 +101,7 @@ class FlowSettings:
                                        maximum=600.0)
     patient_share: float = setting(0.25, "Share of limit orders whose owners are patient.", minimum=0.0, maximum=1.0)
     patience: float = setting(20.0, "How much longer those stand.", minimum=1.0, maximum=1_000.0)
-    improving_share: float = setting(0.5, "Share of limit orders at the best price that the spread has room for.",
+    improving_share: float = setting(0.8, "Share of limit orders at the best price that the spread has room for.",
                                      minimum=0.0, maximum=1.0)
 
 
