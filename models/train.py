@@ -237,18 +237,19 @@ def describe(
         "use": "Short-horizon forecasts for the market maker on the embedded exchange.",
         "limits": (
             "Trained on generated flow only: its figures there say how well it knows that flow, not how it would do at "
-            "a real venue. Those on recordings, of a few minutes of single days, are the nearest to an answer. It "
-            "knows two symbols, one venue's way of publishing books, and nothing of hours, news, fees or its own "
-            "orders. Not for trading with money before it is trained and tested on data of the market that it is to "
-            "trade."
+            "a real venue. Those on recordings, of a few minutes of single days, are the nearest to an answer, "
+            "and not wholly unseen: the flow's settings were chosen with an eye on statistics of the same files. The "
+            "size of a move is forecast badly. It knows two symbols, one venue's way of publishing books, and "
+            "nothing of hours, news, fees or its own orders. Not for trading with money before it is trained and "
+            "tested on data of the market that it is to trade."
         ),
         "data": {
             "description": DATA_SPEC,
             "sessions": plan.seeds(),
             "split": "by seed: no two sets share a session, and no session is cut",
             "purge": (
-                "the last second of each session makes no row, since its answer would lie beyond the end; rows of two "
-                "sets never overlap in time or in the generator's stream"
+                "the last second of each session makes no row, since its answer would lie beyond the end, so no row "
+                "knows anything of another session; the streams of two seeds have nothing in common"
             ),
             "rows": {purpose: sum(map(len, items)) for purpose, items in sessions.items()},
             "first_test_session_sha256": rows_digest(sessions["test"][0]),

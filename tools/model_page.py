@@ -54,8 +54,8 @@ def page(card: dict[str, Any]) -> str:
         f"{card['arguments']['seconds']} s each; rows: "
         f"{', '.join(f'{count} {purpose}' for purpose, count in data['rows'].items())}.",
         f"* Split {data['split']}. Purge: {data['purge']}.",
-        f"* The epoch was chosen on the {card['training']['epoch_chosen_on']}; the test sessions and the recordings "
-        "were looked at by no choice.",
+        f"* The epoch was chosen on the {card['training']['epoch_chosen_on']}; nothing was fitted on test sessions or "
+        "recordings.",
         "",
         "## Figures that it was not fitted on",
         "",

@@ -77,7 +77,6 @@ def set_fair_value(state: np.ndarray, settings: FlowSettings, price: float, vola
     row = state[0]
     durations = (settings.ranging_s, settings.trending_s, settings.volatile_s)
     shares = [duration / sum(durations) for duration in durations]
-    # Of the arrivals' logarithm half of x's is added: the market is busier when it is more volatile.
     square = sum(share * factor**2 for share, factor in zip(shares, (1.0, 1.0, settings.volatile_factor), strict=True))
     busy = sum(share * factor for share, factor in zip(shares, (1.0, 1.0, settings.volatile_activity), strict=True))
     row["fair"] = row["walk"] = row["anchor"] = price
@@ -112,7 +111,7 @@ def hidden_price(state: np.ndarray) -> float:
 
 @kernel()
 def activity(state: np.ndarray) -> float:
-    """By how much more arrives now than on average."""
+    """By how much more arrives now than on average: the market is busier when it is more volatile."""
     spread = state[0].clustering_spread
     own = exp(0.5 * state[0].clustering - 0.125 * spread * spread)
     return state[0].regime_activity[state[0].regime] * own
