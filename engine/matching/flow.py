@@ -15,7 +15,7 @@ cancelled, so lifetimes are a mixture. Whose order is patient is a hash of its i
 Basis: the mid minus the hidden price, smoothed exponentially over time; the venue's mark price is made of it.
 Invariants: driven by given time only; the same seed, times and foreign orders give the same events, bit for bit.
 `flow_until` returns early after an arrival that filled somebody's order and when the event array is nearly full:
-call it until it says that the time is reached. Cost: about 1.5 us an arrival.
+call it until it says that the time is reached. Cost: about 0.5 us an arrival.
 """
 
 from __future__ import annotations

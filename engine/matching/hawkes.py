@@ -14,7 +14,7 @@ is. No thinning, nothing approximate but the rounding of times. Source: Dassios 
 process with exponentially decaying intensity" (2013).
 
 State: a one-element array of a dtype with `counter` (generator.py) and HAWKES_FIELDS. Base rates may be changed after
-each event; they hold until the next one. Cost: 0.2 us an event.
+each event; they hold until the next one.
 """
 
 from __future__ import annotations
