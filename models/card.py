@@ -52,7 +52,7 @@ def load_verified(model_path: Path, settings: FeatureSettings | None = None) -> 
     if card.get("schema_hash") != expected:
         raise ModelError(
             f"{model_path}: trained on feature schema {str(card.get('schema_hash'))[:12]}, this engine computes "
-            f"{expected[:12]}; train it again (python -m models.train)"
+            f"{expected[:12]}; train it again (bot4 train)"
         )
     version = card.get("version")
     if type(version) is not int or version < 1:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from itertools import pairwise
 
 import numpy as np
 import orjson
 import pytest
+from scipy import stats
 
 from engine.matching.events import EventKind
 from engine.matching.frames import UsdmFrames
-from engine.matching.generator import natural_log, next_counter, uniform_at
+from engine.matching.generator import next_counter, uniform_at
 from engine.matching.market import SimulatedMarket
 from engine.matching.settings import VenueSettings
 from engine.matching.wire import combined, render_session
@@ -80,22 +80,28 @@ def _signals(events: np.ndarray, symbol: int) -> tuple[dict[str, np.ndarray], np
 
 @pytest.mark.parametrize("symbol", [0, 1])
 def test_imbalance_predicts_the_next_second(sessions, symbol):
-    """Correlations on each seed, and a linear fit on one seed that explains the others (out of sample)."""
+    """Correlations on each seed, and a linear fit on one seed that explains the others (out of sample).
+
+    Of ranks: moves have heavy tails. Queues say less than they did about a value that walks away within seconds.
+    """
     for events in sessions.values():
         signals, move = _signals(events, symbol)
-        assert np.corrcoef(signals["queue"], move)[0, 1] > 0.15
-        assert np.corrcoef(signals["flow"], move)[0, 1] > 0.12
-        assert np.corrcoef(signals["trades"], move)[0, 1] > 0.05
+        assert stats.spearmanr(signals["queue"], move).statistic > 0.08
+        assert stats.spearmanr(signals["flow"], move).statistic > 0.18
+        assert stats.spearmanr(signals["trades"], move).statistic > 0.18
     signals, move = _signals(sessions[1], symbol)
     design = np.stack([*signals.values(), np.ones(len(move))], axis=1)
     weights = np.linalg.lstsq(design, move, rcond=None)[0]
     for seed in (2, 3):
         signals, move = _signals(sessions[seed], symbol)
         predicted = np.stack([*signals.values(), np.ones(len(move))], axis=1) @ weights
-        assert np.corrcoef(predicted, move)[0, 1] > 0.2
+        found = stats.spearmanr(predicted, move).statistic
+        assert found > 0.18
         assert np.mean((move - predicted) ** 2) < np.mean(move**2)
-        shuffled = np.roll(predicted, len(predicted) // 2)  # the test can fail: the wrong time predicts nothing
-        assert abs(np.corrcoef(shuffled, move)[0, 1]) < 0.15
+        # The test can fail: the wrong time predicts nothing, but for the trends that a shift happens to meet.
+        shifts = np.linspace(0, len(predicted), 10, dtype=int)[1:-1]
+        wrong = [stats.spearmanr(np.roll(predicted, shift), move).statistic for shift in shifts]
+        assert abs(np.mean(wrong)) < 0.1 and found > max(map(abs, wrong))
 
 
 def test_the_market_looks_like_one(sessions):
@@ -151,7 +157,7 @@ def test_a_client_that_takes_everything_does_not_stop_the_flow():
 
 
 def test_generator():
-    """Uniform, centred, and a logarithm good to 1e-14."""
+    """Uniform and centred, and the published stream."""
     counter = np.uint64(12345)
     draws = []
     for _ in range(20_000):
@@ -163,8 +169,6 @@ def test_generator():
     assert abs(np.corrcoef(values[1:], values[:-1])[0, 1]) < 0.03
     # the published first output of splitmix64 for seed 0 is 0xE220A8397B1DCDAF; its top 53 bits
     assert uniform_at(np.uint64(next_counter(np.uint64(0)))) == ((0xE220A8397B1DCDAF >> 11) + 0.5) / 2**53
-    for x in (1e-300, 1e-17, 0.1, 0.5, 0.7071067811865475, 0.7071067811865476, 0.999999, 1.0, 2.5, 1e9):
-        assert natural_log(x) == pytest.approx(math.log(x), rel=2e-14, abs=1e-15)
 
 
 @pytest.mark.parametrize("kind", list(UsdmFrames.depth_intervals_ms))

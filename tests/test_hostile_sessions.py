@@ -57,7 +57,7 @@ def test_the_sessions_were_hostile_and_traded() -> None:
              *TIMED, "kill_gateway", "kill_execution", "expire_listen_key"}
     assert set(faults) == known and min(faults.values()) >= 5
     assert sum(item.orders for item in outcomes) > 5_000
-    assert sum(item.fills for item in outcomes) > 2_000
+    assert sum(item.fills for item in outcomes) > 1_500
     assert sum(item.unknown for item in outcomes) > 350
     assert sum(item.exposure > 0.9 for item in outcomes) > 30  # the limit was in reach
     assert min(item.fills for item in outcomes) > 0

@@ -38,8 +38,9 @@ def test_brackets_are_those_the_venue_publishes():
 
 
 def push(session: Session, symbol: int, factor: float) -> None:
-    """Move the hidden price, and the book with it."""
-    session.exchange.market.flows[symbol]["walk"] *= factor
+    """Move the fair value and what the public thinks, and the book with them."""
+    for name in ("fair", "walk", "anchor"):
+        session.exchange.market.flows[symbol][name] *= factor
 
 
 def levered(balance: str = "1000", leverage: int = 50, **settings) -> Session:

@@ -441,7 +441,8 @@ def test_liquidation_over_the_wire():
         total = venue.state()["total"]
 
         def fall() -> None:
-            venue.venue.exchange.market.flows[0]["walk"] *= 0.995
+            for name in ("fair", "walk", "anchor"):
+                venue.venue.exchange.market.flows[0][name] *= 0.995
 
         deadline = time.monotonic() + 30
         while venue.state()["liquidations"] == 0 and time.monotonic() < deadline:

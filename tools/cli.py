@@ -98,6 +98,14 @@ def command_parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", parents=[shared], help="measure a part of the engine, beside its peers")
     bench.add_argument("suite", choices=SUITE_NAMES, help="what to measure")
     bench.add_argument("--full", action="store_true", help="longer passes; without it 30 s at the most (kill: minutes)")
+    train = commands.add_parser("train", parents=[shared], help="make the shipped model again, and measure it")
+    for name, text in (("seed", "of sessions and weights"), ("sessions", "to fit on"), ("seconds", "of one session"),
+                       ("epochs", "passes over the rows")):
+        train.add_argument(f"--{name}", type=int, metavar="N", help=f"{text} (default: that of the shipped model)")
+    train.add_argument("--recordings", type=Path, metavar="FOLDER", help="measure on recordings too (default: "
+                       "$BOT4_RECORDINGS, else none)")
+    train.add_argument("--out", type=Path, metavar="FILE", help="ONNX file, its card goes beside it (default: the "
+                       "shipped one, and docs/model_card.md)")
     commands.add_parser("doctor", parents=[shared], help="what this machine lacks for low latency or for live trading")
     commands.add_parser("check", parents=[shared], help="show the resolved configuration and whether it is sound")
     return parser
@@ -201,6 +209,10 @@ def _run(options: argparse.Namespace, arguments: Sequence[str] | None) -> int:
         from tools.bench_command import bench_command
 
         return bench_command(options)
+    if options.command == "train":
+        from tools.train import train_command
+
+        return train_command(options)
     if options.command == "doctor":
         from tools.doctor.command import doctor_command
 

@@ -49,10 +49,24 @@ def _quarantine(options: argparse.Namespace) -> int:
     return quarantine_command(options)
 
 
+def _statistics_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", type=Path, nargs="*", metavar="SOURCE", help="captures, sessions, recorded files")
+    parser.add_argument("--generated", type=int, nargs="?", const=1, metavar="SEED",
+                        help="the embedded exchange's flow beside them, as long as the longest of them (seed: 1)")
+
+
+def _statistics(options: argparse.Namespace) -> int:
+    from tools.data_statistics import statistics_command
+
+    return statistics_command(options)
+
+
 SUBCOMMANDS = (
     Subcommand("convert", "make a capture of a recording in another format", _convert_options, _convert),
     Subcommand("show", "what a capture holds; reads all of it", _show_options, _show),
     Subcommand("quarantine", "frames and records that a session refused, and why", _quarantine_options, _quarantine),
+    Subcommand("statistics", "what a market looks like: returns, spreads, lifetimes, arrivals", _statistics_options,
+               _statistics),
 )
 
 

@@ -1,7 +1,7 @@
 """A counter-based generator and what the flow needs of it, the same bits on every machine.
 
 splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014): the state is a counter, each
-draw is a hash of it. Only + - * / and sqrt are used on floats, no libm: its logarithm differs between processors.
+draw is a hash of it. The logarithm is that of engine/maths.py: libm's differs between processors.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernel import kernel
+from engine.maths import log
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 _WORD = 2**64 - 1
-_LN2 = 0.6931471805599453
 _INVERSE_2_53 = 1.0 / 9007199254740992.0
 
 
@@ -35,24 +35,25 @@ def uniform_at(counter: np.uint64) -> float:
 
 
 @kernel()
-def natural_log(x: float) -> float:
-    """ln x for x > 0, relative error below 1e-14: halving into [0.5, 1), then the atanh series."""
-    exponent = 0
-    while x >= 1.0:
-        x *= 0.5
-        exponent += 1
-    while x < 0.5:
-        x *= 2.0
-        exponent -= 1
-    if x < 0.7071067811865476:
-        x *= 2.0
-        exponent -= 1
-    z = (x - 1.0) / (x + 1.0)
-    square = z * z
-    term = 0.0
-    for k in range(21, 0, -2):
-        term = term * square + 1.0 / k
-    return 2.0 * z * term + exponent * _LN2
+def draw(state: np.ndarray) -> float:
+    """The next uniform number of a state with a field `counter`, shape (1,)."""
+    state[0].counter = next_counter(state[0].counter)
+    return uniform_at(state[0].counter)
+
+
+@kernel()
+def draw_exponential(state: np.ndarray) -> float:
+    """An exponential number of mean 1."""
+    return -log(draw(state))
+
+
+@kernel()
+def draw_normal(state: np.ndarray) -> float:
+    """A standard normal number, near enough: twelve uniform ones, centred (Irwin-Hall)."""
+    total = -6.0
+    for _ in range(12):
+        total += draw(state)
+    return total
 
 
 def scattered(value: int) -> int:

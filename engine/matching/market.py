@@ -79,7 +79,7 @@ class SimulatedMarket:
         first_id = start_ns // ID_PERIOD_NS
         self.books = [book_kernel.new_book(index, first_id) for index in range(len(listed))]
         self.flows = [
-            new_flow(item, index, self.seed, start_ns - WARM_UP_NS) for index, item in enumerate(listed)
+            new_flow(item, settings.flow, index, self.seed, start_ns - WARM_UP_NS) for index, item in enumerate(listed)
         ]
         self._book_bytes = [as_bytes(book) for book in self.books]
         self._flow_bytes = [as_bytes(flow) for flow in self.flows]
@@ -182,3 +182,4 @@ class SimulatedMarket:
         for flow in self.flows:
             flow["clock_ns"] += duration_ns
             flow["next_ns"] += duration_ns
+            flow["regime_until_ns"] += duration_ns

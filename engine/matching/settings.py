@@ -28,10 +28,10 @@ class SymbolSettings:
     status: str = setting("TRADING", "Whether it takes orders, in the venue's word.",
                           choices=("TRADING", "PENDING_TRADING", "SETTLING", "CLOSE"))
     latent_price: float = setting(60_000.0, "Where the hidden price starts.", minimum=0.0)
-    volatility: float = setting(1.0e-5, "Hidden price: relative standard deviation of one second.", minimum=0.0,
-                                maximum=0.01)
-    limit_rate: float = setting(110.0, "Limit orders a second.", minimum=0.0, maximum=100_000.0)
-    market_rate: float = setting(8.0, "Market orders a second.", minimum=0.0, maximum=10_000.0)
+    volatility: float = setting(3.0e-5, "Fair value: relative standard deviation of one second, over all regimes.",
+                                minimum=0.0, maximum=0.01)
+    limit_rate: float = setting(110.0, "Mean limit orders a second.", minimum=0.0, maximum=100_000.0)
+    market_rate: float = setting(8.0, "Mean market orders a second.", minimum=0.0, maximum=10_000.0)
     order_lifetime_s: float = setting(1.2, "Mean life of a resting order of the flow.", minimum=0.01)
     near_ticks: float = setting(5.0, "Mean distance of most limit orders from the opposite touch.", minimum=1.0)
     far_ticks: float = setting(80.0, "Mean distance of the others.", minimum=1.0)
@@ -66,12 +66,43 @@ class EtherSettings(SymbolSettings):
     max_size: str = setting("10000", "Largest order.")
     min_notional: str = setting("20", "Smallest value of an order that is not reduce-only, in the quote asset.")
     latent_price: float = setting(3_000.0, "Where the hidden price starts.", minimum=0.0)
-    volatility: float = setting(1.3e-5, "Hidden price: relative standard deviation of one second.", minimum=0.0,
-                                maximum=0.01)
-    limit_rate: float = setting(90.0, "Limit orders a second.", minimum=0.0, maximum=100_000.0)
-    market_rate: float = setting(7.0, "Market orders a second.", minimum=0.0, maximum=10_000.0)
+    volatility: float = setting(3.5e-5, "Fair value: relative standard deviation of one second, over all regimes.",
+                                minimum=0.0, maximum=0.01)
+    limit_rate: float = setting(90.0, "Mean limit orders a second.", minimum=0.0, maximum=100_000.0)
+    market_rate: float = setting(7.0, "Mean market orders a second.", minimum=0.0, maximum=10_000.0)
     limit_size: str = setting("0.200", "Smallest limit order of the flow; sizes are Pareto with exponent 2.")
     market_size: str = setting("0.040", "Smallest market order of the flow; sizes are Pareto with exponent 1.")
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """How the orders of others come, in every contract: they excite one another, in a market with regimes."""
+
+    branching_ratio: float = setting(0.65, "Share of arrivals that earlier ones caused (a Hawkes process).",
+                                     minimum=0.0, maximum=0.95)
+    fast_share: float = setting(0.6, "Share of them that come soon.", minimum=0.0, maximum=1.0)
+    fast_s: float = setting(0.05, "Mean time after which those come.", minimum=0.001, maximum=60.0)
+    slow_s: float = setting(2.0, "Mean time after which the others come.", minimum=0.001, maximum=600.0)
+    ranging_s: float = setting(40.0, "Mean duration of a ranging regime.", minimum=1.0, maximum=86_400.0)
+    trending_s: float = setting(15.0, "Mean duration of a trending regime.", minimum=1.0, maximum=86_400.0)
+    volatile_s: float = setting(10.0, "Mean duration of a volatile regime.", minimum=1.0, maximum=86_400.0)
+    trend: float = setting(0.2, "Drift of a trend in a second, in standard deviations of a second.", minimum=0.0,
+                           maximum=5.0)
+    volatile_factor: float = setting(3.0, "Volatility of the volatile regime beside that of the others.", minimum=1.0,
+                                     maximum=10.0)
+    volatile_activity: float = setting(1.8, "Arrivals of the volatile regime beside those of the others.", minimum=1.0,
+                                       maximum=10.0)
+    clustering: float = setting(0.5, "Standard deviation of the logarithm of the volatility within a regime.",
+                                minimum=0.0, maximum=1.5)
+    clustering_s: float = setting(20.0, "Time after which such a change is forgotten.", minimum=0.1, maximum=86_400.0)
+    informed_share: float = setting(0.3, "Share of unprovoked market orders sent by those who know the fair value.",
+                                    minimum=0.0, maximum=1.0)
+    information_lag_s: float = setting(0.5, "Time by which all others lag behind the fair value.", minimum=0.001,
+                                       maximum=600.0)
+    patient_share: float = setting(0.25, "Share of limit orders whose owners are patient.", minimum=0.0, maximum=1.0)
+    patience: float = setting(20.0, "How much longer those stand.", minimum=1.0, maximum=1_000.0)
+    improving_share: float = setting(0.8, "Share of limit orders at the best price that the spread has room for.",
+                                     minimum=0.0, maximum=1.0)
 
 
 @dataclass(frozen=True)
@@ -100,6 +131,7 @@ class VenueSettings:
     symbols: tuple[str, ...] = setting(("BTCUSDT", "ETHUSDT"), "Contracts to list.")
     btcusdt: SymbolSettings = section(SymbolSettings, "The BTCUSDT market.")
     ethusdt: EtherSettings = section(EtherSettings, "The ETHUSDT market.")
+    flow: FlowSettings = section(FlowSettings, "How the orders of others come.")
     spot: SpotSettings = section(SpotSettings, "What it has as a spot market alone.")
     starting_balance: str = setting("100000", "Wallet of the account at the start, in USDT; spot: see holdings.")
     maker_fee: str = setting("0.0002", "Fee of a resting order that trades, as a share of the notional.")
