@@ -194,4 +194,16 @@ GUIDE: dict[Reason, Guide] = {
         (VALIDATION,), "The venue's ticker disagreed with our book validation.audit_disagreements times in a row.",
         _BY_ITSELF,
     ),
+    Reason.REST_MISMATCH: Guide(
+        (VALIDATION,), "Snapshots by REST disagreed with our book validation.rest_audit_disagreements times in a row.",
+        _BY_ITSELF,
+    ),
+    Reason.SELF_TRADE: Guide(
+        (GATE,), "The order would have taken an order of our own.",
+        "Nothing: it is not sent. Often: two strategies trade against each other.",
+    ),
+    Reason.STRATEGY_FAULT: Guide(
+        ("execution",), "A strategy raised an error or wanted what is no price or size; its quotes were taken back.",
+        "Mend the strategy; its test, or a replay of the session, shows where.",
+    ),
 }  # fmt: skip

@@ -77,6 +77,9 @@ FIGURES: dict[str, tuple[str, str]] = {
     "instruments.SYMBOL.book.lost_per_hour": ("1/h", "the same, over a minute at the least"),
     "instruments.SYMBOL.book.audits_agreed": ("count", "times that the venue's ticker agreed with the book"),
     "instruments.SYMBOL.book.audits_disagreed": ("count", "times that it did not"),
+    "instruments.SYMBOL.book.rest_audits_agreed": ("count", "snapshots by REST that agreed with the book"),
+    "instruments.SYMBOL.book.rest_audits_disagreed": ("count", "those that did not"),
+    "instruments.SYMBOL.book.rest_audits_without_verdict": ("count", "those of which it cannot be told"),
 }  # fmt: skip
 
 # From where to where each hop of procs/table.py is measured.

@@ -44,7 +44,7 @@ def memory_of(execution: np.ndarray, place: int, bound: Bound, instrument: int) 
     words = execution[0]["strategies"]["memory"][place, instrument].copy()
     dtype = bound.strategy.state_dtype
     record = words.view(np.uint8)[: dtype.itemsize].view(dtype)[0]
-    return {name: record[name].tolist() for name in dtype.names or ()}
+    return {name: record[name].tolist() for name in dtype.names or () if name != "spare"}
 
 
 class Parameters:

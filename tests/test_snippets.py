@@ -45,6 +45,11 @@ UNDERSTOOD = {
     "venue": "serves until it is stopped; test_session.py", "bench": "half a minute of both cores; test_bench.py",
     "secret": "asks on a terminal; test_control_cli.py", "data show": "needs a capture; test_data_cli.py",
     "data convert": "needs a recording; test_data_cli.py",
+    "data statistics": "needs a recording; test_market_statistics.py",
+    "console": "a terminal; test_console_session.py", "explain": "a session; test_tour.py",
+    "latency trace": "a session; test_tour.py", "latency jitter": "watches cores; test_latency_jitter.py",
+    "set": "a running strategy; test_session_strategies.py", "new": "writes files; test_strategy_guide.py",
+    "train": "minutes; test_models.py",
 }  # fmt: skip
 # Programs that are not ours: what they do is not tried.
 SYSTEM = {"chmod", "scp", "sudo", "tail", "sleep", "cd", "spin", "gcc", "./pan"}

@@ -71,7 +71,7 @@ def command_parser() -> argparse.ArgumentParser:
     change.add_argument("value", help="within the parameter's bounds")
     change.add_argument("--reason", required=True, metavar="TEXT", help="why; it is kept in the audit log")
     new = commands.add_parser("new", parents=[shared], help="begin a strategy of your own: a file and its test")
-    new.add_argument("what", choices=("strategy",))
+    new.add_argument("what", choices=("strategy",), help="what to begin: a strategy with its test")
     new.add_argument("name", help="lower-case letters, digits and '_'")
     new.add_argument("--folder", type=Path, default=Path("strategies"), help="where to (default: strategies)")
     commands.add_parser("secret", parents=[shared], help="set the operator's secret, asked for on the terminal")

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from engine.units import MONEY_EXP, format_units
-
 _MOST_EVENTS = 12
 _WIDTH = 116
 

@@ -214,7 +214,8 @@ def _explain_denied(session: Session, number: int, progress: Progress) -> dict[s
             "size": format_units(int(checked["size"]), item.size_exp),
             "type": name_of(OrderType, int(checked["order_type"])),
             "time_in_force": name_of(TimeInForce, int(checked["time_in_force"])),
-            "reduce_only": bool(checked["reduce_only"]), "strategy": strategy_name(session.strategies, int(checked["strategy"])),
+            "reduce_only": bool(checked["reduce_only"]),
+            "strategy": strategy_name(session.strategies, int(checked["strategy"])),
             "ingest_id": int(moment.after["last_ingest_id"]), "decided_ns": int(moment.after["now_ns"]),
             "decision": int(checked["decision"]), "taken_by_gateway": False, "as_journaled": None,
             "journal": _place_of(moment),
@@ -268,8 +269,8 @@ def _order_life(session: Session, life: Life, order: np.void, item: Instrument) 
 def _behind(session: Session, moment: Moment, strategy: int, item: Instrument) -> tuple[dict[str, Any], list[str]]:
     """Strategy, prediction, features, market events and frame behind a decision; and what does not agree."""
     figures: dict[str, Any] = {
-        "trigger": trigger_name(moment), "strategy": strategy_figures(moment, strategy, item, session.strategies), "prediction": None,
-        "features": None, "market": None, "frame": None,
+        "trigger": trigger_name(moment), "strategy": strategy_figures(moment, strategy, item, session.strategies),
+        "prediction": None, "features": None, "market": None, "frame": None,
     }
     findings: list[str] = []
     if moment.source == SOURCE_MAIN and moment.record["kind"] == Kind.PREDICTION:

@@ -58,7 +58,8 @@ def order_figures(order: np.void, item: Instrument, strategies: Sequence[Bound])
         "size": format_units(int(order["size"]), item.size_exp),
         "type": name_of(OrderType, int(order["order_type"])),
         "time_in_force": name_of(TimeInForce, int(order["time_in_force"])),
-        "reduce_only": bool(order["flags"] & Flag.REDUCE_ONLY), "strategy": strategy_name(strategies, int(order["strategy"])),
+        "reduce_only": bool(order["flags"] & Flag.REDUCE_ONLY),
+        "strategy": strategy_name(strategies, int(order["strategy"])),
         "ingest_id": int(order["ingest_id"]), "decided_ns": int(order["recv_ts_ns"]),
     }
 
