@@ -17,7 +17,7 @@ from engine.records import MARKET, ORDER, Kind, OrderAction
 from engine.risk.gate import KEPT, Check
 from engine.safety.mode import Mode
 from engine.settings import build
-from engine.strategies.table import STRATEGY_COUNT
+from engine.strategies.settings import MAX_STRATEGIES
 from models.inference import DEFAULT_MODEL
 from procs.explain.session import Session, open_session
 from procs.explain.whole import explain_all
@@ -359,4 +359,4 @@ def test_a_session_of_before_the_stamps_says_not_recorded(copied: Path, capsys: 
 
 
 def test_the_gate_keeps_as_many_orders_as_one_record_can_submit() -> None:
-    assert 2 * STRATEGY_COUNT <= KEPT and KEPT & (KEPT - 1) == 0
+    assert 2 * MAX_STRATEGIES <= KEPT and KEPT & (KEPT - 1) == 0

@@ -30,10 +30,11 @@ from tools.docs.commands import commands
 
 DOCUMENTS = [str(path.relative_to(PROJECT_ROOT)) for path in documents()]
 COMMANDS = {name: parser for name, _, parser in commands(cli.command_parser())}
-OK, FINDING = 0, 1
+OK, FINDING, USAGE = 0, 1, 2
 # Run here, each with the exit codes that it may end with where no engine runs.
 RUN_HERE = {
-    "check": {OK}, "doctor": {OK, FINDING}, "venues": {OK}, "status": {FINDING}, "latency": {FINDING},
+    "check": {OK}, "doctor": {OK, FINDING}, "venues": {OK}, "status": {FINDING},
+    "latency": {FINDING, USAGE},  # USAGE: of a session that is not there
     "kill": {FINDING}, "mode": {FINDING}, "reset": {FINDING}, "acknowledge": {FINDING}, "audit": {OK, FINDING},
     "data quarantine": {FINDING},
 }  # fmt: skip

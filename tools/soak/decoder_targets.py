@@ -16,6 +16,7 @@ value by arithmetic on whole numbers of any size, and what is a JSON number that
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -54,7 +55,7 @@ class Unsound(AssertionError):
     """Something that must hold and did not."""
 
 
-class Target:
+class Target(ABC):
     """One thing that is fuzzed. `answers` counts what became of the inputs."""
 
     def __init__(self, name: str, seeds: tuple[bytes, ...], names: tuple[str, ...] = ()) -> None:
@@ -64,13 +65,13 @@ class Target:
         self.answers: Counter[str] = Counter()
         self.drops: Counter[str] = Counter()  # of frames that were taken, by the reason why nothing came of them
 
+    @abstractmethod
     def run(self, data: bytes) -> None:
         """Take one input. Raises Unsound, or whatever the code under test raised and must not."""
-        raise NotImplementedError
 
+    @abstractmethod
     def functions(self) -> list[Callable[..., Any]]:
         """The interpreted code whose coverage leads the fuzzer."""
-        raise NotImplementedError
 
 
 def _answer(name: str, function: Callable[..., Any], *arguments: Any) -> int:
