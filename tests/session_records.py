@@ -10,7 +10,7 @@ import orjson
 
 from engine.records import ORDER, OrderAction
 from procs.journal.index import find_entry, read_indexes
-from procs.journal.layout import Entry
+from procs.journal.layout import FRAMES, Entry
 from procs.journal.reader import JournalEntry, read_stream
 from procs.table import STREAMS
 
@@ -48,7 +48,7 @@ def check_records(summary: dict[str, Any]) -> None:
         assert summary["journal"][stream]["entries"] == len(entries)
         assert all(index.intact(folder) for index in read_indexes(folder, stream))
         if stream == "ingestion":
-            taken = [entry for entry in entries if entry.kind in (Entry.FRAME, Entry.SNAPSHOT)]
+            taken = [entry for entry in entries if entry.kind in FRAMES]
             frames = dict(enumerate(taken, 1))
     for line in orders[:: max(1, len(orders) // 50)]:
         assert find_entry(folder, "ingestion", ingest_id=line["ingest_id"]) == frames[line["ingest_id"]]

@@ -25,13 +25,12 @@ from engine.stage import as_bytes
 from procs.decoding import replay_inputs
 from procs.explain.session import ExplainError, Placed, Session, placed_entries
 from procs.fused import BATCH, FusedPath
-from procs.journal.layout import Entry
+from procs.journal.layout import FRAMES
 from procs.journal.reader import JournalEntry
 from procs.replay import MergeReplayer, Waiting
 from procs.table import Role
 
 GROUPS = 256
-_FRAMES = (Entry.FRAME, Entry.SNAPSHOT)
 Progress = Callable[[int, int], None]  # session time reached, entries of execution's journal taken
 
 
@@ -245,7 +244,7 @@ class _Inputs:
 
     def _entries(self) -> Iterator[JournalEntry]:
         for placed in placed_entries(self._folder, Role.INGESTION.label):
-            if placed.entry.kind in _FRAMES:
+            if placed.entry.kind in FRAMES:
                 self._count += 1
                 self._frames[self._count] = placed
             yield placed.entry

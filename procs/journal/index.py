@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from procs.journal.layout import FILE_HEADER, Entry
+from procs.journal.layout import FILE_HEADER, FRAMES
 from procs.journal.reader import JournalEntry, segment_path
 from procs.journal.tail import JournalTail
 
@@ -30,7 +30,6 @@ MAGIC = b"B4JIDX01"
 HEADER = struct.Struct("<8s16sqqqqI4x")
 MARK = struct.Struct("<qqqqII")
 assert HEADER.size == 64 and MARK.size == 40
-_FRAMES = (Entry.FRAME, Entry.SNAPSHOT, Entry.AUDIT)  # kinds that have an ingest id
 
 
 class Mark(NamedTuple):
@@ -165,7 +164,7 @@ class StreamIndexer:
         chunk, first = memoryview(self._tail.chunk), self._mark.offset
         for end, entry in found:
             crc = zlib.crc32(chunk[self._mark.offset - first : end - first], self._mark.data_crc)
-            ingest_id = self._mark.ingest_id + (entry.kind in _FRAMES)
+            ingest_id = self._mark.ingest_id + (entry.kind in FRAMES)
             self._mark = Mark(end, entry.ordinal, entry.ts_ns, ingest_id, crc)
             self._unmarked += 1
             if self._unmarked >= MARK_EVERY:
@@ -235,9 +234,9 @@ def find_entry(
     try:
         while found := tail.read():
             for _, entry in found:
-                frames += entry.kind in _FRAMES
+                frames += entry.kind in FRAMES
                 at = entry.ordinal if ordinal is not None else frames
-                if at == wanted and (ordinal is not None or entry.kind in _FRAMES):
+                if at == wanted and (ordinal is not None or entry.kind in FRAMES):
                     return entry
                 if at > wanted:
                     return None

@@ -42,6 +42,9 @@ class Entry(IntEnum):
     LEFT = 35  # gateway: new order `count` went out; payload (LEFT_STAMPS): when its intent was published, when it left
 
 
+FRAMES = (Entry.FRAME, Entry.SNAPSHOT, Entry.AUDIT)  # of ingestion: the kinds that have an ingest id
+
+
 def padded(length: int) -> int:
     """Bytes that a payload of this length takes, padding included."""
     return (length + 7) & ~7
