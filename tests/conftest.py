@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:  # what only some tests need is imported where it is made
+    from tests.embedded_venue import RunningVenue
+    from tests.trading_desk import Desk
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -13,3 +18,21 @@ def no_files_for_the_next() -> Iterator[None]:
     """Processes that a test plays hold their files in cycles: without a collection a long run gathers a thousand."""
     yield
     gc.collect()
+
+
+@pytest.fixture(scope="module")
+def venue() -> Iterator[RunningVenue]:
+    """The embedded exchange in this process, for all tests of a file."""
+    from tests.embedded_venue import running_venue
+
+    with running_venue() as running:
+        yield running
+
+
+@pytest.fixture
+def desk(venue: RunningVenue, request: pytest.FixtureRequest) -> Iterator[Desk]:
+    """A trading client on it, with a session of its own."""
+    from tests.trading_desk import desk_on
+
+    with desk_on(venue, request.node.name) as made:
+        yield made

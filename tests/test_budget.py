@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -257,12 +256,6 @@ def test_without_limits_nothing_can_be_sent() -> None:
 )  # fmt: skip
 def test_costs(method: str, path: str, cost: tuple[int, int]) -> None:
     assert cost_of(method, path) == cost
-
-
-@pytest.fixture(scope="module")
-def venue() -> Iterator[RunningVenue]:
-    with running_venue() as running:
-        yield running
 
 
 def test_what_we_count_is_what_the_venue_counts(venue: RunningVenue) -> None:

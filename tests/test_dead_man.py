@@ -24,7 +24,7 @@ from procs.venues.binance_usdm.rate_limits import cost_of
 from procs.venues.binance_usdm.signed import SignedSession
 from shm.clock import python_monotonic_ns, sleep
 from shm.control import Readiness, TripSource
-from tests.embedded_venue import RunningVenue, running_venue
+from tests.embedded_venue import RunningVenue
 from tests.gateway_desk import Desk, clear
 from tests.instance_memory import small_instance
 from tests.kill_world import KEY, MS, SECRET, World, world
@@ -151,12 +151,6 @@ def test_whenever_it_counts_as_armed_the_venue_would_cancel_no_earlier(made: Wor
 
 
 # --- the gateway -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def venue() -> Iterator[RunningVenue]:
-    with running_venue() as running:
-        yield running
 
 
 @contextlib.contextmanager

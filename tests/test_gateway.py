@@ -35,16 +35,10 @@ from procs.venues.binance_usdm.private_stream import StreamEvent
 from procs.venues.binance_usdm.signed import SignedSession
 from shm.clock import sleep
 from shm.control import Readiness, Stop, TripSource, gate_epoch, set_gate_epoch, tripped_sources
-from tests.embedded_venue import RunningVenue, running_venue
+from tests.embedded_venue import RunningVenue
 from tests.gateway_desk import Desk, clear, signed
 from tests.instance_memory import small_instance
 from tests.waiting import until
-
-
-@pytest.fixture(scope="module")
-def venue() -> Iterator[RunningVenue]:
-    with running_venue() as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
@@ -10,27 +9,13 @@ import requests
 
 from engine.reasons import Reason
 from engine.records import Flag, OrderAction, OrderType, ReportKind, Side, TimeInForce
-from tests.embedded_venue import RunningVenue, running_venue
 from tests.trading_desk import (
     BTC,
     ETH,
     Desk,
-    desk_on,
     reconcile,
     venue_fills,
 )
-
-
-@pytest.fixture(scope="module")
-def venue() -> Iterator[RunningVenue]:
-    with running_venue() as running:
-        yield running
-
-
-@pytest.fixture
-def desk(venue: RunningVenue, request: pytest.FixtureRequest) -> Iterator[Desk]:
-    with desk_on(venue, request.node.name) as made:
-        yield made
 
 
 def test_an_order_is_entered_asked_for_and_cancelled(desk: Desk) -> None:

@@ -29,16 +29,10 @@ from procs.venues.binance import BinanceMarket
 from procs.venues.binance_usdm.endpoints import Endpoints
 from shm.clock import sleep
 from shm.control import Readiness, Stop
-from tests.embedded_venue import RunningVenue, running_venue
+from tests.embedded_venue import RunningVenue
 from tests.instance_memory import listed_instruments, small_instance
 from tests.market_records import run_stage
 from tests.waiting import until
-
-
-@pytest.fixture(scope="module")
-def venue() -> Iterator[RunningVenue]:
-    with running_venue() as running:
-        yield running
 
 
 class Run:

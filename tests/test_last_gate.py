@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import orjson
 import pytest
 from urllib3.connection import HTTPSConnection
@@ -14,7 +12,6 @@ from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
 from procs.venues.binance_usdm.last_gate import GateShut, LastGate
 from procs.venues.binance_usdm.order_check import OrderCheck
 from procs.venues.binance_usdm.rest import listen_key
-from tests.embedded_venue import RunningVenue, running_venue
 from tests.instance_memory import own_budget
 from tests.trading_desk import (
     IDS,
@@ -24,24 +21,11 @@ from tests.trading_desk import (
     Desk,
     ScriptedServer,
     client_of,
-    desk_on,
     new_order,
     reconcile,
     trade_ids,
     venue_fills,
 )
-
-
-@pytest.fixture(scope="module")
-def venue() -> Iterator[RunningVenue]:
-    with running_venue() as running:
-        yield running
-
-
-@pytest.fixture
-def desk(venue: RunningVenue, request: pytest.FixtureRequest) -> Iterator[Desk]:
-    with desk_on(venue, request.node.name) as made:
-        yield made
 
 
 def test_a_shut_gate_lets_no_order_out_and_everything_else(desk: Desk) -> None:

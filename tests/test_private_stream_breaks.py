@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -13,30 +12,16 @@ from engine.records import ReportKind
 from engine.units import MONEY_EXP, parse_units
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
 from procs.venues.binance_usdm.trading import TradingClient
-from tests.embedded_venue import RunningVenue, running_venue
 from tests.instance_memory import own_budget
 from tests.trading_desk import (
     BTC,
     ETH,
     Desk,
     SignedKill,
-    desk_on,
     reconcile,
     trade_ids,
     venue_fills,
 )
-
-
-@pytest.fixture(scope="module")
-def venue() -> Iterator[RunningVenue]:
-    with running_venue() as running:
-        yield running
-
-
-@pytest.fixture
-def desk(venue: RunningVenue, request: pytest.FixtureRequest) -> Iterator[Desk]:
-    with desk_on(venue, request.node.name) as made:
-        yield made
 
 
 def test_a_reconciliation_tells_what_nobody_has_told_once(desk: Desk) -> None:

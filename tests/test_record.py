@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import orjson
@@ -42,12 +42,6 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT")
 PATIENCE_NS = 60_000_000_000
 SAID: list[str] = []
 FEED = FeedSettings()
-
-
-@pytest.fixture(scope="module")
-def venue() -> Iterator[RunningVenue]:
-    with running_venue() as running:
-        yield running
 
 
 def recorded(

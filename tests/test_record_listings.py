@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import requests
 
 from engine.config import Settings
@@ -31,19 +30,13 @@ from procs.venues.binance_usdm.endpoints import Endpoints
 from procs.venues.market import Listing, Market, market_of
 from procs.wire_player.recording import Recording
 from shm.clock import new_session_offset_ns, python_monotonic_ns, python_session_ns, wall_ns
-from tests.embedded_venue import RunningVenue, running_venue
+from tests.embedded_venue import RunningVenue
 from tests.socket_venue import SocketVenue
 from tests.test_listing_channels import ENTRY, PAIR, channel, kraken
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 OFTEN = FeedSettings(listing_refresh_s=0.1, open_interest_interval_s=1.0)
 PATIENCE_NS = 60_000_000_000
-
-
-@pytest.fixture(scope="module")
-def venue() -> Iterator[RunningVenue]:
-    with running_venue() as running:
-        yield running
 
 
 def relist(venue: RunningVenue, **request: str) -> None:

@@ -14,7 +14,7 @@ from procs.venues.binance_usdm.endpoints import Credentials, VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import BudgetSpent
 from procs.venues.binance_usdm.signed import Call, Refused, SignedSession
 from shm.control import TripSource
-from tests.embedded_venue import RunningVenue, running_venue
+from tests.embedded_venue import RunningVenue
 from tests.instance_memory import own_budget
 from tests.kill_world import KEY, SECRET, World, world
 
@@ -29,12 +29,6 @@ def made(tmp_path: Path) -> Iterator[World]:
         one.rest(0)
         one.rest(1)
         yield one
-
-
-@pytest.fixture(scope="module")
-def venue() -> Iterator[RunningVenue]:
-    with running_venue() as running:
-        yield running
 
 
 # --- connections that the venue ends ----------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import ccxt
 import orjson
@@ -15,7 +14,7 @@ from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, VenueUnr
 from procs.venues.binance_usdm.rest import listen_key
 from procs.venues.binance_usdm.signed import SignedSession
 from procs.venues.binance_usdm.stock_client import make_exchange
-from tests.embedded_venue import RunningVenue, running_venue
+from tests.embedded_venue import RunningVenue
 from tests.instance_memory import own_budget, venue_limits
 from tests.trading_desk import (
     BTC,
@@ -28,12 +27,6 @@ from tests.trading_desk import (
     client_of,
     new_order,
 )
-
-
-@pytest.fixture(scope="module")
-def venue() -> Iterator[RunningVenue]:
-    with running_venue() as running:
-        yield running
 
 
 def test_instruments_and_depth_of_the_embedded_venue(venue: RunningVenue) -> None:

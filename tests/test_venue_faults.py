@@ -21,13 +21,7 @@ import websocket
 from engine.matching.settings import VenueSettings
 from procs.embedded.errors import VenueError
 from procs.embedded.server import VenueAddress, require_loopback, serve_forever
-from tests.embedded_venue import BTC, ccxt_client, receive, running_venue
-
-
-@pytest.fixture(scope="module")
-def venue():
-    with running_venue() as running:
-        yield running
+from tests.embedded_venue import BTC, ccxt_client, receive
 
 
 @pytest.fixture(scope="module")

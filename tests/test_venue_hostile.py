@@ -22,12 +22,6 @@ from tests.embedded_venue import BTC, ccxt_client, receive, running_venue
 
 
 @pytest.fixture(scope="module")
-def venue():
-    with running_venue() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def client(venue):
     stock = ccxt_client(venue.address, timeout=5_000)
     stock.load_markets()

@@ -20,12 +20,6 @@ from tests.embedded_venue import BTC, ETH, ccxt_client, receive, running_venue
 
 
 @pytest.fixture(scope="module")
-def venue():
-    with running_venue() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def client(venue):
     stock = ccxt_client(venue.address)
     stock.load_markets()
