@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:  # what only some tests need is imported where it is made
     from tests.embedded_venue import RunningVenue
+    from tests.pump_bench import Bench
     from tests.trading_desk import Desk
 
 
@@ -36,3 +37,12 @@ def desk(venue: RunningVenue, request: pytest.FixtureRequest) -> Iterator[Desk]:
 
     with desk_on(venue, request.node.name) as made:
         yield made
+
+
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    """A maker of pumps between the two hands of a test."""
+    from tests.pump_bench import benches
+
+    with benches() as make:
+        yield make

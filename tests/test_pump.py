@@ -6,7 +6,7 @@ What a stage was given, in which order, and what reached the output rings is com
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,17 +20,10 @@ from tests.pump_bench import (
     RECORDS,
     ROLE,
     Bench,
-    benches,
     copied,
     records,
 )
 from tests.waiting import until
-
-
-@pytest.fixture
-def bench() -> Iterator[Callable[..., Bench]]:
-    with benches() as make:
-        yield make
 
 
 @pytest.mark.parametrize("batch", [1, 5, 16, 64])

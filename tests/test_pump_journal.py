@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from engine.records import MARKET, Kind
 from procs import pump as p
@@ -21,16 +20,9 @@ from tests.pump_bench import (
     ROLE,
     TRIP_SOURCE,
     Bench,
-    benches,
     copied,
     records,
 )
-
-
-@pytest.fixture
-def bench() -> Iterator[Callable[..., Bench]]:
-    with benches() as make:
-        yield make
 
 
 def test_what_is_journaled_is_what_was_stepped(bench: Callable[..., Bench], tmp_path: Path) -> None:

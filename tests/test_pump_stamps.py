@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -13,16 +13,9 @@ from shm.histogram import summary
 from tests.pump_bench import (
     ROLE,
     Bench,
-    benches,
     records,
 )
 from tests.waiting import until
-
-
-@pytest.fixture
-def bench() -> Iterator[Callable[..., Bench]]:
-    with benches() as make:
-        yield make
 
 
 def test_latency_is_counted_a_step_and_since_the_frame_where_it_has_a_stamp(bench: Callable[..., Bench]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -18,19 +18,12 @@ from tests.pump_bench import (
     RECORDS,
     ROLE,
     Bench,
-    benches,
     copied,
     echoes,
     records,
     trips,
 )
 from tests.waiting import until
-
-
-@pytest.fixture
-def bench() -> Iterator[Callable[..., Bench]]:
-    with benches() as make:
-        yield make
 
 
 def test_input_slots_are_freed_by_checkpoints_only(bench: Callable[..., Bench]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +19,11 @@ from tests.pump_bench import (
     MARKET_SIZE,
     TRIP_SOURCE,
     Bench,
-    benches,
     echoes,
     records,
     trips,
 )
 from tests.waiting import until
-
-
-@pytest.fixture
-def bench() -> Iterator[Callable[..., Bench]]:
-    with benches() as make:
-        yield make
 
 
 def test_a_trip_is_stepped_once_for_each_change_of_the_word(

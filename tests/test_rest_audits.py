@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import pickle
 import random
 from collections.abc import Callable
@@ -34,14 +33,13 @@ from procs.venues.binance_usdm.rate_limits import cost_of
 from procs.venues.market import audit_period_s, market_of
 from procs.wire_player.kraken_spot import KrakenSpotV2
 from procs.wire_player.sequence import Item, What
-from shm.clock import python_monotonic_ns
 from tests.embedded_venue import running_venue
 from tests.instance_memory import own_budget
 from tests.market_records import run_stage
 from tests.recordings import recordings_root, require_capture
 from tests.test_ingestion import at, running
 from tests.trading_desk import ScriptedServer
-from tests.waiting import until
+from tests.waiting import run_tasks, until
 
 PAIR = Instrument(0, "BTC/USD", "BTC", "USD", 5, 8, 1, 1, 0, venue=3, dialect=Dialect.KRAKEN_SPOT_V2)
 # A message as it is among the fixtures of public code, and as the venue documents it.
@@ -157,16 +155,7 @@ class Auditing:
         return True
 
     def run(self, done: Callable[[], bool]) -> None:
-        async def look() -> None:
-            tasks = self.audits.tasks()
-            end = python_monotonic_ns() + 20_000_000_000
-            while not done() and python_monotonic_ns() < end:
-                await asyncio.sleep(0.01)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-        asyncio.run(look())
+        run_tasks(self.audits.tasks, done)
         self.audits.close()
         assert done()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,14 +31,13 @@ from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import cost_of
 from procs.venues.market import market_of
 from procs.venues.terms import Terms
-from shm.clock import python_monotonic_ns
 from tests.embedded_venue import RunningVenue, running_venue
 from tests.instance_memory import listed_instruments, own_budget
 from tests.recordings import require_capture
 from tests.test_ingestion import Run, at, running
 from tests.test_markets import LISTINGS, Direction, session_lines
 from tests.trading_desk import ScriptedServer
-from tests.waiting import until
+from tests.waiting import run_tasks, until
 
 OFTEN = replace(Settings(), feed=FeedSettings(listing_refresh_s=0.1, open_interest_interval_s=1.0))
 
@@ -148,16 +146,7 @@ class Polling:
         )
 
     def run(self, done: Callable[[], bool]) -> None:
-        async def look() -> None:
-            tasks = self.polls.tasks()
-            end = python_monotonic_ns() + 20_000_000_000
-            while not done() and python_monotonic_ns() < end:
-                await asyncio.sleep(0.01)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-        asyncio.run(look())
+        run_tasks(self.polls.tasks, done)
         self.polls.close()
         assert done()
 
