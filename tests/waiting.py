@@ -20,7 +20,7 @@ def until(condition: Callable[[], Any], what: str = "sign of what was waited for
 
 
 def run_tasks(make: Callable[[], list[asyncio.Task[None]]], done: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    """Run the tasks that are made in an event loop of their own until something is so, or for as long; then end them."""
+    """Run what is made in an event loop of its own until something is so, or for as long; then end it."""
 
     async def look() -> None:
         tasks = make()
