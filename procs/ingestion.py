@@ -66,8 +66,8 @@ class Ingestion:
         plan = context.plan
         self._symbols = [item.symbol for item in plan.instruments]
         self._decoder = Decoder(context.state(context.role), plan.instruments)
-        self._listing_frames = listing_frames(self._decoder.state)
-        self._listing_frames_seen = int(self._listing_frames[0])
+        self._listing_frames = listing_frames(self._decoder.state).data  # read at every frame
+        self._listing_frames_seen = self._listing_frames[0]
         self._journal = EdgeJournal(context)
         self._outlet = Outlet(context, "market")
         self._turns = Turns(context)
@@ -145,7 +145,7 @@ class Ingestion:
             self._stamps[self._decoder.ingest_id & (len(self._stamps) - 1)] = now
             self._publish(count, now, self.sockets.more)
             if self._listing_frames[0] != self._listing_frames_seen:
-                self._listing_frames_seen = int(self._listing_frames[0])
+                self._listing_frames_seen = self._listing_frames[0]
                 self._on_news(data)
             record_latency(self._hop, self._now_ns() - now)
 
