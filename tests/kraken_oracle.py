@@ -176,10 +176,24 @@ def _quotes(item: Instrument, pairs: Sequence[tuple[int, Any, Any]], time_ns: in
     ]
 
 
+SYSTEM = {"online": Status.TRADING, "cancel_only": Status.CANCEL_ONLY, "post_only": Status.POST_ONLY}
+
+
+def _system(frame: bytes, word: Any, instruments: dict[str, Instrument]) -> list[Row]:
+    """What a word of the trading engine's state makes of instruments that trade: one that nobody knows is a halt."""
+    if b"\\" in frame:
+        raise ValueError("words are compared as they are written")
+    status = SYSTEM.get(word, Status.HALTED)
+    indexes = sorted(item.index for item in instruments.values())
+    return [Row(Kind.STATUS, 0, 0, 0, status, index, 0, 0) for index in indexes if status != Status.TRADING]
+
+
 def decode_v1(frame: bytes, instruments: dict[str, Instrument]) -> list[Row]:
-    """The records of a data frame of spot v1; none for events."""
+    """The records of a frame of spot v1; of events only the state of the trading engine has any."""
     message = load(frame)
     if isinstance(message, dict):
+        if message.get("event") == "systemStatus" and "status" in message:
+            return _system(frame, message["status"], instruments)
         return []
     item, channel = instruments[message[-1]], message[-2]
     if channel.startswith("book-"):
@@ -207,9 +221,11 @@ def decode_v1(frame: bytes, instruments: dict[str, Instrument]) -> list[Row]:
 
 
 def decode_v2(frame: bytes, instruments: dict[str, Instrument]) -> list[Row]:
-    """The records of a data frame of spot v2; none for what is not live market data."""
+    """The records of a frame of spot v2; none for what is neither live market data nor the trading engine's state."""
     message, rows = load(frame), []
     channel = message.get("channel")
+    if channel == "status":
+        return _system(frame, message["data"][0]["system"], instruments)
     if channel not in ("book", "trade", "ticker") or (channel == "trade" and message["type"] == "snapshot"):
         return []
     for part in message["data"]:

@@ -84,6 +84,18 @@ def test_any_bytes_get_an_answer(dialect: Dialect, frame: bytes) -> None:
     assert check(standing(dialect), frame) <= 0
 
 
+@pytest.mark.parametrize(
+    ("dialect", "frame"),
+    [
+        (Dialect.KRAKEN_SPOT_V1, b'{"event":"systemStatus","status":"onliline","version":"8.8.3"}'),
+        (Dialect.KRAKEN_SPOT_V2, b'{"channel":"status","type":"update","data":[{"system":"onliline"}]}'),
+    ],
+)
+def test_a_word_that_nobody_knows_is_a_halt_of_everything(dialect: Dialect, frame: bytes) -> None:
+    session = standing(dialect)
+    assert check(session, frame) == len(session.instruments)
+
+
 @settings(max_examples=800, deadline=None)
 @given(dialect=DIALECTS, which=st.integers(0, 10), seed=st.integers(0, 2**32))
 def test_mutated_frames_are_refused_or_right(dialect: Dialect, which: int, seed: int) -> None:
