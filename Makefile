@@ -16,7 +16,8 @@ CHECKED := $(addprefix tests/test_,$(addsuffix .py,units maths book ingest_frame
 	validation validation_kraken integrity features orders ledger gate execution execution_maker execution_hash \
 	execution_sessions matching_book matching_exchange matching_account matching_margin flow shm_ring shm_histogram \
 	journal pump pump_trips pump_journal pump_stamps pump_successors checked_mode momentum))
-test: lint $(VENV)/kernels $(VENV)/kernels-checked $(VENV)/fuzzer
+test: lint $(VENV)/fuzzer
+	@$(MAKE) --no-print-directory -j 2 $(VENV)/kernels $(VENV)/kernels-checked
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not session"
 	$(BIN)/python -m pytest -m session
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(CHECKED)
@@ -70,12 +71,14 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 
 # One process compiles every kernel before any fleet starts; numba's index is not safe against two writers.
 KERNEL_FOLDERS := engine shm procs models tools/bench tools/soak tools/latency
-$(VENV)/kernels: $(VENV)/ready $(shell find $(KERNEL_FOLDERS) -name '*.py' 2>/dev/null)
+KERNEL_SOURCES := $(shell find $(KERNEL_FOLDERS) -name '*.py' 2>/dev/null)
+$(VENV)/kernels: $(VENV)/ready $(KERNEL_SOURCES)
 	@$(BIN)/python -m procs.warm
 	@$(BIN)/python -c 'import tools.bench.suites, tools.soak.suites, tools.latency.jitter_kernels'
 	@touch $@
 
-$(VENV)/kernels-checked: $(VENV)/kernels
+# A cache of its own, so it is compiled beside the other one.
+$(VENV)/kernels-checked: $(VENV)/ready $(KERNEL_SOURCES)
 	@NUMBA_BOUNDSCHECK=1 $(BIN)/python -m procs.warm
 	@touch $@
 
