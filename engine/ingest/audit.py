@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.ingest.entry import advance, clock, remember
+from engine.ingest.entry import UNKNOWN_SYMBOL, advance, clock, is_listed, remember
 from engine.ingest.rows import FIRST, LAST, mark_group, stamp, write_row
 from engine.ingest.state import StateRow
-from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
-from engine.reasons import Reason
 from engine.records import Kind
 
 AUDIT_KIND, AUDIT_LEVEL_KIND = int(Kind.AUDIT), int(Kind.AUDIT_LEVEL)
-UNKNOWN_SYMBOL = int(Reason.UNKNOWN_SYMBOL)
 
 
 @kernel()
 def begin_audit(state: StateRow, rows: np.ndarray, instrument: int, recv_ts_ns: int) -> int:
     """One input: REST is about to be asked. The number of records, or -Reason for an instrument that does not exist."""
-    if instrument < 0 or instrument >= MAX_INSTRUMENTS or state.symbol_length[instrument] == 0:
+    if not is_listed(state, instrument):
         return -UNKNOWN_SYMBOL
     remember(state)
     at = clock(state, rows, recv_ts_ns, 0)

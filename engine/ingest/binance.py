@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.ingest.entry import is_listed
 from engine.ingest.event_scan import (
     AT_ASK,
     AT_ASK_SIZE,
@@ -371,8 +372,10 @@ def decode_snapshot(state: StateRow, text: Text, rows: np.ndarray, base: int, in
     """Decode one REST depth body of an instrument; its levels, flagged SNAPSHOT, are written to rows[base:].
 
     A body without any level is BAD_JSON: nothing could say that the book is empty, and no book is that bare. One that
-    names another symbol is UNKNOWN_SYMBOL.
+    names another symbol, or is of no instrument, is UNKNOWN_SYMBOL.
     """
+    if not is_listed(state, instrument):
+        return _nothing(UNKNOWN_SYMBOL)
     size = text.size
     value_at = state.value_at
     for slot in range(VALUE_SLOTS):

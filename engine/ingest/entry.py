@@ -1,4 +1,4 @@
-"""What the entry points of every ingestion share: the outbox, the clock grid, gaps.
+"""What the entry points of every ingestion share: the outbox, arrival and refusal, the clock grid, gaps, losses.
 
 Layout: works on any state that has STATE_HEAD, INSTRUMENT_FIELDS, `gaps`, `snapshot_wanted`, the `..._before` fields.
 Invariants: time and the last ingest id never go back; a CLOCK record stands at the start of the grid cell that a call
@@ -13,10 +13,13 @@ from engine.ingest.rows import FIRST, LAST, stamp, write_row
 from engine.ingest.state import StateRow
 from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
+from engine.reasons import Reason
 from engine.records import MARKET, Kind
 
 CLOCK_GRID_NS = 10_000_000
 STANDING_NS = 1_000_000_000  # connections to several of the venue's servers may tell times that far apart
+ALL_INSTRUMENTS = -1
+UNKNOWN_SYMBOL = int(Reason.UNKNOWN_SYMBOL)
 CLOCK_KIND, GAP_KIND = int(Kind.CLOCK), int(Kind.GAP)
 RECORD_BYTES = MARKET.itemsize
 
@@ -61,6 +64,37 @@ def advance(state: StateRow, recv_ts_ns: int, ingest_id: int) -> int:
 
 
 @kernel()
+def arrive(state: StateRow, rows: np.ndarray, recv_ts_ns: int, ingest_id: int) -> int:
+    """Count a frame or body that has come; write the CLOCK record due before it. Returns 0 or 1, as `clock`."""
+    state.frames += 1
+    state.records_in += 1
+    return clock(state, rows, recv_ts_ns, ingest_id)
+
+
+@kernel()
+def refuse(state: StateRow, code: int) -> int:
+    """Count what has come as quarantined. code: -Reason; it is returned."""
+    state.quarantined[-code] += 1
+    return code
+
+
+@kernel()
+def is_listed(state: StateRow, instrument: int) -> bool:
+    """Whether there is an instrument of this index."""
+    return instrument >= 0 and instrument < MAX_INSTRUMENTS and state.symbol_length[instrument] > 0
+
+
+@kernel()
+def pass_time(state: StateRow, rows: np.ndarray, now_ns: int) -> int:
+    """Take that time has come to now_ns without a frame. Returns the number of records: 1 for a CLOCK, else 0."""
+    remember(state)
+    end = clock(state, rows, now_ns, 0)
+    advance(state, now_ns, 0)
+    state.out += end
+    return end
+
+
+@kernel()
 def declare_gap(
     state: StateRow, rows: np.ndarray, at: int, instrument: int, first_lost: int, reason: int, recv_ts_ns: int,
     ingest_id: int,
@@ -72,6 +106,27 @@ def declare_gap(
     stamp(state, rows, at, 1, instrument, 0, 0, recv_ts_ns, ingest_id)
     rows[at].reason = reason
     return at + 1
+
+
+@kernel()
+def lose(state: StateRow, rows: np.ndarray, instrument: int, first_lost: int, recv_ts_ns: int) -> int:
+    """Take that data were lost: of one instrument, or of all (ALL_INSTRUMENTS: a connection was lost).
+
+    first_lost: the first ingest id lost, 0 where unknown; it becomes aux of the GAP records. A book in sequence gives
+    a GAP and wants a snapshot; one that waits for a snapshot already has had its GAP and gives none.
+    Returns the number of records, or -Reason for an instrument that does not exist.
+    """
+    if instrument != ALL_INSTRUMENTS and not is_listed(state, instrument):
+        return -UNKNOWN_SYMBOL
+    first, end = (0, MAX_INSTRUMENTS) if instrument == ALL_INSTRUMENTS else (instrument, instrument + 1)
+    remember(state)
+    at = clock(state, rows, recv_ts_ns, first_lost)
+    cause = advance(state, recv_ts_ns, first_lost)
+    for index in range(first, end):
+        if is_listed(state, index) and state.snapshot_wanted[index] == 0:
+            at = declare_gap(state, rows, at, index, first_lost, 0, recv_ts_ns, cause)
+    state.out += at
+    return at
 
 
 @kernel()

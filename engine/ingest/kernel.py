@@ -43,7 +43,17 @@ from engine.ingest.binance import (
     decode_frame,
     decode_snapshot,
 )
-from engine.ingest.entry import CLOCK_GRID_NS, advance, clock, declare_gap, open_outbox, remember
+from engine.ingest.entry import (
+    ALL_INSTRUMENTS,
+    CLOCK_GRID_NS,
+    advance,
+    arrive,
+    lose,
+    open_outbox,
+    pass_time,
+    refuse,
+    remember,
+)
 from engine.ingest.json_scan import text_of
 from engine.ingest.listing import announce, is_small, take_listing
 from engine.ingest.rows import stamp
@@ -83,9 +93,7 @@ __all__ = [
 
 FRAME = types.Bytes(types.uint8, 1, "C")
 
-SNAPSHOT_TOO_OLD, UNKNOWN_SYMBOL = int(Reason.SNAPSHOT_TOO_OLD), int(Reason.UNKNOWN_SYMBOL)
-BELOW_THRESHOLD = int(Reason.BELOW_THRESHOLD)
-ALL_INSTRUMENTS = -1
+SNAPSHOT_TOO_OLD, BELOW_THRESHOLD = int(Reason.SNAPSHOT_TOO_OLD), int(Reason.BELOW_THRESHOLD)
 
 
 def make_outbox() -> np.ndarray:
@@ -130,25 +138,17 @@ def _count_decoded(state: StateRow, decoded: Decoded) -> None:
 def ingest_start(state: np.ndarray, recv_ts_ns: int, outbox: np.ndarray) -> int:
     """Announce every instrument: INSTRUMENT by index, STATUS where one is not trading. Starts the clock."""
     row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
-    remember(row)
-    at = clock(row, rows, recv_ts_ns, 0)
-    ingest_id = advance(row, recv_ts_ns, 0)
-    at = announce(row, rows, at, recv_ts_ns, ingest_id)
-    row.out += at
-    return at
+    return announce(row, rows, recv_ts_ns)
 
 
 @kernel(types.int64(BYTES, FRAME, types.int64, types.int64, BYTES))
 def ingest_frame(state: np.ndarray, frame: bytes, recv_ts_ns: int, ingest_id: int, outbox: np.ndarray) -> int:
     """Take one stream frame. Returns the number of records, or -Reason when it is refused."""
     row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
-    row.frames += 1
-    row.records_in += 1
-    base = clock(row, rows, recv_ts_ns, ingest_id)
+    base = arrive(row, rows, recv_ts_ns, ingest_id)
     decoded = decode_frame(row, text_of(frame), rows, base)
     if decoded.code < 0:
-        row.quarantined[-decoded.code] += 1
-        return decoded.code
+        return refuse(row, decoded.code)
     remember(row)
     _count_decoded(row, decoded)
     cause = advance(row, recv_ts_ns, ingest_id)
@@ -181,16 +181,10 @@ def ingest_snapshot(
     snapshot_wanted stays. Returns the number of records, or -Reason when the body is refused.
     """
     row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
-    row.frames += 1
-    row.records_in += 1
-    if instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
-        row.quarantined[UNKNOWN_SYMBOL] += 1
-        return -UNKNOWN_SYMBOL
-    base = clock(row, rows, recv_ts_ns, ingest_id)
+    base = arrive(row, rows, recv_ts_ns, ingest_id)
     decoded = decode_snapshot(row, text_of(body), rows, base, instrument)
     if decoded.code < 0:
-        row.quarantined[-decoded.code] += 1
-        return decoded.code
+        return refuse(row, decoded.code)
     remember(row)
     _count_decoded(row, decoded)
     cause = advance(row, recv_ts_ns, ingest_id)
@@ -228,16 +222,10 @@ def ingest_audit(
     Returns the number of records, or -Reason when the body is refused.
     """
     row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
-    row.frames += 1
-    row.records_in += 1
-    if instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
-        row.quarantined[UNKNOWN_SYMBOL] += 1
-        return -UNKNOWN_SYMBOL
-    base = clock(row, rows, recv_ts_ns, ingest_id)
+    base = arrive(row, rows, recv_ts_ns, ingest_id)
     decoded = decode_snapshot(row, text_of(body), rows, base, instrument)
     if decoded.code < 0:
-        row.quarantined[-decoded.code] += 1
-        return decoded.code
+        return refuse(row, decoded.code)
     return write_answer(
         row, rows, base, decoded.records, instrument, decoded.exch_ts_ns, decoded.sequence, 1, recv_ts_ns, ingest_id
     )
@@ -247,41 +235,22 @@ def ingest_audit(
 def ingest_timer(state: np.ndarray, now_ns: int, outbox: np.ndarray) -> int:
     """Tell that time has come to now_ns without a frame. Returns 1 when that makes a CLOCK record, else 0."""
     row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
-    remember(row)
-    end = clock(row, rows, now_ns, 0)
-    advance(row, now_ns, 0)
-    row.out += end
-    return end
+    return pass_time(row, rows, now_ns)
 
 
 @kernel(types.int64(BYTES, types.int64, types.int64, types.int64, BYTES))
 def ingest_lost(state: np.ndarray, instrument: int, first_lost: int, recv_ts_ns: int, outbox: np.ndarray) -> int:
-    """Tell that data were lost: of one instrument, or of all (ALL_INSTRUMENTS: a connection was lost).
+    """Tell that data were lost (`lose` in entry.py).
 
-    first_lost: the first ingest id lost, 0 where unknown; it becomes aux of the GAP records. A book in sequence
-    gives a GAP and wants a snapshot; one that waits for a snapshot already has had its GAP and gives none. With a
-    lost connection the diffs that wait are dropped (SEQUENCE_GAP) and update ids may start anew, so the next
+    With a lost connection the diffs that wait are dropped (SEQUENCE_GAP) and update ids may start anew, so the next
     snapshot is taken whatever its id.
-    Returns the number of records, or -Reason for an instrument that does not exist.
     """
     row, rows = state.view(INGEST_STATE)[0], open_outbox(outbox, INGEST_OUTBOX_RECORDS)
-    first, end_instrument = instrument, instrument + 1
     if instrument == ALL_INSTRUMENTS:
-        first, end_instrument = 0, MAX_INSTRUMENTS
-    elif instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
-        return -UNKNOWN_SYMBOL
-    remember(row)
-    at = clock(row, rows, recv_ts_ns, first_lost)
-    cause = advance(row, recv_ts_ns, first_lost)
-    for index in range(first, end_instrument):
-        if row.symbol_length[index] > 0:
-            if row.snapshot_wanted[index] == 0:
-                at = declare_gap(row, rows, at, index, first_lost, 0, recv_ts_ns, cause)
-            if instrument == ALL_INSTRUMENTS:
-                discard(row, index, SEQUENCE_GAP)
-                row.last_update_id[index] = 0
-    row.out += at
-    return at
+        for index in range(MAX_INSTRUMENTS):
+            discard(row, index, SEQUENCE_GAP)
+            row.last_update_id[index] = 0
+    return lose(row, rows, instrument, first_lost, recv_ts_ns)
 
 
 @kernel(types.int64(BYTES, types.int64, types.int64, types.int64, types.int64, types.int64, types.int64, BYTES))

@@ -29,7 +29,20 @@ import numpy as np
 from numba import types
 
 from engine.ingest.audit import begin_audit, write_answer
-from engine.ingest.entry import advance, clock, declare_gap, ids_stand_still, open_outbox, remember
+from engine.ingest.entry import (
+    ALL_INSTRUMENTS,
+    UNKNOWN_SYMBOL,
+    advance,
+    arrive,
+    declare_gap,
+    ids_stand_still,
+    is_listed,
+    lose,
+    open_outbox,
+    pass_time,
+    refuse,
+    remember,
+)
 from engine.ingest.json_scan import text_of
 from engine.ingest.kraken_depth import decode_depth_body
 from engine.ingest.kraken_futures import decode_futures
@@ -45,7 +58,7 @@ from engine.ingest.kraken_state import (
 from engine.ingest.listing import announce, is_small, status_of, take_listing
 from engine.ingest.rows import FIRST, LAST, MarketRow
 from engine.ingest.state import StateRow
-from engine.instruments import MAX_INSTRUMENTS, Dialect
+from engine.instruments import Dialect
 from engine.integrity.wire_checksum import unpack_checksum
 from engine.kernel import kernel
 from engine.reasons import Reason
@@ -68,14 +81,13 @@ __all__ = [
 ]
 
 FRAME = types.Bytes(types.uint8, 1, "C")
-ALL_INSTRUMENTS = -1
 SPOT_V1, SPOT_V2 = int(Dialect.KRAKEN_SPOT_V1), int(Dialect.KRAKEN_SPOT_V2)
 FUTURES = int(Dialect.KRAKEN_FUTURES)
 PAST_TRADES = int(FrameKind.PAST_TRADES)
 LEVEL_KIND, TRADE_KIND = int(Kind.LEVEL), int(Kind.TRADE)
 STATUS_KIND, LIQUIDATION_KIND = int(Kind.STATUS), int(Kind.LIQUIDATION)
 SNAPSHOT_FLAG = int(Flag.SNAPSHOT)
-KEEP, UNKNOWN_STREAM, UNKNOWN_SYMBOL = int(Reason.NONE), int(Reason.UNKNOWN_STREAM), int(Reason.UNKNOWN_SYMBOL)
+KEEP, UNKNOWN_STREAM = int(Reason.NONE), int(Reason.UNKNOWN_STREAM)
 NO_SNAPSHOT, STALE_DIFF = int(Reason.NO_SNAPSHOT), int(Reason.STALE_DIFF)
 DUPLICATE, SEQUENCE_GAP = int(Reason.DUPLICATE), int(Reason.SEQUENCE_GAP)
 BELOW_THRESHOLD = int(Reason.BELOW_THRESHOLD)
@@ -238,25 +250,17 @@ def _learn_past_trades(state: StateRow, rows: np.ndarray, base: int, count: int)
 def kraken_start(state: np.ndarray, recv_ts_ns: int, outbox: np.ndarray) -> int:
     """Announce every instrument: INSTRUMENT by index, STATUS where one is not trading. Starts the clock."""
     row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
-    remember(row)
-    at = clock(row, rows, recv_ts_ns, 0)
-    ingest_id = advance(row, recv_ts_ns, 0)
-    at = announce(row, rows, at, recv_ts_ns, ingest_id)
-    row.out += at
-    return at
+    return announce(row, rows, recv_ts_ns)
 
 
 @kernel(types.int64(BYTES, FRAME, types.int64, types.int64, BYTES))
 def kraken_frame(state: np.ndarray, frame: bytes, recv_ts_ns: int, ingest_id: int, outbox: np.ndarray) -> int:
     """Take one frame of the dialect. The number of records, or -Reason when it is refused."""
     row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
-    row.frames += 1
-    row.records_in += 1
-    base = clock(row, rows, recv_ts_ns, ingest_id)
+    base = arrive(row, rows, recv_ts_ns, ingest_id)
     decoded = _decode(row, frame, rows, base)
     if decoded.code < 0:
-        row.quarantined[-decoded.code] += 1
-        return decoded.code
+        return refuse(row, decoded.code)
     remember(row)
     _count_decoded(row, decoded, rows, base)
     cause = advance(row, recv_ts_ns, ingest_id)
@@ -289,61 +293,33 @@ def kraken_audit(
     Returns the number of records, or -Reason when the body is refused, as any is of futures.
     """
     row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
-    row.frames += 1
-    row.records_in += 1
-    refusal = 0
+    base = arrive(row, rows, recv_ts_ns, ingest_id)
     if row.dialect == FUTURES:
-        refusal = UNKNOWN_STREAM
-    elif instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
-        refusal = UNKNOWN_SYMBOL
-    base = clock(row, rows, recv_ts_ns, ingest_id)
-    if refusal == 0:
-        levels = decode_depth_body(row, text_of(body), instrument, rows, base)
-        if levels.position >= 0:
-            missing = row.size_exp[instrument] - levels.size_decimals
-            tolerance = 1
-            for _ in range(missing):
-                tolerance *= 10
-            count, time_ns = levels.written, levels.time_ns
-            return write_answer(row, rows, base, count, instrument, time_ns, 0, tolerance, recv_ts_ns, ingest_id)
-        refusal = -levels.position
-    row.quarantined[refusal] += 1
-    return -refusal
+        return refuse(row, -UNKNOWN_STREAM)
+    if not is_listed(row, instrument):
+        return refuse(row, -UNKNOWN_SYMBOL)
+    levels = decode_depth_body(row, text_of(body), instrument, rows, base)
+    if levels.position < 0:
+        return refuse(row, levels.position)
+    tolerance = 1
+    for _ in range(row.size_exp[instrument] - levels.size_decimals):
+        tolerance *= 10
+    count, time_ns = levels.written, levels.time_ns
+    return write_answer(row, rows, base, count, instrument, time_ns, 0, tolerance, recv_ts_ns, ingest_id)
 
 
 @kernel(types.int64(BYTES, types.int64, BYTES))
 def kraken_timer(state: np.ndarray, now_ns: int, outbox: np.ndarray) -> int:
     """Tell that time has come to now_ns without a frame. Returns 1 when that makes a CLOCK record, else 0."""
     row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
-    remember(row)
-    end = clock(row, rows, now_ns, 0)
-    advance(row, now_ns, 0)
-    row.out += end
-    return end
+    return pass_time(row, rows, now_ns)
 
 
 @kernel(types.int64(BYTES, types.int64, types.int64, types.int64, BYTES))
 def kraken_lost(state: np.ndarray, instrument: int, first_lost: int, recv_ts_ns: int, outbox: np.ndarray) -> int:
-    """Tell that data were lost: of one instrument, or of all (ALL_INSTRUMENTS: a connection was lost).
-
-    first_lost: the first ingest id lost, 0 where unknown; it becomes aux of the GAP records. A book in sequence gives
-    a GAP and wants a snapshot; one that waits for a snapshot already has had its GAP and gives none.
-    Returns the number of records, or -Reason for an instrument that does not exist.
-    """
+    """Tell that data were lost (`lose` in entry.py)."""
     row, rows = state.view(KRAKEN_STATE)[0], open_outbox(outbox, KRAKEN_OUTBOX_RECORDS)
-    first, end_instrument = instrument, instrument + 1
-    if instrument == ALL_INSTRUMENTS:
-        first, end_instrument = 0, MAX_INSTRUMENTS
-    elif instrument < 0 or instrument >= MAX_INSTRUMENTS or row.symbol_length[instrument] == 0:
-        return -UNKNOWN_SYMBOL
-    remember(row)
-    at = clock(row, rows, recv_ts_ns, first_lost)
-    cause = advance(row, recv_ts_ns, first_lost)
-    for index in range(first, end_instrument):
-        if row.symbol_length[index] > 0 and row.snapshot_wanted[index] == 0:
-            at = declare_gap(row, rows, at, index, first_lost, 0, recv_ts_ns, cause)
-    row.out += at
-    return at
+    return lose(row, rows, instrument, first_lost, recv_ts_ns)
 
 
 @kernel(types.int64(BYTES, types.int64, types.int64, types.int64, types.int64, types.int64, types.int64, BYTES))

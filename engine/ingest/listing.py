@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.contracts import MAX_UNIT_EXP
-from engine.ingest.entry import advance, clock, declare_gap, remember
+from engine.ingest.entry import UNKNOWN_SYMBOL, advance, clock, declare_gap, is_listed, remember
 from engine.ingest.rows import FIRST, LAST, stamp, write_row
 from engine.ingest.state import StateRow
 from engine.instruments import MAX_INSTRUMENTS
@@ -25,7 +25,7 @@ from engine.units import MONEY_EXP
 
 INSTRUMENT_KIND, STATUS_KIND = int(Kind.INSTRUMENT), int(Kind.STATUS)
 TRADING = int(Status.TRADING)
-NEW_EPOCH, UNKNOWN_SYMBOL = int(Reason.NEW_EPOCH), int(Reason.UNKNOWN_SYMBOL)
+NEW_EPOCH = int(Reason.NEW_EPOCH)
 SCALE = np.array([float(10**exp) for exp in range(2 * MAX_UNIT_EXP + 1)])
 
 
@@ -61,15 +61,19 @@ def _write_instrument(
 
 
 @kernel()
-def announce(state: StateRow, rows: np.ndarray, at: int, recv_ts_ns: int, ingest_id: int) -> int:
-    """Write an INSTRUMENT record for every instrument, by index, each with the STATUS of one that is not trading.
+def announce(state: StateRow, rows: np.ndarray, recv_ts_ns: int) -> int:
+    """The first input: an INSTRUMENT record for every instrument, by index, STATUS where one is not trading.
 
-    Returns the place after them.
+    Starts the clock. Returns the number of records.
     """
+    remember(state)
+    at = clock(state, rows, recv_ts_ns, 0)
+    ingest_id = advance(state, recv_ts_ns, 0)
     for instrument in range(MAX_INSTRUMENTS):
-        if state.symbol_length[instrument] > 0:
+        if is_listed(state, instrument):
             at = _write_instrument(state, rows, at, instrument, recv_ts_ns, ingest_id)
             at = tell_status(state, rows, at, instrument, recv_ts_ns, ingest_id)
+    state.out += at
     return at
 
 
@@ -103,7 +107,7 @@ def take_listing(
 ) -> int:  # fmt: skip
     """One input: what the venue lists of an instrument now. The number of records in rows (a STATUS, a GAP and an
     INSTRUMENT, where due), or -Reason for an instrument that does not exist."""
-    if instrument < 0 or instrument >= MAX_INSTRUMENTS or state.symbol_length[instrument] == 0:
+    if not is_listed(state, instrument):
         return -UNKNOWN_SYMBOL
     remember(state)
     at = clock(state, rows, recv_ts_ns, 0)
