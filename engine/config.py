@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.execution.settings import ExecutionSettings
 from engine.features.settings import FeatureSettings
-from engine.ingest.settings import FeedSettings, check_kinds
+from engine.ingest.settings import FeedSettings, check_feed_symbols
 from engine.instruments import MAX_INSTRUMENTS, Dialect
 from engine.matching.settings import EMBEDDED_MARKETS, VenueSettings
 from engine.risk.settings import GateSettings
@@ -148,7 +148,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
                 raise SettingsError(f"venue.{key} = '': needed when venue.embedded is false")
         _check_live_safety(settings.safety)
     try:
-        check_kinds(settings.feed)
+        check_feed_symbols(settings.feed, venue.symbols)
         check_gpio(settings.gpio, venue.embedded)
         check_remote_button(settings.remote_button)
     except ValueError as error:

@@ -81,7 +81,7 @@ class Ingestion:
         self._market = market_of(plan.instruments[0].dialect)
         self._has_rest_snapshots = has_rest_snapshots(self._market.dialect)
         self.sockets = MarketSockets(
-            self._market, self._market.sockets(plan.endpoints.ws_url, plan.instruments, plan.settings.feed),
+            self._market, self._market.sockets(plan.endpoints.ws_url, self._symbols, plan.settings.feed),
             self._on_socket_frame, self._on_socket_lost, self._now_ns, self._say, self._on_socket_opened,
             copies=plan.settings.feed.connections,
             make_arbiter=lambda: Arbiter(plan.instruments, lambda index: bool(self._wanted[index])),

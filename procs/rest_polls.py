@@ -70,8 +70,10 @@ class RestPolls:
         tasks = set()
         if self._feed.listing_refresh_s > 0:
             tasks.add(asyncio.create_task(self._keep_listing()))
-        if "open_interest" in self._feed.kinds and "open_interest" in self._market.polled:
-            tasks.add(asyncio.create_task(self._keep_open_interest()))
+        symbols = self._feed.brings("open_interest", [item.symbol for item in self._instruments])
+        if symbols and "open_interest" in self._market.polled:
+            polled = [item for item in self._instruments if item.symbol in symbols]
+            tasks.add(asyncio.create_task(self._keep_open_interest(polled)))
         return tasks
 
     def close(self) -> None:
@@ -132,10 +134,10 @@ class RestPolls:
                 self._on_listed(item.index, listed.get(item.symbol))
             halted = any(item.status not in _LASTING for item in listed.values())
 
-    async def _keep_open_interest(self) -> None:
-        interval_s = self._feed.open_interest_interval_s / len(self._instruments)
+    async def _keep_open_interest(self, polled: Sequence[Instrument]) -> None:
+        interval_s = self._feed.open_interest_interval_s / len(polled)
         while True:
-            for item in self._instruments:
+            for item in polled:
                 _, url, body = await self._ask(
                     "open interest", interval_s,
                     lambda session, symbol=item.symbol: self._market.fetch_open_interest(  # type: ignore[misc]

@@ -92,7 +92,8 @@ class Client:
         self._seen = [0] * len(self.instruments)
         self._asked_ns = [0] * len(self.instruments)
         self.sockets = MarketSockets(
-            self._market, self._market.sockets(url.replace("http", "ws"), self.instruments, _FEED),
+            self._market,
+            self._market.sockets(url.replace("http", "ws"), [item.symbol for item in self.instruments], _FEED),
             lambda _, data: self._took(self.side.frame(data, time.time_ns())),
             lambda _: self._took(self.side.lost(ALL_INSTRUMENTS, time.time_ns())), time.time_ns, print,
             self._on_opened,

@@ -120,13 +120,13 @@ def test_the_kernels_know_such_frames_and_make_nothing_of_them(dialect: Dialect,
 
 
 def test_it_is_subscribed_where_the_settings_want_it() -> None:
-    (socket,) = market_of(Dialect.KRAKEN_SPOT_V2).sockets("ws", [PAIR], FeedSettings())
+    (socket,) = market_of(Dialect.KRAKEN_SPOT_V2).sockets("ws", [PAIR.symbol], FeedSettings())
     asked = [json.loads(request.frame) for request in socket.requests]
     assert asked[-1] == {"method": "subscribe", "params": {"channel": "instrument", "snapshot": True}, "req_id": 4}
     without = FeedSettings(kinds=("book", "ticker", "mark_price"))
-    (socket,) = market_of(Dialect.KRAKEN_SPOT_V2).sockets("ws", [PAIR], without)
+    (socket,) = market_of(Dialect.KRAKEN_SPOT_V2).sockets("ws", [PAIR.symbol], without)
     assert [json.loads(request.frame)["params"]["channel"] for request in socket.requests] == ["book", "ticker"]
-    contract = [replace(PAIR, symbol="BTCUSDT")]
+    contract = ["BTCUSDT"]
     urls = [item.url for item in market_of(Dialect.BINANCE_USDM).sockets("ws", contract, FeedSettings())]
     assert urls[1].endswith("/market/stream?streams=btcusdt@markPrice@1s/btcusdt@forceOrder/!contractInfo")
     assert "!contractInfo" not in "".join(
@@ -139,7 +139,7 @@ def test_it_is_subscribed_where_the_settings_want_it() -> None:
 
 def test_the_answer_to_it_names_no_symbol() -> None:
     market = market_of(Dialect.KRAKEN_SPOT_V2)
-    (wanted,) = market.sockets("ws", [PAIR], FeedSettings())[0].requests[-1].wanted
+    (wanted,) = market.sockets("ws", [PAIR.symbol], FeedSettings())[0].requests[-1].wanted
     ack = b'{"method":"subscribe","req_id":4,"result":{"channel":"instrument","snapshot":true},"success":true}'
     assert market.answer(ack) == Answer((wanted,), True, "") and wanted == Wanted("instrument", "")
     refusal = b'{"method":"subscribe","req_id":4,"error":"Not now","success":false}'

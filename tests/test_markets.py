@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import picows
@@ -17,7 +18,7 @@ from engine.ingest.dialects import has_rest_snapshots
 from engine.ingest.settings import KINDS, FeedSettings
 from engine.instruments import Dialect, Instrument
 from engine.records import Kind
-from engine.settings import SettingsError, as_plain
+from engine.settings import SettingsError, as_plain, build
 from procs import market_sockets
 from procs.budget import ORDERS, WEIGHT
 from procs.config_file import read_settings
@@ -94,7 +95,7 @@ def test_every_market_that_can_be_configured_has_a_room() -> None:
 )  # fmt: skip
 def test_sockets(dialect: Dialect, symbols: tuple[str, ...], urls: list[str]) -> None:
     market = market_of(dialect)
-    sockets = market.sockets(ROOT, instruments(dialect, *symbols), FeedSettings())
+    sockets = market.sockets(ROOT, symbols, FeedSettings())
     assert [socket.url for socket in sockets] == urls
     requests_ = [request for socket in sockets for request in socket.requests]
     assert bool(requests_) != has_rest_snapshots(dialect)
@@ -121,24 +122,22 @@ def test_a_depth_stream_of_the_usual_interval_has_none_in_its_name(
 ) -> None:
     """As the venue documents them; `@depth@250ms` is accepted and silent."""
     feed = FeedSettings(kinds=("book",), book_interval_ms=interval_ms)
-    (socket,) = market_of(dialect).sockets(ROOT, instruments(dialect, "BTCUSDT"), feed)
+    (socket,) = market_of(dialect).sockets(ROOT, ["BTCUSDT"], feed)
     assert socket.url.endswith(f"/stream?streams=btcusdt@{name}")
 
 
 def test_what_is_subscribed_is_what_the_settings_say() -> None:
-    items = instruments(Dialect.BINANCE_USDM, "BTCUSDT")
     feed = FeedSettings(kinds=("trade", "book"), book_interval_ms=500)
-    (socket,) = market_of(Dialect.BINANCE_USDM).sockets(ROOT, items, feed)
+    (socket,) = market_of(Dialect.BINANCE_USDM).sockets(ROOT, ["BTCUSDT"], feed)
     assert socket.url == "wss://venue/public/stream?streams=btcusdt@depth@500ms/btcusdt@trade"
     feed = FeedSettings(kinds=("book", "liquidation"), book_levels=25)
-    (socket,) = market_of(Dialect.KRAKEN_FUTURES).sockets(ROOT, instruments(Dialect.KRAKEN_FUTURES, "PI_XBTUSD"), feed)
+    (socket,) = market_of(Dialect.KRAKEN_FUTURES).sockets(ROOT, ["PI_XBTUSD"], feed)
     assert [json.loads(request.frame)["feed"] for request in socket.requests] == ["heartbeat", "book", "trade"]
-    pairs = instruments(Dialect.KRAKEN_SPOT_V2, "BTC/USD")
-    (socket,) = market_of(Dialect.KRAKEN_SPOT_V2).sockets(ROOT, pairs, feed)
+    (socket,) = market_of(Dialect.KRAKEN_SPOT_V2).sockets(ROOT, ["BTC/USD"], feed)
     assert [json.loads(request.frame)["params"] for request in socket.requests] == [
         {"channel": "book", "symbol": ["BTC/USD"], "snapshot": True, "depth": 25}
     ]
-    leave, enter = market_of(Dialect.KRAKEN_SPOT_V2).ask_again(pairs[0], feed)
+    leave, enter = market_of(Dialect.KRAKEN_SPOT_V2).ask_again(instruments(Dialect.KRAKEN_SPOT_V2, "BTC/USD")[0], feed)
     assert [json.loads(request.frame)["params"]["depth"] for request in (leave, enter)] == [25, 25]
 
 
@@ -307,13 +306,72 @@ def test_a_venue_that_shows_everybody_out_is_not_stormed(tmp_path: Path) -> None
         assert 2 <= venue.connections <= 9  # after 0.1, 0.25, 0.5, 1 s ..., half of it at the least
 
 
+def of_symbols(feed: dict[str, Any], **symbols: dict[str, Any]) -> FeedSettings:
+    return build(FeedSettings, feed | {"symbols": symbols}, "feed")
+
+
+def test_a_symbol_may_have_a_subscription_of_its_own() -> None:
+    feed = of_symbols({"kinds": ["book", "mark_price"], "book_interval_ms": 500}, ETHUSDT={"book_interval_ms": 0},
+                      BNBUSDT={"kinds": ["book", "trade"]})  # fmt: skip
+    public, other = market_of(Dialect.BINANCE_USDM).sockets(ROOT, ["BTCUSDT", "ETHUSDT", "BNBUSDT"], feed)
+    assert public.url == (
+        "wss://venue/public/stream?streams=btcusdt@depth@500ms/ethusdt@depth@0ms/bnbusdt@depth@500ms/bnbusdt@trade"
+    )
+    assert other.url == "wss://venue/market/stream?streams=btcusdt@markPrice@1s/ethusdt@markPrice@1s"
+
+
+def test_pairs_of_kraken_of_several_depths_are_asked_for_apart() -> None:
+    feed = of_symbols({"kinds": ["book", "trade"]}, **{"ETH/USD": {"book_levels": 10}, "XRP/USD": {"kinds": ["book"]}})
+    symbols = ("BTC/USD", "ETH/USD", "XRP/USD")
+    market = market_of(Dialect.KRAKEN_SPOT_V2)
+    (socket,) = market.sockets(ROOT, symbols, feed)
+    assert [json.loads(request.frame)["params"] for request in socket.requests] == [
+        {"channel": "book", "symbol": ["BTC/USD", "XRP/USD"], "snapshot": True, "depth": 100},
+        {"channel": "book", "symbol": ["ETH/USD"], "snapshot": True, "depth": 10},
+        {"channel": "trade", "symbol": ["BTC/USD", "ETH/USD"], "snapshot": True},
+    ]
+    items = instruments(Dialect.KRAKEN_SPOT_V2, *symbols)
+    assert [item.book_depth for item in subscribed(market, Listing(items, ()), feed)] == [100, 10, 100]
+    for item, depth in zip(items, (100, 10, 100), strict=True):
+        again = [json.loads(request.frame)["params"] for request in market.ask_again(item, feed)]
+        assert [(params["symbol"], params["depth"]) for params in again] == [([item.symbol], depth)] * 2
+
+
+def test_contracts_of_kraken_that_want_less_are_left_out_of_a_feed() -> None:
+    feed = of_symbols({}, PI_ETHUSD={"kinds": ["book"]})
+    (socket,) = market_of(Dialect.KRAKEN_FUTURES).sockets(ROOT, ["PI_XBTUSD", "PI_ETHUSD"], feed)
+    asked = [json.loads(request.frame) for request in socket.requests]
+    assert {message["feed"]: message.get("product_ids") for message in asked} == {
+        "heartbeat": None, "book": ["PI_XBTUSD", "PI_ETHUSD"], "trade": ["PI_XBTUSD"], "ticker": ["PI_XBTUSD"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("market", "symbol", "own", "message"),
+    [
+        ("binance_usdm", "BTCUSDT", {"book_interval_ms": 300}, r"feed\.symbols\.BTCUSDT\.book_interval_ms = 300"),
+        ("kraken_spot", "BTC/USD", {"book_levels": 11}, r"feed\.symbols\.BTC/USD\.book_levels = 11: this market"),
+        ("binance_usdm", "BTCUSDT", {"kinds": ["trade"]}, r"feed\.symbols\.BTCUSDT\.kinds = \['trade'\]: allowed are"),
+        ("binance_usdm", "BTCUSD", {"kinds": ["book"]}, r"feed\.symbols\.BTCUSD: allowed are those of venue\.symbols"),
+        ("binance_usdm", "BTCUSDT", {"book_depth": 5}, r"feed\.symbols\.BTCUSDT\.book_depth: unknown key"),
+    ],
+)
+def test_what_a_symbol_cannot_have_is_said_with_its_key(
+    market: str, symbol: str, own: dict[str, Any], message: str
+) -> None:
+    listed = ["BTC/USD"] if market == "kraken_spot" else ["BTCUSDT", "ETHUSDT"]
+    venue = {"market": market, "symbols": listed, "embedded": False, "rest_url": "http://x", "ws_url": "ws://x"}
+    with pytest.raises(SettingsError, match=message):
+        check_feed(settings_from({"venue": venue, "feed": {"symbols": {symbol: own}}}))
+
+
 def test_a_quiet_socket_that_answers_pings_is_kept_and_a_dead_one_is_not() -> None:
     """Binance says nothing by itself for minutes; a market with heartbeats of its own is not asked."""
     now = [0]
 
     def connection_of(dialect: Dialect) -> market_sockets._Connection:
         market = market_of(dialect)
-        sockets = market.sockets(ROOT, instruments(dialect, "BTCUSD"), FeedSettings())
+        sockets = market.sockets(ROOT, ["BTCUSD"], FeedSettings())
         owner = market_sockets.MarketSockets(market, sockets, lambda *_: None, lambda _: None, lambda: now[0], print)
         return market_sockets._Connection(owner, 0)
 
@@ -428,7 +486,7 @@ def test_an_answer_is_waited_for_from_when_it_was_asked_for() -> None:
     """A book is asked for again over a socket that has stood for long: its answer has as much time as the first."""
     now = [0]
     market = market_of(Dialect.KRAKEN_FUTURES)
-    sockets = market.sockets(ROOT, contract(), FeedSettings())
+    sockets = market.sockets(ROOT, [item.symbol for item in contract()], FeedSettings())
     owner = market_sockets.MarketSockets(market, sockets, lambda *_: None, lambda _: None, lambda: now[0], print)
     connection = market_sockets._Connection(owner, 0)
     connection.transport = Mock()

@@ -55,7 +55,8 @@ def recorded(
     market = market or market_of(Dialect.BINANCE_USDM)
     endpoints = Endpoints(venue.address.rest_url, ws_url or venue.address.ws_url)
     listing = listing or market.fetch_listing(endpoints.rest_url, SYMBOLS)
-    urls = tuple(item.url for item in market.sockets(endpoints.ws_url, listing.instruments, FEED))
+    symbols = [item.symbol for item in listing.instruments]
+    urls = tuple(item.url for item in market.sockets(endpoints.ws_url, symbols, FEED))
     writer = open_writer(folder, Manifest(new_capture_id(), listing.instruments, urls, wall_ns()))
     offset_ns = new_session_offset_ns()
     budget = Budget.of_own(listing.rate_limits, python_monotonic_ns)
@@ -208,8 +209,8 @@ def test_a_snapshot_that_cannot_be_had_is_asked_for_again(venue: RunningVenue, t
 class SubscribingMarket(BinanceMarket):
     """The same streams, asked for by a message over one socket."""
 
-    def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
-        first = super().sockets(ws_url, instruments, feed)[0]
+    def sockets(self, ws_url: str, symbols: Sequence[str], feed: FeedSettings) -> tuple[Socket, ...]:
+        first = super().sockets(ws_url, symbols, feed)[0]
         root, _, streams = first.url.partition("?streams=")
         return (Socket(root, (Request(orjson.dumps({"method": "SUBSCRIBE", "params": streams.split("/"), "id": 7})),)),)
 

@@ -48,7 +48,8 @@ def recorded(
     *steps: Callable[[Recorder], bool], made_by: str = "record",
 ) -> Recorder:
     """Record until each step in turn has answered True."""
-    urls = tuple(item.url for item in market.sockets(endpoints.ws_url, listing.instruments, feed))
+    symbols = [item.symbol for item in listing.instruments]
+    urls = tuple(item.url for item in market.sockets(endpoints.ws_url, symbols, feed))
     manifest = Manifest(new_capture_id(), listing.instruments, urls, wall_ns(), source={"made_by": made_by})
     writer, offset_ns = open_writer(folder, manifest), new_session_offset_ns()
     recorder = Recorder(

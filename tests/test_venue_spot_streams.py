@@ -155,7 +155,7 @@ def test_our_own_ingestion_takes_the_market(venue):
     market = BinanceMarket(Dialect.BINANCE_SPOT)
     names = ["BTCUSDT", "ETHUSDT"]
     listing = market.fetch_listing(venue.address.rest_url, names)
-    (wanted,) = market.sockets(venue.address.ws_url, listing.instruments, FeedSettings())
+    (wanted,) = market.sockets(venue.address.ws_url, [item.symbol for item in listing.instruments], FeedSettings())
     decoder = Decoder(make_state(listing.instruments), listing.instruments)
     validation = make_validation_state(ValidationSettings(), listing.instruments)
     kinds: Counter[int] = Counter()

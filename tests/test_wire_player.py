@@ -88,7 +88,8 @@ def test_the_engines_own_urls_get_everything_between_them() -> None:
 
     async def play() -> None:
         async with desk([path], begin_after_s=60.0) as at:
-            sockets = market_of(Dialect.BINANCE_USDM).sockets("", scan_instruments(path), FeedSettings())
+            symbols = [item.symbol for item in scan_instruments(path)]
+            sockets = market_of(Dialect.BINANCE_USDM).sockets("", symbols, FeedSettings())
             public, market = (socket.url for socket in sockets)
             first = asyncio.create_task(at.hear(public))
             await at.until("clients", 1)

@@ -203,7 +203,7 @@ def test_the_engines_own_room_of_futures_lists_subscribes_and_is_accepted() -> N
     async def play() -> None:
         async with desk([path], begin_after_s=0.05) as at:
             listing = await asyncio.to_thread(room.fetch_listing, at.url, PRODUCTS)
-            (wanted,) = room.sockets("", listing.instruments, feed)
+            (wanted,) = room.sockets("", [item.symbol for item in listing.instruments], feed)
             frames, _ = await at.hear(wanted.url, *(request.frame.decode() for request in wanted.requests))
             asked = Subscriptions()
             for request in wanted.requests:

@@ -100,7 +100,7 @@ def record(settings: Settings, endpoints: Endpoints, folder: Path, options: argp
     market, symbols = market_of(MARKETS[settings.venue.market]), settings.venue.symbols
     listing = market.fetch_listing(endpoints.rest_url, symbols)
     instruments = subscribed(market, listing, settings.feed)
-    sockets = market.sockets(endpoints.ws_url, instruments, settings.feed)
+    sockets = market.sockets(endpoints.ws_url, symbols, settings.feed)
     manifest = Manifest(
         capture=new_capture_id(), instruments=instruments, connections=tuple(item.url for item in sockets),
         started_ns=wall_ns(), subscription={"market": settings.venue.market, **as_plain(settings.feed)},

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from engine.settings import setting
+from engine.settings import setting, table
 from engine.units import MONEY_EXP
 
 KINDS = ("book", "ticker", "trade", "mark_price", "liquidation", "open_interest", "listing")
+
+
+@dataclass(frozen=True)
+class SymbolFeedSettings:
+    """What is subscribed otherwise for one symbol."""
+
+    kinds: tuple[str, ...] = setting(
+        (), "As feed.kinds, for this symbol alone; none: as there. 'listing' is of the whole market: named once, it is "
+        "there for all."
+    )
+    book_levels: int = setting(-1, "As feed.book_levels; -1: as there.", minimum=-1, maximum=5000)
+    book_interval_ms: int = setting(-1, "As feed.book_interval_ms; -1: as there.", minimum=-1, maximum=1000)
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,25 @@ class FeedSettings:
         "only at the start.",
         minimum=0.0, maximum=86_400.0,
     )
+    symbols: dict[str, SymbolFeedSettings] = table("What is subscribed otherwise for a symbol of venue.symbols.")
+
+    def of(self, symbol: str) -> FeedSettings:
+        """The settings of one symbol's subscription, as if it were the only one."""
+        own = self.symbols.get(symbol, SymbolFeedSettings())
+        return replace(
+            self, symbols={}, kinds=own.kinds or self.kinds,
+            book_levels=self.book_levels if own.book_levels < 0 else own.book_levels,
+            book_interval_ms=self.book_interval_ms if own.book_interval_ms < 0 else own.book_interval_ms,
+        )
+
+    def brings(self, kind: str, symbols: Sequence[str]) -> list[str]:
+        """Those of some symbols for which a kind is subscribed, in their order."""
+        return [symbol for symbol in symbols if kind in self.of(symbol).kinds]
+
+    def key(self, symbol: str, name: str) -> str:
+        """Where a setting of one symbol's subscription stands, for messages."""
+        own = self.symbols.get(symbol, SymbolFeedSettings())
+        return f"feed.{name}" if getattr(own, name) in (-1, ()) else f"feed.symbols.{symbol}.{name}"
 
 
 def liquidation_min(feed: FeedSettings) -> int:
@@ -63,9 +95,15 @@ def liquidation_min(feed: FeedSettings) -> int:
     return round(feed.liquidation_min_usd * 10**MONEY_EXP)
 
 
-def check_kinds(feed: FeedSettings) -> None:
-    """Raises ValueError for a kind that does not exist, one named twice, and for no book."""
-    kinds = feed.kinds
-    if not set(kinds) <= set(KINDS) or len(set(kinds)) != len(kinds) or "book" not in kinds:
-        allowed = ", ".join(KINDS)
-        raise ValueError(f"feed.kinds = {list(kinds)!r}: allowed are 'book' and others of {allowed}, each once")
+def check_feed_symbols(feed: FeedSettings, symbols: Sequence[str]) -> None:
+    """Raises ValueError for a kind that does not exist, one named twice, no book, and a symbol that is not traded."""
+    for symbol in feed.symbols:
+        if symbol not in symbols:
+            raise ValueError(f"feed.symbols.{symbol}: allowed are those of venue.symbols: {', '.join(symbols)}")
+    named = {"feed.kinds": feed.kinds} | {
+        f"feed.symbols.{symbol}.kinds": own.kinds for symbol, own in feed.symbols.items() if own.kinds
+    }
+    for key, kinds in named.items():
+        if not set(kinds) <= set(KINDS) or len(set(kinds)) != len(kinds) or "book" not in kinds:
+            allowed = ", ".join(KINDS)
+            raise ValueError(f"{key} = {list(kinds)!r}: allowed are 'book' and others of {allowed}, each once")

@@ -71,8 +71,9 @@ class Recorder:
         self._writer = writer
         self._now_ns = now_ns
         self._decoder = Decoder(make_state(instruments), instruments)
+        sockets = market.sockets(endpoints.ws_url, [item.symbol for item in instruments], feed)
         self._sockets = MarketSockets(
-            market, market.sockets(endpoints.ws_url, instruments, feed), self._on_frame, self._on_socket_lost, now_ns,
+            market, sockets, self._on_frame, self._on_socket_lost, now_ns,
             say, self._on_opened, self._on_sent, copies=feed.connections,
             make_arbiter=lambda: Arbiter(self._instruments, lambda index: bool(self._wanted[index])),
         )

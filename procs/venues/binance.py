@@ -129,30 +129,35 @@ class BinanceMarket:
         """See Market."""
         return get(session, f"{rest_url}{REST_PATHS[self.dialect]}/openInterest", {"symbol": symbol})
 
-    def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
+    def sockets(self, ws_url: str, symbols: Sequence[str], feed: FeedSettings) -> tuple[Socket, ...]:
         """See Market."""
-        allowed = _INTERVALS_MS[self.dialect]
-        interval_ms = feed.book_interval_ms or allowed[0]
-        if interval_ms not in allowed:
-            raise ValueError(
-                f"feed.book_interval_ms = {interval_ms}: this market tells its books every "
-                f"{', '.join(map(str, allowed))} ms"
-            )
-        is_usual = interval_ms == _USUAL_INTERVAL_MS[self.dialect]
-        streams = _STREAMS | {"book": "depth" if is_usual else f"depth@{interval_ms}ms"}
-        names = [item.symbol.lower() for item in instruments]
+        streams = {symbol: _STREAMS | {"book": self._book_stream(symbol, feed)} for symbol in symbols}
         sockets = []
         for root, carried in _ROOTS[self.dialect].items():
-            kinds = [kind for kind in carried if kind in feed.kinds]
+            kinds = [kind for kind in carried if feed.brings(kind, symbols)]
             if kinds and _SELDOM.issuperset(kinds):
                 raise ValueError(
                     f"feed.kinds: {' and '.join(kinds)} alone leave a socket silent for minutes; add 'mark_price'"
                 )
-            listened = [f"{name}@{streams[kind]}" for name in names for kind in kinds if kind in streams]
+            listened = [
+                f"{symbol.lower()}@{streams[symbol][kind]}"
+                for symbol in symbols for kind in kinds if kind not in _OF_ALL and kind in feed.of(symbol).kinds
+            ]
             listened += [_OF_ALL[kind] for kind in kinds if kind in _OF_ALL]
             if listened:
                 sockets.append(Socket(f"{ws_url}{root}/stream?streams={'/'.join(listened)}"))
         return tuple(sockets)
+
+    def _book_stream(self, symbol: str, feed: FeedSettings) -> str:
+        """The stream of a symbol's book. Raises ValueError for an interval that the market does not have."""
+        allowed = _INTERVALS_MS[self.dialect]
+        interval_ms = feed.of(symbol).book_interval_ms or allowed[0]
+        if interval_ms not in allowed:
+            raise ValueError(
+                f"{feed.key(symbol, 'book_interval_ms')} = {interval_ms}: this market tells its books every "
+                f"{', '.join(map(str, allowed))} ms"
+            )
+        return "depth" if interval_ms == _USUAL_INTERVAL_MS[self.dialect] else f"depth@{interval_ms}ms"
 
     def book_depth(self, feed: FeedSettings) -> int:
         """See Market."""

@@ -111,14 +111,17 @@ class Market(Protocol):
     def fetch_open_interest(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """The body of what is open of a contract, which is decoded as a frame. Raises VenueUnreachable."""
 
-    def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
-        """Every connection that the market data of these instruments need; the first one carries the books.
+    def sockets(self, ws_url: str, symbols: Sequence[str], feed: FeedSettings) -> tuple[Socket, ...]:
+        """Every connection that the market data of these symbols need, each by `feed.of`; the first carries the books.
 
         Raises ValueError for a book that the venue does not tell so deep, or so often.
         """
 
     def book_depth(self, feed: FeedSettings) -> int:
-        """Levels a side that the venue tells of in such a book; 0: of all. What falls out of the depth is not told."""
+        """Levels a side that the venue tells of in such a book; 0: of all. What falls out of the depth is not told.
+
+        feed: of one symbol (feed.of).
+        """
 
     def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
         """The body of a depth snapshot, untouched. Raises VenueUnreachable."""
@@ -162,8 +165,7 @@ def market_of(dialect: int) -> Market:
 
 def subscribed(market: Market, listing: Listing, feed: FeedSettings) -> tuple[Instrument, ...]:
     """The listed instruments with books as deep as they are subscribed to."""
-    depth = market.book_depth(feed)
-    return tuple(replace(item, book_depth=depth) for item in listing.instruments)
+    return tuple(replace(item, book_depth=market.book_depth(feed.of(item.symbol))) for item in listing.instruments)
 
 
 def audit_period_s(settings: Settings, market: Market) -> float:
@@ -179,7 +181,7 @@ def check_feed(settings: Settings) -> None:
     """Raises SettingsError for market data that the configured market does not offer as they are asked for."""
     dialect, copies = MARKETS[settings.venue.market], settings.feed.connections
     try:
-        market_of(dialect).sockets("", (), settings.feed)
+        market_of(dialect).sockets("", settings.venue.symbols, settings.feed)
     except ValueError as error:
         raise SettingsError(str(error)) from None
     if copies > 1 and not is_numbered(dialect):

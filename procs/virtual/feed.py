@@ -100,7 +100,7 @@ class Feed:
         self._deliver = deliver
         self._instruments = tuple(instruments)
         market = market_of(instruments[0].dialect)
-        sockets = market.sockets("ws://venue", instruments, settings.feed)
+        sockets = market.sockets("ws://venue", [item.symbol for item in instruments], settings.feed)
         self.connection_rule = market.connection_rule
         self.pace = Pace(market.connection_rule, len(sockets), _no_jitter)
         self._sockets = [_MarketSocket(self, number, socket.url) for number, socket in enumerate(sockets)]

@@ -90,10 +90,12 @@ class KrakenFuturesMarket:
         """Raises VenueUnreachable: the ticker tells it."""
         raise VenueUnreachable(f"{rest_url}: the open interest of {symbol} comes over the socket")
 
-    def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
+    def sockets(self, ws_url: str, symbols: Sequence[str], feed: FeedSettings) -> tuple[Socket, ...]:
         """See Market. A book is told whole and at once; its settings change nothing."""
-        symbols = [item.symbol for item in instruments]
-        asked = (Request(*subscribe(name, symbols)) for name, kinds in _FEEDS.items() if kinds & set(feed.kinds))
+        asked = []
+        for name, kinds in _FEEDS.items():
+            if wanted := [symbol for symbol in symbols if kinds & set(feed.of(symbol).kinds)]:
+                asked.append(Request(*subscribe(name, wanted)))
         return (Socket(f"{ws_url}/ws/v1", (_HEARTBEAT, *asked)),)
 
     def book_depth(self, feed: FeedSettings) -> int:

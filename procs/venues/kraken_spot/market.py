@@ -38,7 +38,8 @@ CONNECTION_RULE = ConnectionRule(
     silence_s=5.0, ping_s=0.0, quiet_s=5.0, longest_wait_s=20.0, opens=50, window_s=600.0
 )
 _RATE_LIMITS = (RateLimit(WEIGHT, 10, 10, ""), RateLimit(ORDERS, 60, 60, ""))
-_CHANNELS = {1: "book", 2: "trade", 3: "ticker"}  # by the number that the answers repeat; spot has no others
+_BOOK = 1
+_CHANNELS = {_BOOK: "book", 2: "trade", 3: "ticker"}  # by the number that the answers repeat; spot has no others
 _LISTING = 4  # the number of the channel that is of all pairs
 _OF_ALL = {_LISTING: (Wanted("instrument", ""),)}
 
@@ -100,11 +101,16 @@ class KrakenSpotMarket:
         """Raises VenueUnreachable: a pair has none."""
         raise VenueUnreachable(f"{rest_url}: {symbol} has no open interest")
 
-    def sockets(self, ws_url: str, instruments: Sequence[Instrument], feed: FeedSettings) -> tuple[Socket, ...]:
+    def sockets(self, ws_url: str, symbols: Sequence[str], feed: FeedSettings) -> tuple[Socket, ...]:
         """See Market."""
-        symbols = [item.symbol for item in instruments]
-        asked = [_subscribe(number, symbols, feed) for number, channel in _CHANNELS.items() if channel in feed.kinds]
-        if "listing" in feed.kinds:
+        asked = []
+        for number, channel in _CHANNELS.items():
+            wanted = feed.brings(channel, symbols)
+            of_depth: dict[int, list[str]] = {}
+            for symbol in wanted:
+                of_depth.setdefault(_levels(symbol, feed) if number == _BOOK else 0, []).append(symbol)
+            asked += [_subscribe(number, named, levels) for levels, named in of_depth.items()]
+        if feed.brings("listing", symbols):
             params = {"channel": "instrument", "snapshot": True}
             frame = orjson.dumps({"method": "subscribe", "params": params, "req_id": _LISTING})
             asked.append(Request(frame, _OF_ALL[_LISTING]))
@@ -130,9 +136,11 @@ class KrakenSpotMarket:
 
     def ask_again(self, instrument: Instrument, feed: FeedSettings) -> tuple[Request, ...]:
         """See Market."""
-        params = {"channel": "book", "symbol": [instrument.symbol], "depth": self.book_depth(feed)}
+        symbol = instrument.symbol
+        levels = _levels(symbol, feed)
+        params = {"channel": "book", "symbol": [symbol], "depth": levels}
         leave = Request(orjson.dumps({"method": "unsubscribe", "params": params}))
-        return leave, _subscribe(1, [instrument.symbol], feed)
+        return leave, _subscribe(_BOOK, [symbol], levels)
 
     def news(self, frame: bytes, symbols: Sequence[str]) -> dict[str, Instrument | Status]:
         """See Market. Reading the whole list holds the interpreter for some milliseconds, once a connection."""
@@ -159,12 +167,17 @@ def _pairs(body: bytes, where: str) -> dict[str, dict[str, Any]]:
         raise VenueUnreachable(f"{where}: {error}") from None
 
 
-def _subscribe(number: int, symbols: Sequence[str], feed: FeedSettings) -> Request:
-    levels = feed.book_levels or USUAL_LEVELS
+def _levels(symbol: str, feed: FeedSettings) -> int:
+    """Levels a side of a symbol's book. Raises ValueError for a depth that the market does not have."""
+    levels = feed.of(symbol).book_levels or USUAL_LEVELS
     if levels not in BOOK_DEPTHS:
         allowed = ", ".join(map(str, BOOK_DEPTHS))
-        raise ValueError(f"feed.book_levels = {levels}: this market has {allowed} levels a side")
-    return Request(*subscribe_v2(_CHANNELS[number], symbols, number, levels if number == 1 else 0))
+        raise ValueError(f"{feed.key(symbol, 'book_levels')} = {levels}: this market has {allowed} levels a side")
+    return levels
+
+
+def _subscribe(number: int, symbols: Sequence[str], levels: int) -> Request:
+    return Request(*subscribe_v2(_CHANNELS[number], symbols, number, levels))
 
 
 def _by_number(frame: bytes, refusal: Answer) -> Answer:
