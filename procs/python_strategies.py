@@ -63,6 +63,9 @@ def _may_stay(node: ast.stmt, parameters: str) -> bool:
     if isinstance(node, ast.ClassDef):
         return node.name == parameters
     if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if not all(isinstance(target, ast.Name) for target in targets):
+            return False
         try:
             ast.literal_eval(node.value)
         except (ValueError, TypeError):
@@ -84,7 +87,7 @@ def _declaration(tree: ast.Module, path: Path) -> ast.Module:
             f"{path}, line {call.lineno}: @{_DECORATOR}(...) begins with the name of the class of its parameters"
         )
     named = [keyword for keyword in call.keywords if keyword.arg in _DECLARED]
-    short = ast.Call(call.func, call.args[:1], named)
+    short = ast.copy_location(ast.Call(call.func, call.args[:1], named), call)
     empty = ast.FunctionDef(
         function.name, ast.arguments([], [ast.arg("arguments")], None, [], [], None, []), [ast.Pass()], [short]
     )

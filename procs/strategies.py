@@ -133,7 +133,9 @@ def load_strategies(settings: Settings, files: Sequence[StrategyFile] | None = N
 def declared_of(file: StrategyFile) -> PythonStrategy:
     """What a file that is Python alone declares. Raises StrategyError."""
     if file.digest not in _declarations:
-        _declarations[file.digest] = declare(file.content, file.path, f"strategy_{file.digest[:16]}")
+        found = declare(file.content, file.path, f"strategy_{file.digest[:16]}")
+        _check_features(file, _parsed(file), found.declared)
+        _declarations[file.digest] = found
     return _declarations[file.digest]
 
 

@@ -148,7 +148,8 @@ class Caller:
         self.faults += 1
         for side in _SIDES:
             quote = of.quotes[side]
-            quote["fault"] = quote["at_once"] = quote["target_price"] = quote["target_size"] = 0
+            for field in ("fault", "at_once", *(f"target_{name}" for name in _WANTED)):
+                quote[field] = 0
         return False
 
     def _is_worth_saying(self, of: _Instrument, record: np.void, fills: int, now_ns: int) -> bool:

@@ -41,6 +41,7 @@ from engine.stage import as_bytes
 from engine.strategies.apart import PythonStrategy
 from engine.strategies.plugin import bind, parameter_number, word_of
 from engine.strategies.registry import registered
+from engine.strategies.relay import relay_counts
 from engine.strategies.settings import StrategySettings
 from procs.parameters import memory_of
 from procs.python_strategies import load_python
@@ -198,6 +199,10 @@ class StrategyDesk:
     def denied(self) -> int:
         """How many of its orders the gate refused."""
         return int(self.state["strategies"]["books"][0, 0, 0]["denied"])
+
+    def process(self) -> dict[str, int]:
+        """Of a strategy that is Python alone: what became of what it said, as the summary of a session has it."""
+        return relay_counts(self.state[0]["strategies"]["memory"][0])
 
     @property
     def failure(self) -> str:

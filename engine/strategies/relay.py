@@ -61,7 +61,7 @@ class RelayState:
     ask_at_once: int
     ask_tried: int
     stale_ns: int  # how old a target may be; set at the start
-    stale: int  # 1: the last target is too old
+    stale: int  # 1: the last target wanted something and is too old
     went_stale: int  # how often one became so
     unseen: int  # targets that sent no order because a fill of its own was not known yet
     passed_over: int  # events that the strategy was too slow to look at
@@ -106,7 +106,7 @@ def on_event(
     """See the module."""
     own.fair_price = state.fair_price
     if state.event_ns == 0 or event.now_ns - state.event_ns > state.stale_ns:
-        if state.event_ns != 0 and state.stale == 0:
+        if state.event_ns != 0 and state.stale == 0 and (state.bid_size > 0 or state.ask_size > 0):
             state.stale = 1
             state.went_stale += 1
         quotes.bid.target_price = 0
