@@ -237,7 +237,8 @@ def test_a_call_that_fails_takes_the_quotes_back_and_is_counted(tmp_path: Path, 
 
 
 def test_what_is_done_at_once_is_forgotten_then(tmp_path: Path) -> None:
-    last = "withdraw(quotes)\n    if event.kind == PREDICTION and event.ingest_id < 3:\n        buy(quotes, view, view.ask_price, 4)"
+    last = "withdraw(quotes)\n    now = event.kind == PREDICTION and event.ingest_id < 3\n    " \
+        "if now: buy(quotes, view, view.ask_price, 4)"
     desk = StrategyDesk(written(tmp_path, plain(last)))
     for _ in range(2):
         (order,) = desk.prediction(60_000.0, 60_000.1)
