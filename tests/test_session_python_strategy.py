@@ -1,5 +1,5 @@
-"""A whole engine with a strategy in a process of its own, beside the maker: it trades, fails, falls silent, is killed and
-replaced, and a replay of all of that has the same decisions without running a line of it."""
+"""A whole engine with a strategy in a process of its own, beside the maker: it trades, fails, falls silent, is killed
+and replaced, and a replay of all of that has the same decisions without running a line of it."""
 
 from __future__ import annotations
 
