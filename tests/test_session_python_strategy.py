@@ -15,7 +15,8 @@ import pytest
 
 from engine.records import MARKET, SOURCE_COMMANDS, SOURCE_TARGETS, TARGET, Kind
 from engine.strategies.relay import relay_memory
-from procs.attach import attach
+from procs.attach import NotRunning, attach
+from procs.control_socket import ask
 from procs.instance import Mapping
 from procs.journal.reader import read_stream
 from procs.table import Role
@@ -98,18 +99,31 @@ def kept(mapping: Mapping, name: str) -> int:
     return int(relay_memory(mapping.state(Role.EXECUTION)[0]["strategies"]["memory"][PLACE, BTC])[name])
 
 
+def mapped(made: Engine) -> Mapping | None:
+    """The engine's memory, once it is there."""
+    try:
+        return attach(made.name)
+    except NotRunning:
+        return None
+
+
+def change(made: Engine, parameter: str, value: str) -> dict[str, Any]:
+    """`bot4 set slow.PARAMETER VALUE`, without a process for it."""
+    request = {"command": "set", "strategy": "slow", "parameter": parameter, "value": value, "reason": "a test"}
+    return ask(made.name, request, 10.0)
+
+
 def trouble(made: Engine, mapping: Mapping) -> dict[str, Any]:
     """Everything that can happen to it, one after the other; it trades again after each."""
     control, seen = mapping.control, dict[str, Any]()
-    wait_until(lambda: stands(mapping), 30, "quotes of the strategy")
+    wait_until(lambda: stands(mapping), 90, "quotes of the strategy")
     pid = control.pid(Role.STRATEGY_1)
     seen["nice"] = os.getpriority(os.PRIO_PROCESS, pid)
 
-    done = made.command("set", "slow.order_value", "150", "--reason", "a test", "--json")
-    seen["set"] = orjson.loads(done.stdout)
-    made.command("set", "slow.broken", "true", "--reason", "a test")
-    seen["broken_ms"] = gone_after_ms(mapping)
-    made.command("set", "slow.broken", "false", "--reason", "a test")
+    seen["set"] = change(made, "order_value", "150")
+    change(made, "broken", "true")
+    gone_after_ms(mapping)
+    change(made, "broken", "false")
     wait_until(lambda: stands(mapping), 10, "quotes after its failures")
 
     stale = kept(mapping, "went_stale")
@@ -126,12 +140,11 @@ def trouble(made: Engine, mapping: Mapping) -> dict[str, Any]:
     seen["life"] = kept(mapping, "life")
     seen["status"] = made.status()
 
-    made.command("set", "slow.hangs", "true", "--reason", "a test")
+    change(made, "hangs", "true")
     gone_after_ms(mapping)
     wait_until(lambda: control.pid(Role.STRATEGY_1) == 0, 10, "end of the strategy")
-    sent = int(mapping.state(Role.EXECUTION)["sent"][0])
-    made.wait_trading(orders=made.wait_trading()["orders"]["acked"] + 3)
-    seen["sent_without_it"] = int(mapping.state(Role.EXECUTION)["sent"][0]) - sent
+    sent, state = int(mapping.state(Role.EXECUTION)["sent"][0]), mapping.state(Role.EXECUTION)
+    wait_until(lambda: int(state["sent"][0]) > sent + 2, 30, "orders of the maker")
     seen["stands_without_it"] = stands(mapping)
     return seen
 
@@ -153,8 +166,7 @@ def traded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traded]:
     }
     with engine(folder, **tables) as made:
         made.start()
-        made.wait_trading()
-        mapping = attach(made.name)
+        mapping = wait_until(lambda: mapped(made), 60, "engine")
         try:
             seen = trouble(made, mapping)
         finally:
@@ -202,7 +214,7 @@ def test_its_quotes_are_gone_soon_after_whatever_happens_to_it(traded: Traded) -
 def test_one_that_dies_too_often_is_left_out_and_the_engine_trades_on(traded: Traded) -> None:
     assert "strategy_1 has not moved for 4." in traded.out, "one call took so long"
     assert "strategy_1 was ended by SIGKILL, too often: going on without it" in traded.out
-    assert traded.seen["sent_without_it"] >= 3 and traded.seen["stands_without_it"] is False
+    assert traded.seen["stands_without_it"] is False
 
 
 def test_a_changed_parameter_reaches_it(traded: Traded) -> None:

@@ -206,7 +206,7 @@ def target_figures(moment: Moment, strategy: int, item: Instrument) -> dict[str,
         "event_ns": int(kept["event_ns"]), "said_ns": int(kept["said_ns"]), "fills_seen": int(kept["fills"]),
         "age_ms": (int(moment.after["now_ns"]) - int(kept["event_ns"])) / 1e6 if kept["event_ns"] else None,
         "stale": bool(kept["stale"]),
-        "taken_now": moment.source >= SOURCE_TARGETS and moment.record["strategy"] == strategy, **sides,
+        "taken_now": bool(moment.source >= SOURCE_TARGETS and moment.record["strategy"] == strategy), **sides,
     }
 
 
