@@ -212,24 +212,24 @@ REPORT = np.dtype(
 )
 
 TARGET = np.dtype(
-    _HEAD  # ingest_id: of the event that it answers; recv_ts_ns: when it was said; sequence: the how manyth of this
-    # life of the process, and aux: which life, both from 1; size: events passed over since the last target of this
-    # instrument; reason: STRATEGY_FAULT where the strategy failed
+    _HEAD  # ingest_id: of the event that it answers; recv_ts_ns: when it was said; aux: number of the process that said
+    # it, and sequence: number of the target in that process, both from 1; size: events passed over since the last
+    # target of this instrument; reason: STRATEGY_FAULT where the strategy failed
     + [
         ("event_ns", "<i8"),  # record time of the event that it answers: its age counts from there
         ("fills", "<i8"),  # how many fills of its own in this instrument the strategy had seen
         ("fair_price", "<f8"),  # price units with fraction, 0: none
         ("bid_price", "<i8"),  # price units
         ("bid_size", "<i8"),  # size units, 0: no quote wanted
-        ("ask_price", "<i8"),
-        ("ask_size", "<i8"),
+        ("ask_price", "<i8"),  # price units
+        ("ask_size", "<i8"),  # size units, 0: no quote wanted
         ("strategy", "u1"),  # place of the strategy
         ("bid_order_type", "u1"),  # OrderType
         ("bid_time_in_force", "u1"),  # TimeInForce
         ("bid_at_once", "u1"),  # 1: one attempt when the record is taken
-        ("ask_order_type", "u1"),
-        ("ask_time_in_force", "u1"),
-        ("ask_at_once", "u1"),
+        ("ask_order_type", "u1"),  # OrderType
+        ("ask_time_in_force", "u1"),  # TimeInForce
+        ("ask_at_once", "u1"),  # 1: one attempt when the record is taken
         ("spare", "u1"),
     ],
     align=True,

@@ -169,7 +169,7 @@ class Crew:
                 stuck = self._stalls.stuck(child.pid, heartbeat, silent, self._limit_of(child.role))
             if not stuck:
                 continue
-            self._say(f"{child.role.label} has not moved for {silent / 1e9:.1f} s: killing it")
+            self._say(f"{self._name(child.role)} has not moved for {silent / 1e9:.1f} s: killing it")
             strike(child)
             if not wait_all([child], _KILL_TIMEOUT_S):
                 # Stuck in the kernel, it may wake up yet: nobody takes its place.
@@ -218,7 +218,7 @@ class Crew:
             return
         if role in STRATEGIES:
             pause_s = back_off_s(deaths - 1, _PAUSES_S)
-            self._say(f"{role.label} ({self._plan.strategy_of(role)}) {words}: its successor comes in {pause_s:.1f} s")
+            self._say(f"{self._name(role)} {words}: its successor comes in {pause_s:.1f} s")
             self._children.pop(role, None)
             control.clear_role(role)
             self._due_ns[role] = python_monotonic_ns() + int(pause_s * 1e9)
@@ -229,13 +229,18 @@ class Crew:
             self._command(Kind.STALE, 0)  # until its successor has synchronised the books again
         self._start(role, successor=True)
 
+    def _name(self, role: Role) -> str:
+        """As people know it: with the strategy that it runs."""
+        strategy = self._plan.strategy_of(role)
+        return f"{role.label} ({strategy})" if strategy else role.label
+
     def _tell_absent(self, role: Role, lives: int) -> None:
         """Execution takes back what a strategy wanted of which so many processes have ended."""
         place = list(self._plan.settings.strategies).index(self._plan.strategy_of(role))
         self._command(Kind.ABSENT, lives, place)
 
     def _leave_out(self, role: Role, words: str) -> None:
-        self._say(f"{role.label} {words}: going on without it")
+        self._say(f"{self._name(role)} {words}: going on without it")
         if role in STRATEGIES:  # it may not have ended, and nothing that it says counts any more
             self._tell_absent(role, self._deaths.total(role) + 1)
         self._children.pop(role, None)

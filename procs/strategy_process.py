@@ -12,7 +12,6 @@ successor begins with a new state; parameters, position and orders are execution
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 
@@ -72,7 +71,6 @@ class StrategyProcess:
 
     def run(self) -> None:
         """Serve until stopped."""
-        gc.enable()
         self.look()
         self._caller.begin()
         self._newest.clear()

@@ -212,8 +212,8 @@ def test_its_quotes_are_gone_soon_after_whatever_happens_to_it(traded: Traded) -
 
 
 def test_one_that_dies_too_often_is_left_out_and_the_engine_trades_on(traded: Traded) -> None:
-    assert "strategy_1 has not moved for 4." in traded.out, "one call took so long"
-    assert "strategy_1 was ended by SIGKILL, too often: going on without it" in traded.out
+    assert "strategy_1 (slow) has not moved for 4." in traded.out, "one call took so long"
+    assert "strategy_1 (slow) was ended by SIGKILL, too often: going on without it" in traded.out
     assert traded.seen["stands_without_it"] is False
 
 

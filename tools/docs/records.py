@@ -37,7 +37,7 @@ _LISTS = {
     "REPORT": ("REPORT",), "TARGET": ("TARGET",),
 }  # fmt: skip
 _ENUMS: tuple[tuple[type[IntEnum] | type[Flag], str], ...] = (
-    (Kind, "`kind` of a MARKET, FEATURE or PREDICTION record"), (OrderAction, "`kind` of an ORDER record"),
+    (Kind, "`kind` of a MARKET, FEATURE, PREDICTION or TARGET record"), (OrderAction, "`kind` of an ORDER record"),
     (ReportKind, "`kind` of a REPORT record"), (Flag, "`flags`; they add up"), (Side, "`side`"),
     (OrderType, "`order_type` of an ORDER record"), (TimeInForce, "`time_in_force` of an ORDER record"),
     (Status, "`aux` of a STATUS record"),
