@@ -202,6 +202,10 @@ GUIDE: dict[Reason, Guide] = {
         (GATE,), "The order would have taken an order of our own.",
         "Nothing: it is not sent. Often: two strategies trade against each other.",
     ),
+    Reason.ENDED_PROCESS: Guide(
+        ("execution",), "The process of a strategy had said it and ended before it was taken; it counts no more.",
+        "Nothing: its successor says what it wants.",
+    ),
     Reason.STRATEGY_FAULT: Guide(
         ("execution",), "A strategy raised an error or wanted what is no price or size; its quotes were taken back.",
         "Mend the strategy; its test, or a replay of the session, shows where.",

@@ -66,6 +66,7 @@ class Reason(IntEnum):
     # strategies
     STRATEGY_FAULT = 60  # it raised an error or wanted what is no price or size: its quotes are taken back
     SELF_TRADE = 61  # it would have taken an order of our own
+    ENDED_PROCESS = 63  # a target that the process of a strategy had left when it ended
     # market data again
     REST_MISMATCH = 62  # REST snapshots disagree with our book, again and again
 

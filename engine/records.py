@@ -43,6 +43,8 @@ class Kind(IntEnum):
     BACKLOG = 54  # rings beside execution fill up: aux = 0 no, 1 half (no entries), 2 nearly full (no quotes)
     PARAMETER = 55  # instrument = index of a strategy, size = number of its parameter, aux = the new value's 64 bits
     READINESS = 53  # aux = one bit for each process that is not ready; no entries while any is set
+    TARGET = 56  # what a strategy in a process of its own wants (the record of that name)
+    ABSENT = 57  # instrument = index of a strategy whose process has ended, aux = how many lives of it have
 
 
 # Kinds that every stage passes on, in order, to execution.
@@ -209,9 +211,37 @@ REPORT = np.dtype(
     align=True,
 )
 
+TARGET = np.dtype(
+    _HEAD  # ingest_id: of the event that it answers; recv_ts_ns: when it was said; aux: number of the process that said
+    # it, and sequence: number of the target in that process, both from 1; size: events passed over since the last
+    # target of this instrument; reason: STRATEGY_FAULT where the strategy failed
+    + [
+        ("event_ns", "<i8"),  # record time of the event that it answers: its age counts from there
+        ("fills", "<i8"),  # how many fills of its own in this instrument the strategy had seen
+        ("fair_price", "<f8"),  # price units with fraction, 0: none
+        ("bid_price", "<i8"),  # price units
+        ("bid_size", "<i8"),  # size units, 0: no quote wanted
+        ("ask_price", "<i8"),  # price units
+        ("ask_size", "<i8"),  # size units, 0: no quote wanted
+        ("strategy", "u1"),  # place of the strategy
+        ("bid_order_type", "u1"),  # OrderType
+        ("bid_time_in_force", "u1"),  # TimeInForce
+        ("bid_at_once", "u1"),  # 1: one attempt when the record is taken
+        ("ask_order_type", "u1"),  # OrderType
+        ("ask_time_in_force", "u1"),  # TimeInForce
+        ("ask_at_once", "u1"),  # 1: one attempt when the record is taken
+        ("spare", "u1"),
+    ],
+    align=True,
+)
+
 # Source of a batch that a stage is stepped with.
 SOURCE_MAIN = 0  # the ring of the stage before
 SOURCE_FILLS = 1  # execution: reports of a gateway
 SOURCE_COMMANDS = 2  # execution: commands and trips (MARKET records)
+SOURCE_TARGETS = 3  # execution: targets of the first strategy in a process of its own; the next one's have the next
+TARGET_SOURCES = 4  # so many strategies can have one
 
-ALL_RECORDS = {"MARKET": MARKET, "FEATURE": FEATURE, "PREDICTION": PREDICTION, "ORDER": ORDER, "REPORT": REPORT}
+ALL_RECORDS = {
+    "MARKET": MARKET, "FEATURE": FEATURE, "PREDICTION": PREDICTION, "ORDER": ORDER, "REPORT": REPORT, "TARGET": TARGET,
+}

@@ -21,16 +21,16 @@ from engine.kernel import kernel
 from shm.atomics import fence_release, load_acquire, store_release
 
 SLOTS = 2
-HEADER_WORDS = 16
+HEADER_WORDS = 24
 
 GENERATION = 0
 CHECKSUM = 1
-INPUT_CURSOR = 2  # ..4 by source: records taken
-OUTPUT_CURSOR = 5  # ..6 by route: records published
-JOURNAL_ORDINAL = 7  # of the last entry that the state has seen
-WORD_SEEN = 8  # emergency word of the last TRIP record
-BACKLOG_SEEN = 9  # level of the last BACKLOG record
-EXTRA = 10  # ..15 free for the role
+INPUT_CURSOR = 2  # ..8 by source: records taken
+OUTPUT_CURSOR = 9  # ..10 by route: records published
+JOURNAL_ORDINAL = 11  # of the last entry that the state has seen
+WORD_SEEN = 12  # emergency word of the last TRIP record
+BACKLOG_SEEN = 13  # level of the last BACKLOG record
+EXTRA = 14  # ..23 free for the role
 
 _INT64S = types.Array(types.int64, 1, "C")
 _BYTES = types.Array(types.uint8, 1, "C")

@@ -6,6 +6,8 @@ What a death means (the death table):
   execution, gateway      the kill switch cancels what rests after a second of silence
   kill switch             after 5 s without one: emergency
   observers               nothing: they are replaced, and left out when they die too often
+  strategies of Python    execution takes back what they wanted (ABSENT); they are replaced after a pause that grows,
+                          and left out when they die too often
   too many deaths         emergency (engine.deaths_to_stop within ten minutes)
 A stuck process (procs/stall.py) is killed before it is replaced: nothing is taken from one that may wake up.
 """
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterable
 import orjson
 
 from engine.records import Kind
+from procs.back_off import back_off_s
 from procs.children import (
     Child,
     adopt_child,
@@ -35,7 +38,7 @@ from procs.kill_credentials import has_own_key
 from procs.nursery import Nursery
 from procs.stall import StallWatch
 from procs.standby import Standby
-from procs.table import PROCESS_BY_ROLE, PROCESSES, VITAL, Role
+from procs.table import PROCESS_BY_ROLE, PROCESSES, STRATEGIES, VITAL, Role
 from procs.venues.binance_usdm.endpoints import Credentials
 from shm.clock import python_monotonic_ns
 from shm.control import Readiness, TripSource
@@ -46,6 +49,8 @@ _KILL_SWITCH_PATIENCE = 10
 _UNGUARDED_NS = 5 * 1_000_000_000
 # From its start to its first sign of life.
 _BIRTH_NS = 60 * 1_000_000_000
+# How long a strategy that died waits for its successor, by its deaths of late.
+_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 class Crew:
@@ -53,11 +58,12 @@ class Crew:
 
     def __init__(
         self, plan: Plan, mapping: Mapping, nursery: Nursery, credentials: Credentials,
-        command: Callable[[Kind, int], None], say: Callable[[str], None],
+        command: Callable[..., None], say: Callable[[str], None],
     ) -> None:
         self._plan, self._mapping, self._nursery, self._credentials = plan, mapping, nursery, credentials
         self._command, self._say = command, say
         self._children: dict[Role, Child] = {}
+        self._due_ns: dict[Role, int] = {}  # when a successor is to be started
         self._deaths = Deaths(mapping.deaths())
         self._stalls = StallWatch()
         self._standbys = {role: Standby(plan.path, role) for role in (Role.KILLSWITCH, Role.GATEWAY)}
@@ -76,7 +82,7 @@ class Crew:
 
     def start_observers(self) -> None:
         """Start the others, once nobody waits for the processors any more. They see what has passed before, too."""
-        for process in PROCESSES:
+        for process in self._plan.processes:
             if process.role not in VITAL:
                 self._start(process.role, successor=False)
 
@@ -86,7 +92,7 @@ class Crew:
         also_known: pids of the launcher's other children.
         """
         control = self._mapping.control
-        pids = {process.role: control.pid(process.role) for process in PROCESSES}
+        pids = {process.role: control.pid(process.role) for process in self._plan.processes}
         end_unknown_children(self._plan.launcher_pid, {*also_known, *pids.values(), self._nursery.pid})
         self._deaths.add(Role.SUPERVISOR, self._mapping.now_ns())
         self._not_ready_told = -1  # what the other one told last is not known
@@ -143,6 +149,7 @@ class Crew:
         """
         for child in self.deaths_within(timeout_s):
             self._replace(child)
+        self._start_the_due()
         if self._nursery.look_after():
             self._say("the zygote has ended: another is there")
         self._kill_the_stuck()
@@ -159,11 +166,10 @@ class Crew:
                 silent = python_monotonic_ns() - child.started_ns
             else:
                 silent = now - heartbeat
-                patience = _KILL_SWITCH_PATIENCE if child.role == Role.KILLSWITCH else 1
-                stuck = self._stalls.stuck(child.pid, heartbeat, silent, patience * self._limit_ns)
+                stuck = self._stalls.stuck(child.pid, heartbeat, silent, self._limit_of(child.role))
             if not stuck:
                 continue
-            self._say(f"{child.role.label} has not moved for {silent / 1e9:.1f} s: killing it")
+            self._say(f"{self._name(child.role)} has not moved for {silent / 1e9:.1f} s: killing it")
             strike(child)
             if not wait_all([child], _KILL_TIMEOUT_S):
                 # Stuck in the kernel, it may wake up yet: nobody takes its place.
@@ -173,6 +179,18 @@ class Crew:
                 self._leave_out(child.role, "cannot be ended")
                 continue
             self._replace(child)
+
+    def _limit_of(self, role: Role) -> int:
+        """How long a process may be silent, ns."""
+        if role in STRATEGIES:
+            return int(self._plan.settings.strategies[self._plan.strategy_of(role)].hang_s * 1e9)
+        return self._limit_ns * (_KILL_SWITCH_PATIENCE if role == Role.KILLSWITCH else 1)
+
+    def _start_the_due(self) -> None:
+        """Start the successors whose pause is over."""
+        for role in [role for role, due in self._due_ns.items() if python_monotonic_ns() >= due]:
+            del self._due_ns[role]
+            self._start(role, successor=True)
 
     def _fail(self, words: str) -> None:
         self.failure = self.failure or words
@@ -190,11 +208,20 @@ class Crew:
         """Start the successor of a process that is surely dead, or stop everything after too many deaths."""
         control = self._mapping.control
         deaths = self._deaths.add(role, self._mapping.now_ns())
+        if role in STRATEGIES:
+            self._tell_absent(role, self._deaths.total(role))
         if deaths >= self._plan.settings.engine.deaths_to_stop:
             if role in VITAL:
                 self._fail_of(role, words)
             else:
                 self._leave_out(role, f"{words}, too often")
+            return
+        if role in STRATEGIES:
+            pause_s = back_off_s(deaths - 1, _PAUSES_S)
+            self._say(f"{self._name(role)} {words}: its successor comes in {pause_s:.1f} s")
+            self._children.pop(role, None)
+            control.clear_role(role)
+            self._due_ns[role] = python_monotonic_ns() + int(pause_s * 1e9)
             return
         self._say(f"{role.label} {words}: starting its successor")
         control.clear_role(role)
@@ -202,8 +229,20 @@ class Crew:
             self._command(Kind.STALE, 0)  # until its successor has synchronised the books again
         self._start(role, successor=True)
 
+    def _name(self, role: Role) -> str:
+        """As people know it: with the strategy that it runs."""
+        strategy = self._plan.strategy_of(role)
+        return f"{role.label} ({strategy})" if strategy else role.label
+
+    def _tell_absent(self, role: Role, lives: int) -> None:
+        """Execution takes back what a strategy wanted of which so many processes have ended."""
+        place = list(self._plan.settings.strategies).index(self._plan.strategy_of(role))
+        self._command(Kind.ABSENT, lives, place)
+
     def _leave_out(self, role: Role, words: str) -> None:
-        self._say(f"{role.label} {words}: going on without it")
+        self._say(f"{self._name(role)} {words}: going on without it")
+        if role in STRATEGIES:  # it may not have ended, and nothing that it says counts any more
+            self._tell_absent(role, self._deaths.total(role) + 1)
         self._children.pop(role, None)
         self._mapping.control.clear_role(role)
 

@@ -24,7 +24,19 @@ from procs.checkpoint import HEADER_WORDS, SLOTS, checkpoint_now, slot_words
 from procs.deaths import DEATH_WORDS
 from procs.feed_counts import FEED_COUNTS
 from procs.metrics import METRICS, METRICS_WORDS
-from procs.table import CHECKPOINTED, PROCESS_BY_ROLE, RING_BY_NAME, RINGS, Role
+from procs.table import (
+    CHECKPOINTED,
+    HOPS,
+    PROCESS_BY_ROLE,
+    RING_BY_NAME,
+    RINGS,
+    STRATEGIES,
+    ProcessSpec,
+    RingSpec,
+    Role,
+    processes_of,
+    rings_of,
+)
 from procs.venue_lag import LAG_WORDS
 from procs.venues.binance_usdm.endpoints import Endpoints
 from shm.clock import python_session_ns
@@ -40,6 +52,7 @@ STAMPS = 1 << 16
 # Latency histograms of a role: time in the stage, time since the frame was in hand, what a checkpoint takes, and time
 # since the order intent was published, and how long a call to the venue took.
 HISTOGRAM_KINDS = ("hop", "origin", "checkpoint", "intent", "call")
+_HISTOGRAM_ROLES = 1 + max(role for role, _ in HOPS.values())
 # What each follower has read and what it was lapped by, by role and ring.
 READ = 0
 LAPPED = 1
@@ -72,6 +85,7 @@ class Plan:
     launcher_pid: int = 0  # the parent of all whose supervisor has died; 0: there is none
     launcher_started: int = 0  # clock ticks since boot: a pid is given away again, both together are not
     rate_limits: tuple[RateLimit, ...] = ()  # of the venue; empty where nobody calls one (a replay)
+    apart: tuple[str, ...] = ()  # names of the strategies in processes of their own, in the order of their roles
 
     def to_json(self) -> bytes:
         """The plan as JSON."""
@@ -87,12 +101,27 @@ class Plan:
         plain["endpoints"] = Endpoints(**plain["endpoints"])
         plain["rate_limits"] = tuple(RateLimit(**entry) for entry in plain["rate_limits"])
         plain["cores"] = {role: tuple(cores) for role, cores in plain["cores"].items()}
+        plain["apart"] = tuple(plain["apart"])
         return cls(**plain)
 
     @property
     def path(self) -> Path:
         """Folder of the session."""
         return Path(self.folder)
+
+    @property
+    def rings(self) -> tuple[RingSpec, ...]:
+        """The rings of this instance."""
+        return rings_of(len(self.apart))
+
+    @property
+    def processes(self) -> tuple[ProcessSpec, ...]:
+        """The processes of this instance but for its supervisor."""
+        return processes_of(len(self.apart))
+
+    def strategy_of(self, role: Role) -> str:
+        """Name of the strategy that runs in the process of a role; empty where it is none of a strategy."""
+        return self.apart[STRATEGIES.index(role)] if role in STRATEGIES else ""
 
     def require_same_code(self, own: str = "") -> None:
         """Raise OtherCode in a process whose kernels are not those of the engine; asked once, when it starts.
@@ -140,7 +169,7 @@ def _words_segment(plan: Plan, name: str, words: int, create: bool, read_only: b
 
 
 def _histogram_words() -> int:
-    return len(Role) * len(HISTOGRAM_KINDS) * HISTOGRAM_WORDS
+    return _HISTOGRAM_ROLES * len(HISTOGRAM_KINDS) * HISTOGRAM_WORDS
 
 
 def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
@@ -271,7 +300,7 @@ class Mapping:
         return self._words("deaths", DEATH_WORDS)
 
     def histogram(self, role: Role, kind: str) -> np.ndarray:
-        """A latency histogram of a role, one of HISTOGRAM_KINDS."""
+        """A latency histogram of a role on the path, one of HISTOGRAM_KINDS."""
         if self._latency is None:
             segment = _words_segment(self.plan, "latency", _histogram_words(), create=False, read_only=self._read_only)
             self._segments.append(segment)
@@ -302,6 +331,7 @@ class ProcessContext(Mapping):
         self.successor = successor
         self.spec = PROCESS_BY_ROLE[role]
         self.bell = self.control.doorbell(role)
+        self.inputs = tuple(name for name in self.spec.inputs if name in plan.capacities)  # those that are there
 
     def ready(self) -> None:
         """Say that this process is in service."""

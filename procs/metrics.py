@@ -16,7 +16,7 @@ from engine.records import OUTPUT_COUNT
 from engine.safety.mode import Mode, mode_of
 from engine.units import MONEY_EXP, format_units
 from procs.feed_counts import FEED_COUNTS
-from procs.table import HOPS, RINGS, Role
+from procs.table import HOPS, RINGS, STRATEGIES, Role
 from shm.control import Readiness
 from shm.seqlock import seqlock_bytes
 
@@ -122,7 +122,11 @@ def as_plain(metrics: np.void, instruments: Sequence[Instrument]) -> dict[str, A
             for hop, row in zip(HOPS, metrics["hops"], strict=True)
             if row["count"]
         },
-        "processes": {role.label: _process(metrics["processes"][role]) for role in Role},
+        "processes": {
+            role.label: _process(metrics["processes"][role])
+            for role in Role
+            if role not in STRATEGIES or metrics["processes"][role]["pid"] or metrics["processes"][role]["restarts"]
+        },
         "instruments": {item.symbol: _instrument(metrics["instruments"][item.index], item) for item in instruments},
     }
 

@@ -26,7 +26,7 @@ from procs.lines import LineFile
 from procs.memory_use import descriptor_count, pss_bytes
 from procs.metrics import METRICS, REST_AUDITS, SEEN, as_plain
 from procs.ports import Turns
-from procs.table import HOPS, PROCESSES, RINGS, Role
+from procs.table import HOPS, RINGS, Role
 from procs.venue_lag import least_lag_ns
 from shm.clock import sleep
 from shm.control import Stop
@@ -156,7 +156,7 @@ class Monitoring:
 
     def _measure_processes(self, row: np.void, now: int, per_second: float) -> None:
         control = self._context.control
-        for role in (Role.SUPERVISOR, *(process.role for process in PROCESSES)):
+        for role in (Role.SUPERVISOR, *(process.role for process in self._context.plan.processes)):
             target = row["processes"][role]
             pid = control.supervisor_pid if role == Role.SUPERVISOR else control.pid(role)
             target["restarts"] = self._deaths.total(role)

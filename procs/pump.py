@@ -6,10 +6,10 @@ STEP_SIGNATURE, so one compiled pump serves all stages; it never knows what a re
 first word of every record.
 
 Ordering: the emergency word is read with acquire in every turn; heads and tails as in shm/ring.py; a stage that
-meets inputs journals a batch before it steps it. Inputs are looked at from the last source to the first, so commands
-and fills never wait behind market data.
+meets inputs journals a batch before it steps it. The inputs before the targets are looked at from the last source to
+the first, so commands and fills never wait behind market data; then those with targets, for which nobody waits.
 
-Cost: some 100 ns a turn beside the stage. Limits: three inputs, two outputs.
+Cost: some 100 ns a turn beside the stage. Limits: seven inputs, two outputs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numba import types
 
 from engine.kernel import kernel
-from engine.records import MARKET, Kind
+from engine.records import MARKET, SOURCE_TARGETS, TARGET_SOURCES, Kind
 from engine.stage import BYTES, STEP
 from procs.checkpoint import (
     BACKLOG_SEEN,
@@ -55,7 +55,7 @@ from shm.ring_kernels import (
     ring_produced,
 )
 
-MAX_INPUTS = 3
+MAX_INPUTS = SOURCE_TARGETS + TARGET_SOURCES
 MAX_OUTPUTS = 2
 
 # Why the pump came back to Python.
@@ -76,20 +76,20 @@ P_JOURNAL = 8  # 1: journal every batch before it is stepped
 P_WANTS_TRIP = 9  # 1: insert a TRIP record when the emergency word changes
 P_STAMP_ALL = 10  # 1: since-origin latency of every batch; 0: of every record of the main input that had output
 P_TRIP_SOURCE = 11  # source number under which the TRIP record is stepped
-P_IN_SLICE = 12  # ..14 by source: first byte of a record that is journaled
-P_IN_LENGTH = 15  # ..17 by source: bytes of a record that are journaled
-P_OUT_BELL = 18  # ..19 by route: doorbell of the consumer
-P_WORD_SEEN = 20  # emergency word of the last TRIP inserted
-P_SUPPRESS = 21  # ..22 by route: records that a predecessor has already published
-P_CHECKPOINT = 23  # 1: input slots are freed by checkpoints only
-P_CHECKPOINT_RECORDS = 24  # most records between two checkpoints
-P_CHECKPOINT_NS = 25  # most time between two checkpoints while there is something new
-P_STAMP_PUBLISHED = 26  # 1: note when each record of the first output was published
-P_OUT_SIZE = 27  # bytes of an output record
-P_LOOK_NS = 28  # come back to Python so often; 0: never
-P_WANTS_BACKLOG = 29  # 1: insert a BACKLOG record when the rings beside this stage fill up or have room again
-P_BACKLOG = 30  # level of the last BACKLOG inserted
-PARAM_COUNT = 32
+P_IN_SLICE = 12  # ..18 by source: first byte of a record that is journaled
+P_IN_LENGTH = 19  # ..25 by source: bytes of a record that are journaled
+P_OUT_BELL = 26  # ..27 by route: doorbell of the consumer
+P_WORD_SEEN = 28  # emergency word of the last TRIP inserted
+P_SUPPRESS = 29  # ..30 by route: records that a predecessor has already published
+P_CHECKPOINT = 31  # 1: input slots are freed by checkpoints only
+P_CHECKPOINT_RECORDS = 32  # most records between two checkpoints
+P_CHECKPOINT_NS = 33  # most time between two checkpoints while there is something new
+P_STAMP_PUBLISHED = 34  # 1: note when each record of the first output was published
+P_OUT_SIZE = 35  # bytes of an output record
+P_LOOK_NS = 36  # come back to Python so often; 0: never
+P_WANTS_BACKLOG = 37  # 1: insert a BACKLOG record when the rings beside this stage fill up or have room again
+P_BACKLOG = 38  # level of the last BACKLOG inserted
+PARAM_COUNT = 40
 
 Arrays = tuple[np.ndarray, ...]
 INT64S = types.Array(types.int64, 1, "C")
@@ -197,14 +197,14 @@ def _backlog(
 ) -> int:
     """How full the rings beside a stage are: 2 from 90 % on, 1 from 50 % on; back to 1 below 50 %, to 0 below 25 %.
 
-    Counted from the read cursors, in the fullest ring of its outputs and of its inputs but the main one: that one may
-    be full, since what it carries can be decided later.
+    Counted from the read cursors, in the fullest ring of its outputs and of its inputs but the main one and those with
+    targets: they may be full, since what they carry can be decided later, or not at all.
     """
     percent = 0
     for route in range(outputs):
         unread = out_locals[route][CURSOR] - ring_consumed(out_controls[route])
         percent = max(percent, 100 * unread // (out_locals[route][MASK] + 1))
-    for source in range(1, inputs):
+    for source in range(1, min(inputs, SOURCE_TARGETS)):
         unread = ring_produced(in_controls[source]) - in_locals[source][CURSOR]
         percent = max(percent, 100 * unread // (in_locals[source][MASK] + 1))
     if percent >= 90 or (level == 2 and percent >= 50):
@@ -258,6 +258,7 @@ def pump(
     Returns STOPPED, JOURNAL_FULL or LOOK.
     """
     inputs = params[P_INPUTS]
+    before_targets = min(inputs, SOURCE_TARGETS)
     outputs = params[P_OUTPUTS]
     max_out = params[P_MAX_OUT]
     role = params[P_ROLE]
@@ -295,7 +296,7 @@ def pump(
         moved = 0
         blocked = False
         for place in range(inputs + 1):
-            # Place 0 is a trip or else a backlog, then the inputs from the last to the first.
+            # Place 0 is a trip or else a backlog, then the inputs from the last to the first, then the targets.
             if place == 0:
                 if not trip and level == params[P_BACKLOG]:
                     continue
@@ -304,7 +305,7 @@ def pump(
                 size = np.int64(_MARKET_SIZE)
                 inbox = trip_inbox
             else:
-                source = inputs - place
+                source = before_targets - place if place <= before_targets else place - 1
                 count = consumer_ready(in_controls[source], in_locals[source], 1)
                 if count <= 0:
                     continue

@@ -16,7 +16,7 @@ import orjson
 from engine.kernel import kernel_digest
 from procs.children import settle
 from procs.instance import Plan, ProcessContext
-from procs.table import Role
+from procs.table import STRATEGIES, Role
 from procs.venues.binance_usdm.endpoints import Credentials
 from shm.control import TripSource
 
@@ -43,6 +43,11 @@ def main() -> int:
         from procs.recorder import Recorder
 
         Recorder(context).run()
+        return 0
+    if role in STRATEGIES:
+        from procs.strategy_process import StrategyProcess
+
+        StrategyProcess(context).run()
         return 0
     if role == Role.GATEWAY:
         Gateway(context, Credentials(**secrets)).run()

@@ -35,7 +35,7 @@ def pump_params(context: ProcessContext, stage: Stage, batch: int) -> np.ndarray
     """The pump's parameter words for a stage (see procs/pump.py)."""
     params = np.zeros(p.PARAM_COUNT, np.int64)
     execution = context.role == Role.EXECUTION
-    params[p.P_INPUTS] = len(context.spec.inputs)
+    params[p.P_INPUTS] = len(context.inputs)
     params[p.P_OUTPUTS] = len(context.spec.outputs)
     params[p.P_BATCH] = batch
     params[p.P_MAX_OUT] = stage.max_out
@@ -52,7 +52,7 @@ def pump_params(context: ProcessContext, stage: Stage, batch: int) -> np.ndarray
     params[p.P_CHECKPOINT] = 1
     params[p.P_LOOK_NS] = _LOOK_NS
     params[p.P_CHECKPOINT_NS] = _CHECKPOINT_NS
-    smallest = min(context.ring(name).capacity for name in context.spec.inputs)
+    smallest = min(context.ring(name).capacity for name in context.inputs)
     params[p.P_CHECKPOINT_RECORDS] = min(_CHECKPOINT_RECORDS, smallest // 4)
     for route, name in enumerate(context.spec.outputs):
         params[p.P_OUT_BELL + route] = context.consumer_bell(name).at
@@ -82,7 +82,7 @@ class StageProcess:
         self._turns = Turns(context)
         self._looks_unguarded = 0
         self._was_guarded = False
-        self.inputs = [context.ring(name) for name in context.spec.inputs]
+        self.inputs = [context.ring(name) for name in context.inputs]
         self.outputs = [context.ring(name) for name in context.spec.outputs]
         self.state = as_bytes(context.state(context.role))
         self.arena = context.arena(context.role)

@@ -20,6 +20,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,14 @@ import orjson
 from engine.config import Settings
 from engine.features.settings import FeatureSettings
 from engine.features.vector import FEATURE_NAMES, schema_hash
+from engine.records import TARGET_SOURCES
 from engine.settings import SettingsError
 from engine.strategies import maker, momentum
+from engine.strategies.apart import PythonStrategy
 from engine.strategies.plugin import Bound, Strategy, StrategyError, bind
+from engine.strategies.relay import RELAY_CODE
 from engine.strategies.table import MAKER_CODE, default_strategies
+from procs.python_strategies import check_import, declare, is_python_alone
 from procs.trusted import NotOurs, check_code, our_folder
 
 SHIPPED = {"maker": (maker.on_event, MAKER_CODE), "momentum": (momentum.on_event, int.from_bytes(b"momentm", "big"))}
@@ -57,6 +62,11 @@ class StrategyFile:
     path: Path
     content: bytes
 
+    @cached_property
+    def apart(self) -> bool:
+        """Whether it is Python alone, and runs in a process of its own."""
+        return is_python_alone(self.content)
+
     @property
     def digest(self) -> str:
         """Hex SHA-256 of the file."""
@@ -65,10 +75,13 @@ class StrategyFile:
     @property
     def code(self) -> int:
         """Its code in engine/strategies/registry.py."""
+        if self.apart:
+            return RELAY_CODE
         return int.from_bytes(bytes.fromhex(self.digest[:16]), "big") >> 1 | 1 << 62
 
 
 _loaded: dict[str, Strategy] = {}  # by digest of the file
+_declarations: dict[str, PythonStrategy] = {}
 
 
 def read_strategies(settings: Settings) -> tuple[StrategyFile, ...]:
@@ -78,6 +91,11 @@ def read_strategies(settings: Settings) -> tuple[StrategyFile, ...]:
         shipped = chosen.shipped(name)
         content = b"" if shipped else read_content(name, chosen.file)
         found.append(StrategyFile(name, shipped, Path(chosen.file or name), content))
+    apart = [file.name for file in found if file.apart]
+    if len(apart) > TARGET_SOURCES:
+        raise StrategyError(
+            f"strategies: {', '.join(apart)} are Python alone; {TARGET_SOURCES} can run in processes of their own"
+        )
     return tuple(found)
 
 
@@ -107,12 +125,25 @@ def load_strategies(settings: Settings, files: Sequence[StrategyFile] | None = N
     for file in read_strategies(settings) if files is None else files:
         chosen = settings.strategies[file.name]
         made, code = SHIPPED[file.shipped] if file.shipped else (load_file(file), file.code)
-        bound.append(bind(file.name, made, chosen.parameters, code, chosen.symbols))
+        stale_ms = chosen.stale_ms if file.apart else 0
+        bound.append(bind(file.name, made, chosen.parameters, code, chosen.symbols, stale_ms))
     return tuple(bound)
 
 
+def declared_of(file: StrategyFile) -> PythonStrategy:
+    """What a file that is Python alone declares. Raises StrategyError."""
+    if file.digest not in _declarations:
+        found = declare(file.content, file.path, f"strategy_{file.digest[:16]}")
+        _check_features(file, _parsed(file), found.declared)
+        _declarations[file.digest] = found
+    return _declarations[file.digest]
+
+
 def load_file(file: StrategyFile) -> Strategy:
-    """The strategy of a file, compiled. Raises StrategyError that names file and line."""
+    """The strategy of a file, compiled; of one that is Python alone what it declares. Raises StrategyError that names
+    file and line."""
+    if file.apart:
+        return declared_of(file).declared
     if file.digest not in _loaded:
         declared = _declared(file)
         _loaded[file.digest] = declared
@@ -252,6 +283,13 @@ def _first_words(message: str) -> str:
     return " ".join(useful[:2])[:300] if useful else message[:300]
 
 
+def check_imports(files: Sequence[StrategyFile]) -> None:
+    """Import the files that are Python alone, each in a child process. Raises StrategyError where one cannot be."""
+    for file in files:
+        if file.apart:
+            check_import(file.path)
+
+
 def check_declared(strategies: Sequence[Bound], features: FeatureSettings, card: dict[str, Any]) -> None:
     """Refuse strategies that were made for other features or another model than these. Raises StrategyError."""
     schema = schema_hash(features)
@@ -281,6 +319,7 @@ def keep_strategies(files: Sequence[StrategyFile], session: Path) -> None:
     for file in files:
         entry = {"name": file.name, "shipped": file.shipped, "path": str(file.path)}
         if not file.shipped:
+            entry["path"] = str(file.path.resolve())  # processes of the session have other working folders
             kept = folder / f"{file.name}.py"
             kept.write_bytes(file.content)
             entry |= {"file": f"{FOLDER}/{kept.name}", "sha256": file.digest}

@@ -24,7 +24,7 @@ from procs import VERSION
 from procs.instance import LAPPED, READ, Mapping, follower_place
 from procs.journal.index import read_indexes
 from procs.quarantine import quarantine_summary
-from procs.table import HOPS, PATH, PROCESS_BY_ROLE, PROCESSES, RINGS, STREAMS, Role
+from procs.table import HOPS, PATH, PROCESS_BY_ROLE, STREAMS, Role
 from shm.atomics import load_acquire
 from shm.histogram import summary as histogram_summary
 
@@ -79,7 +79,7 @@ def stage_accounts(
             surplus = taken - sum(ring["consumed"] for ring in inputs)
             allowed = 0
             if role == Role.EXECUTION:
-                allowed = int(row["trips"] + row["backlogs"]) if len(inputs) == len(names) else surplus
+                allowed = int(row["trips"] + row["backlogs"]) if "commands" in rings else surplus
             elif role == Role.GATEWAY:
                 allowed = sum(quarantined.values())
             unaccounted += max(-surplus, surplus - allowed, 0)
@@ -168,7 +168,7 @@ def summarise(mapping: Mapping, duration_s: float, memory: dict[str, int], mode:
         "session": plan.session, "folder": plan.folder,
     }
     states = {role: mapping.state(role) for role in PATH}
-    rings = ring_counts(mapping, tuple(spec.name for spec in RINGS))
+    rings = ring_counts(mapping, tuple(spec.name for spec in plan.rings))
     found = report(engine, plan.settings, plan.instruments, states, rings, hop_histograms(mapping), memory)
     return found | {
         "rate_budget": mapping.budget().report(), "followers": follower_counts(mapping),
@@ -186,7 +186,7 @@ def follower_counts(mapping: Mapping) -> dict[str, dict[str, dict[str, int]]]:
     """{process: {ring: {read, lapped}}} of those who look at rings without being waited for."""
     counts = mapping.follower_counts()
     result: dict[str, dict[str, dict[str, int]]] = {}
-    for process in PROCESSES:
+    for process in mapping.plan.processes:
         for name in process.follows:
             place = follower_place(process.role, name)
             read, lapped = (int(load_acquire(counts, place + word)) for word in (READ, LAPPED))

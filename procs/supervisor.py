@@ -44,9 +44,16 @@ from procs.panic import PanicWatch
 from procs.parameters import Parameters
 from procs.ports import Outlet
 from procs.states import initial_states
-from procs.strategies import check_declared, keep_strategies, kept_strategies, load_strategies, read_strategies
+from procs.strategies import (
+    check_declared,
+    check_imports,
+    keep_strategies,
+    kept_strategies,
+    load_strategies,
+    read_strategies,
+)
 from procs.summary import machine_versions, summarise
-from procs.table import VITAL, Role, placement, ring_capacities
+from procs.table import STRATEGIES, VITAL, Role, placement, ring_capacities
 from procs.triggers import triggers_lack
 from procs.trusted import check_shared_memory
 from procs.venue_process import VenueDidNotStart, VenueProcess
@@ -64,9 +71,9 @@ _STOP_TIMEOUT_S = 10.0
 _TICK_S = 0.05
 _KILL_SWITCH_TIME_S = 2.0
 # After the market data the gateway, so that every report is in its ring, then execution, which takes them.
-# Observers go last: they see the end of all others.
+# Strategies go first: nothing is entered any more. Observers go last: they see the end of all others.
 _STOP_ORDER = (
-    Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.GATEWAY, Role.EXECUTION, Role.KILLSWITCH,
+    *STRATEGIES, Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.GATEWAY, Role.EXECUTION, Role.KILLSWITCH,
     Role.MONITORING, Role.RECORDER,
 )
 
@@ -110,6 +117,8 @@ class Supervisor:
         files = read_strategies(settings)
         strategies = load_strategies(settings, files)
         check_declared(strategies, settings.features, card)
+        check_imports(files)
+        apart = tuple(file.name for file in files if file.apart)
         self._take_lease()
         free_instance(name)  # of a supervisor that is dead: we hold its lease
         sweep()
@@ -123,14 +132,16 @@ class Supervisor:
         listing = market.fetch_listing(endpoints.rest_url, settings.venue.symbols)
         instruments = subscribed(market, listing, settings.feed)
         states = initial_states(settings, instruments, strategies=strategies)
-        capacities = ring_capacities(settings.engine.memory_budget_mib << 20, memory_beside_rings(states))
+        capacities = ring_capacities(
+            settings.engine.memory_budget_mib << 20, memory_beside_rings(states), len(apart)
+        )
         cores, spin, why = placement(tuple(sorted(os.sched_getaffinity(0))), settings.engine.placement)
         self.plan = Plan(
             name=name, session=new_session_id(), folder=str(folder), kernel_digest=kernel_digest(), settings=settings,
             instruments=instruments, endpoints=endpoints, capacities=capacities,
             cores={role.label: cores[role] for role in Role}, spin=spin, launcher_pid=self._handover.launcher_pid,
             launcher_started=started_ticks(self._handover.launcher_pid),
-            rate_limits=listing.rate_limits,
+            rate_limits=listing.rate_limits, apart=apart,
         )
         self._write_session_file(folder, why, card)
         keep_strategies(files, folder)
@@ -317,7 +328,7 @@ class Supervisor:
         return self._mapping.state(Role.EXECUTION)
 
     def command(self, kind: Kind, aux: int = 0, strategy: int = 0, number: int = 0) -> None:
-        """Put a command on execution's command ring; strategy and number: of a PARAMETER.
+        """Put a command on execution's command ring; strategy: of a PARAMETER or ABSENT, number: of a PARAMETER.
 
         Raises EngineError when nobody takes them any more.
         """

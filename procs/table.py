@@ -10,7 +10,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from engine.records import FEATURE, MARKET, ORDER, PREDICTION, REPORT
+from engine.records import FEATURE, MARKET, ORDER, PREDICTION, REPORT, TARGET
 from engine.settings import SettingsError
 
 
@@ -27,6 +27,10 @@ class Role(IntEnum):
     KILLSWITCH = 7
     MONITORING = 8
     RECORDER = 9
+    STRATEGY_1 = 10
+    STRATEGY_2 = 11
+    STRATEGY_3 = 12
+    STRATEGY_4 = 13
 
     @property
     def label(self) -> str:
@@ -54,7 +58,12 @@ RINGS = (
     RingSpec("fills", REPORT, 1 << 14, Role.GATEWAY, Role.EXECUTION),
     RingSpec("commands", MARKET, 1 << 10, Role.SUPERVISOR, Role.EXECUTION),
 )
-RING_BY_NAME = {ring.name: ring for ring in RINGS}
+# One for each strategy in a process of its own: a session has as many of them, and of these rings, as it configures.
+STRATEGIES = (Role.STRATEGY_1, Role.STRATEGY_2, Role.STRATEGY_3, Role.STRATEGY_4)
+TARGET_RINGS = tuple(
+    RingSpec(f"targets_{number}", TARGET, 1 << 10, role, Role.EXECUTION) for number, role in enumerate(STRATEGIES, 1)
+)
+RING_BY_NAME = {ring.name: ring for ring in (*RINGS, *TARGET_RINGS)}
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,10 @@ class ProcessSpec:
 PROCESSES = (
     ProcessSpec(Role.KILLSWITCH, True, False, (), ()),
     ProcessSpec(Role.GATEWAY, True, False, ("orders",), ("fills",)),
-    ProcessSpec(Role.EXECUTION, False, True, ("predictions", "fills", "commands"), ("orders",)),
+    ProcessSpec(
+        Role.EXECUTION, False, True, ("predictions", "fills", "commands", *(ring.name for ring in TARGET_RINGS)),
+        ("orders",),
+    ),
     ProcessSpec(Role.ML, False, True, ("features",), ("predictions",)),
     ProcessSpec(Role.FEATURES, False, True, ("valid",), ("features",)),
     ProcessSpec(Role.VALIDATION, False, True, ("market",), ("valid",)),
@@ -80,7 +92,10 @@ PROCESSES = (
     ProcessSpec(Role.MONITORING, False, False, (), (), ("valid", "predictions", "orders", "fills")),
     ProcessSpec(Role.RECORDER, True, False, (), (), ("predictions",)),
 )
-PROCESS_BY_ROLE = {process.role: process for process in PROCESSES}
+STRATEGY_PROCESSES = tuple(
+    ProcessSpec(ring.producer, True, False, (), (ring.name,), ("predictions",)) for ring in TARGET_RINGS
+)
+PROCESS_BY_ROLE = {process.role: process for process in (*PROCESSES, *STRATEGY_PROCESSES)}
 # What each does, for people.
 DOES = {
     Role.SUPERVISOR: "makes the memory, starts and replaces processes, changes modes; alone clears the emergency word",
@@ -93,6 +108,7 @@ DOES = {
     Role.INGESTION: "sockets, the journal of frames, decoding, sequence rules",
     Role.MONITORING: "the metrics of the last second, in memory and in metrics.jsonl",
     Role.RECORDER: "the journals' index; orders, fills and quarantine as lines",
+    **dict.fromkeys(STRATEGIES, "a strategy that is Python alone; there are as many as the session has of them"),
 }
 SMALLEST_RING = 1024
 # Roles whose state is checkpointed, so that a successor takes up where the dead process's effects end.
@@ -120,16 +136,27 @@ HOPS = {
 }
 
 
-def ring_capacities(budget_bytes: int, reserved_bytes: int) -> dict[str, int]:
+def rings_of(strategies: int) -> tuple[RingSpec, ...]:
+    """The rings of a session with so many strategies in processes of their own."""
+    return (*RINGS, *TARGET_RINGS[:strategies])
+
+
+def processes_of(strategies: int) -> tuple[ProcessSpec, ...]:
+    """The processes of a session with so many strategies in processes of their own."""
+    return (*PROCESSES, *STRATEGY_PROCESSES[:strategies])
+
+
+def ring_capacities(budget_bytes: int, reserved_bytes: int, strategies: int = 0) -> dict[str, int]:
     """Capacities that fit the memory budget beside what else is needed: the largest ring is halved until they do.
 
-    Raises SettingsError when even the smallest rings do not fit.
+    strategies: in processes of their own. Raises SettingsError when even the smallest rings do not fit.
     """
-    capacities = {ring.name: ring.capacity for ring in RINGS}
-    while sum(capacities[ring.name] * ring.dtype.itemsize for ring in RINGS) + reserved_bytes > budget_bytes:
-        can_shrink = [ring for ring in RINGS if capacities[ring.name] > SMALLEST_RING]
+    rings = rings_of(strategies)
+    capacities = {ring.name: ring.capacity for ring in rings}
+    while sum(capacities[ring.name] * ring.dtype.itemsize for ring in rings) + reserved_bytes > budget_bytes:
+        can_shrink = [ring for ring in rings if capacities[ring.name] > SMALLEST_RING]
         if not can_shrink:
-            least = reserved_bytes + sum(capacities[ring.name] * ring.dtype.itemsize for ring in RINGS)
+            least = reserved_bytes + sum(capacities[ring.name] * ring.dtype.itemsize for ring in rings)
             raise SettingsError(
                 f"engine.memory_budget_mib = {budget_bytes >> 20}: at least {-(-least // 2**20)} are needed for rings "
                 f"of {SMALLEST_RING} records and what lies beside them"
@@ -156,7 +183,7 @@ def placement(cores: tuple[int, ...], chosen: str) -> tuple[dict[Role, tuple[int
         table = {
             Role.INGESTION: cores[0:2], Role.VALIDATION: cores[2:4], Role.FEATURES: cores[4:8], Role.ML: cores[8:12],
             Role.EXECUTION: cores[12:13], Role.GATEWAY: cores[13:14], Role.MONITORING: cores[14:15],
-            Role.RECORDER: cores[15:16],
+            Role.RECORDER: cores[15:16], **dict.fromkeys(STRATEGIES, cores[14:16]),
         }
         return {role: table.get(role, cores) for role in Role}, True, "the fixed table for 16 cores"
     if len(cores) > len(hot):

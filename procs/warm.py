@@ -107,8 +107,45 @@ def rehearse() -> None:
             unlink_all(name)
 
 
+def rehearse_a_call() -> None:
+    """Call once what a strategy that is Python alone is shown with, and the words with which it says what it wants."""
+    import numpy as np
+
+    from engine.config import Settings
+    from engine.matching.settings import VenueSettings
+    from engine.records import PREDICTION, Kind
+    from engine.strategies.api import ask, bid, buy, may_change, mid, money, python_strategy, sell, size_for, withdraw
+    from engine.strategies.settings import MakerSettings
+    from procs.states import initial_states
+    from procs.strategy_caller import Caller
+    from procs.table import Role
+
+    @python_strategy(MakerSettings)
+    def on_event(
+        event: np.record, view: np.record, own: np.record, parameters: MakerSettings, state: object, quotes: np.record
+    ) -> None:
+        price = int(mid(view))
+        for value in (money(1.0), parameters.order_value):
+            size_for(view, own, 1, price, value)
+        for say in (bid, ask, buy, sell):
+            for wanted in ((price, 1), (price, 1.0), (float(price), 1), (float(price), 1.0)):
+                say(quotes, view, *wanted)
+        may_change(event, quotes.bid, 1)
+        withdraw(quotes)
+
+    instruments = tuple(item.instrument(index) for index, item in enumerate(VenueSettings().listed()))
+    states = initial_states(Settings(), instruments)
+    caller = Caller(on_event, 0, 1, 2_000, states[Role.EXECUTION])
+    prediction = np.zeros(1, PREDICTION)
+    prediction["bid_price"], prediction["ask_price"] = 1_000, 1_010
+    caller.call(Kind.PREDICTION, 0, 1, 1, prediction)
+    if caller.faults:
+        raise RuntimeError(caller.failure)
+
+
 if __name__ == "__main__":
     import_all()
     note_imports()
     rehearse()
+    rehearse_a_call()
     sys.exit(0)

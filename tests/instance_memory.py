@@ -16,7 +16,7 @@ from procs.budget import Budget, RateLimit
 from procs.embedded.answers import exchange_information
 from procs.instance import Plan, create_memory
 from procs.states import initial_states
-from procs.table import RINGS
+from procs.table import rings_of
 from procs.venues.binance_usdm.endpoints import Endpoints
 from procs.venues.binance_usdm.rate_limits import limits_of
 from shm.clock import python_monotonic_ns
@@ -42,15 +42,17 @@ def own_budget() -> Budget:
 @contextlib.contextmanager
 def small_instance(
     folder: Path, endpoints: Endpoints | None = None, capacity: int = 64, digest: str = "0" * 64,
-    instruments: tuple[Instrument, ...] = (), settings: Settings | None = None,
+    instruments: tuple[Instrument, ...] = (), settings: Settings | None = None, apart: tuple[str, ...] = (),
 ) -> Iterator[Plan]:
     """Memory of an instance whose rings all have one capacity; gone at the end. digest: of whose code it is;
-    instruments: those of the embedded venue where none are given; settings: the defaults where none are."""
+    instruments: those of the embedded venue where none are given; settings: the defaults where none are; apart: names
+    of the strategies in processes of their own."""
     instruments = instruments or listed_instruments()
     plan = Plan(
         name=f"test-{uuid.uuid4().hex[:8]}", session=uuid.uuid4().hex[:8], folder=str(folder), kernel_digest=digest,
         settings=settings or Settings(), instruments=instruments, endpoints=endpoints or Endpoints("", ""),
-        capacities={spec.name: capacity for spec in RINGS}, cores={}, spin=False, rate_limits=venue_limits(),
+        capacities={spec.name: capacity for spec in rings_of(len(apart))}, cores={}, spin=False,
+        rate_limits=venue_limits(), apart=apart,
     )
     try:
         control = create_memory(plan, initial_states(plan.settings, instruments))

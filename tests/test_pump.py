@@ -154,6 +154,18 @@ def test_later_sources_go_first_and_none_is_starved(bench: Callable[..., Bench])
     assert b.steps() == expected
 
 
+def test_targets_are_looked_at_after_everything_else(bench: Callable[..., Bench]) -> None:
+    b = bench(inputs=5, in_capacity=32, out_capacity=256, batch=4)
+    for source in range(5):
+        b.feed(records(1000 * source + 1, 10), source)
+    assert b.drain() == p.STOPPED
+    expected = [
+        (source, count, 1000 * source + first)
+        for first, count in ((1, 4), (5, 4), (9, 2)) for source in (2, 1, 0, 3, 4)
+    ]
+    assert b.steps() == expected
+
+
 def test_an_error_of_the_stage_comes_out_and_its_batch_is_not_released(bench: Callable[..., Bench]) -> None:
     b = bench(batch=4)
     given = records(1, 12)

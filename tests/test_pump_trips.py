@@ -95,6 +95,20 @@ def test_a_backlog_is_stepped_once_for_each_level(
     assert kinds.count(Kind.TRADE) == 240
 
 
+@pytest.mark.parametrize(("source", "levels"), [(2, [2]), (3, []), (6, [])])
+def test_targets_make_no_backlog_and_other_inputs_do(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, source: int, levels: list[int]
+) -> None:
+    monkeypatch.setattr("tests.pump_bench.copies", passes_on)
+    b = bench(inputs=7, in_capacity=64, out_capacity=1024, batch=64)
+    b.params[p.P_WANTS_BACKLOG] = 1
+    assert b.feed(records(1, 60), source) == 60
+    b.drain()
+    got = b.take()
+    assert got["aux"][got["kind"] == Kind.BACKLOG].tolist()[:1] == levels
+    assert int((got["kind"] == Kind.TRADE).sum()) == 60
+
+
 def test_a_stage_that_wants_no_trip_gets_none(bench: Callable[..., Bench]) -> None:
     b = bench()
     b.control.trip(TripSource.OPERATOR)

@@ -40,27 +40,34 @@ def written_from_the_guide(folder: Path) -> list[str]:
 def desk_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder with the strategy of the guide and a scaffolded one."""
     folder = tmp_path_factory.mktemp("user")
-    assert written_from_the_guide(folder) == ["strategies/follower.py", "strategies/test_follower.py", "bot4.toml"]
-    made = in_folder(folder, "tools.cli", "new", "strategy", "leaner", "--json")
-    assert made.returncode == 0, made.stderr
-    answer = orjson.loads(made.stdout)
-    assert answer["strategy"] == "strategies/leaner.py" and answer["test"] == "strategies/test_leaner.py"
+    assert written_from_the_guide(folder) == [
+        "strategies/follower.py", "strategies/test_follower.py", "bot4.toml", "strategies/patient.py",
+        "strategies/test_patient.py",
+    ]
     config = folder / "bot4.toml"
-    config.write_text(config.read_text() + "\n" + answer["toml"])
+    for name, options in (("leaner", ()), ("loner", ("--python",))):
+        made = in_folder(folder, "tools.cli", "new", "strategy", name, *options, "--json")
+        assert made.returncode == 0, made.stderr
+        answer = orjson.loads(made.stdout)
+        assert answer["strategy"] == f"strategies/{name}.py" and answer["test"] == f"strategies/test_{name}.py"
+        config.write_text(config.read_text() + "\n" + answer["toml"])
+    config.write_text(config.read_text() + '\n[strategies.patient]\nfile = "strategies/patient.py"\n')
     return folder
 
 
 def test_the_tests_beside_both_strategies_pass(desk_folder: Path) -> None:
     done = in_folder(desk_folder, "pytest", "-q", "-p", "no:cacheprovider", "strategies")
     assert done.returncode == 0, done.stdout
-    assert "7 passed" in done.stdout
+    assert "12 passed" in done.stdout
 
 
 def test_the_configuration_of_the_guide_is_sound_and_every_parameter_is_shown(desk_folder: Path) -> None:
     done = in_folder(desk_folder, "tools.cli", "check", "--json")
     assert done.returncode == 0, done.stderr
     strategies = orjson.loads(done.stdout)["settings"]["strategies"]
-    assert list(strategies) == ["follower", "momentum", "leaner"]
+    assert list(strategies) == ["follower", "momentum", "leaner", "loner", "patient"]
+    assert strategies["patient"]["parameters"] == {"order_value": 200.0, "values": 50}
+    assert (strategies["patient"]["stale_ms"], strategies["patient"]["hang_s"]) == (2_000, 30.0)
     assert strategies["follower"]["parameters"] == {
         "order_value": 300.0, "least_move_bps": 0.02, "widest_bps": 5.0, "quote_life_ms": 400,
     }
@@ -81,7 +88,7 @@ def test_they_trade_on_a_recording(desk_folder: Path) -> None:
 
     summary = replayed()
     assert {name: found["intents"] > 0 for name, found in summary["strategies"].items()} == {
-        "follower": True, "momentum": True, "leaner": True,
+        "follower": True, "momentum": True, "leaner": True, "loner": False, "patient": False,
     }
     assert sum(found["intents"] for found in summary["strategies"].values()) == summary["decisions"]["intents"]
     assert all(found["faults"] == 0 for found in summary["strategies"].values())

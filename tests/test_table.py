@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.execution.kernel import EXECUTION
 from engine.features.step import FEATURES
-from engine.records import ALL_RECORDS
+from engine.records import ALL_RECORDS, SOURCE_TARGETS, TARGET_SOURCES
 from engine.settings import SettingsError
 from engine.validation.step import VALIDATION
 from procs.pump import MAX_INPUTS, MAX_OUTPUTS
@@ -22,9 +22,15 @@ from procs.table import (
     RING_BY_NAME,
     RINGS,
     SMALLEST_RING,
+    STRATEGIES,
+    STRATEGY_PROCESSES,
+    TARGET_RINGS,
+    VITAL,
     Role,
     placement,
+    processes_of,
     ring_capacities,
+    rings_of,
 )
 
 HOT = [Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML, Role.EXECUTION]
@@ -36,18 +42,37 @@ def ring_bytes(capacities: dict[str, int]) -> int:
 
 
 def test_every_ring_has_one_producer_and_one_consumer_and_both_list_it() -> None:
-    assert len(RING_BY_NAME) == len(RINGS)
-    assert len(PROCESS_BY_ROLE) == len(PROCESSES)
+    assert len(RING_BY_NAME) == len(RINGS) + len(TARGET_RINGS)
+    assert len(PROCESS_BY_ROLE) == len(PROCESSES) + len(STRATEGY_PROCESSES)
     written = Counter((name, process.role) for process in PROCESSES for name in process.outputs)
     read = Counter((name, process.role) for process in PROCESSES for name in process.inputs)
     # The supervisor is nobody's child: it writes the one ring of commands.
     written[("commands", Role.SUPERVISOR)] += 1
-    assert written == {(ring.name, ring.producer): 1 for ring in RINGS}
-    assert read == {(ring.name, ring.consumer): 1 for ring in RINGS}
+    for process in STRATEGY_PROCESSES:
+        written.update((name, process.role) for name in process.outputs)
+    assert written == {(ring.name, ring.producer): 1 for ring in (*RINGS, *TARGET_RINGS)}
+    assert read == {(ring.name, ring.consumer): 1 for ring in (*RINGS, *TARGET_RINGS)}
+
+
+@pytest.mark.parametrize("count", range(len(STRATEGIES) + 1))
+def test_a_session_has_a_process_and_a_ring_for_each_strategy_of_its_own_and_no_other(count: int) -> None:
+    assert processes_of(count)[: len(PROCESSES)] == PROCESSES and rings_of(count)[: len(RINGS)] == RINGS
+    more = processes_of(count)[len(PROCESSES) :]
+    assert [process.role for process in more] == list(STRATEGIES[:count])
+    assert [ring.name for ring in rings_of(count)[len(RINGS) :]] == [process.outputs[0] for process in more]
+    for process in more:
+        assert process.spawned and not process.hot and process.inputs == () and process.role not in VITAL
+    assert list(ring_capacities(192 * MIB, 0, count)) == [ring.name for ring in rings_of(count)]
+
+
+def test_the_rings_of_targets_are_the_last_inputs_of_execution_in_the_order_of_their_sources() -> None:
+    inputs = PROCESS_BY_ROLE[Role.EXECUTION].inputs
+    assert inputs[SOURCE_TARGETS:] == tuple(ring.name for ring in TARGET_RINGS)
+    assert len(TARGET_RINGS) == len(STRATEGIES) == TARGET_SOURCES
 
 
 def test_every_role_but_the_supervisor_is_a_process() -> None:
-    assert {process.role for process in PROCESSES} == set(Role) - {Role.SUPERVISOR}
+    assert {process.role for process in PROCESSES} == set(Role) - {Role.SUPERVISOR} - set(STRATEGIES)
     assert [process.role for process in PROCESSES if process.spawned] == [Role.KILLSWITCH, Role.GATEWAY, Role.RECORDER]
     assert [role for role in PATH if PROCESS_BY_ROLE[role].hot] == HOT
 
@@ -64,7 +89,7 @@ def test_rings_carry_what_the_stages_take_and_give_in_the_order_of_their_sources
         assert tuple(RING_BY_NAME[name].dtype for name in process.inputs) == stage.in_dtypes
         assert [RING_BY_NAME[name].dtype for name in process.outputs] == [stage.out_dtype]
         assert len(process.inputs) <= MAX_INPUTS and len(process.outputs) <= MAX_OUTPUTS
-    for ring in RINGS:
+    for ring in (*RINGS, *TARGET_RINGS):
         assert ring.dtype in ALL_RECORDS.values()
         assert ring.capacity & (ring.capacity - 1) == 0 and ring.capacity >= SMALLEST_RING
 

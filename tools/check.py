@@ -12,7 +12,7 @@ from engine.settings import as_plain
 from models.inference import ModelError, load_card
 from procs.config_file import read_settings
 from procs.inference import model_path
-from procs.strategies import check_declared, load_strategies
+from procs.strategies import check_declared, check_imports, load_strategies, read_strategies
 from procs.venues.market import check_feed
 
 
@@ -21,7 +21,9 @@ def check_command(options: argparse.Namespace) -> int:
     settings = read_settings(options.config)
     check_feed(settings)
     plain = as_plain(settings)
-    strategies = load_strategies(settings)
+    files = read_strategies(settings)
+    strategies = load_strategies(settings, files)
+    check_imports(files)
     for bound in strategies if settings.strategies else ():
         plain["strategies"][bound.name]["parameters"] = as_plain(bound.parameters)
     finding = ""

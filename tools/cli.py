@@ -74,6 +74,7 @@ def command_parser() -> argparse.ArgumentParser:
     new.add_argument("what", choices=("strategy",), help="what to begin: a strategy with its test")
     new.add_argument("name", help="lower-case letters, digits and '_'")
     new.add_argument("--folder", type=Path, default=Path("strategies"), help="where to (default: strategies)")
+    new.add_argument("--python", action="store_true", help="one that is Python alone, in a process of its own")
     commands.add_parser("secret", parents=[shared], help="set the operator's secret, asked for on the terminal")
     drill = commands.add_parser("drill", parents=[shared], help="the whole kill drill, on paper, and its report")
     drill.add_argument("--trigger", action="append", choices=TRIGGER_NAMES, help="only this one; may be given again")

@@ -32,7 +32,7 @@ def explanation_lines(found: dict[str, Any]) -> list[str]:
         return [*lines, *_kill_switch(found["kill_switch"])]
     lines += _order(found)
     if found["intent"] is not None:
-        for section in (_intent, _gate, _strategy, _prediction, _features, _market, _frame, _cancels):
+        for section in (_intent, _gate, _strategy, _target, _prediction, _features, _market, _frame, _cancels):
             lines += section(found)
     lines += _heading("session")
     lines += [_row("folder", found["session"]["folder"])]
@@ -160,6 +160,23 @@ def _strategy(found: dict[str, Any]) -> Iterator[str]:
     for what in ("parameters", "memory"):
         values = ", ".join(f"{name} {value}" for name, value in strategy[what].items())
         yield from textwrap.wrap(values, _WIDTH, initial_indent=f"  {what:<20}", subsequent_indent=" " * 22)
+
+
+def _target(found: dict[str, Any]) -> Iterator[str]:
+    target = found["target"]
+    if target is None:
+        return
+    when = "taken now" if target["taken_now"] else "taken before"
+    yield from _heading(f"target {target['sequence']} of process {target['life']} of the strategy, {when}")
+    yield _row("answers frame", str(target["answers_ingest_id"]))
+    if target["age_ms"] is not None:
+        yield _row("of the time", f"{clock_text(target['event_ns'])}, {target['age_ms']:.3f} ms before the decision")
+    yield _row("said", clock_text(target["said_ns"]))
+    yield _row("fills seen", str(target["fills_seen"]))
+    for side in ("bid", "ask"):
+        one = target[side]
+        at_once = ", at once" if one["at_once"] else ""
+        yield _row(side, f"{one['size']} at {one['price']}, {one['type']} {one['time_in_force']}{at_once}")
 
 
 def _prediction(found: dict[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`bot4 new strategy NAME`: a strategy to begin with, and a test beside it that passes as it stands."""
+"""`bot4 new strategy NAME [--python]`: a strategy to begin with, and a test beside it that passes as it stands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def new_command(options: argparse.Namespace) -> int:
             f"{name!r}: a name has 1 to 32 lower-case letters, digits and '_', a letter first, and is no word of "
             f"Python's, none that begins with test_, none of {', '.join(SHIPPED)}"
         )
-    files = {folder / f"{name}.py": "strategy.py.txt", folder / f"test_{name}.py": "test_strategy.py.txt"}
+    kind = "python_strategy" if options.python else "strategy"
+    files = {folder / f"{name}.py": f"{kind}.py.txt", folder / f"test_{name}.py": f"test_{kind}.py.txt"}
     for path in files:
         if path.exists():
             raise UsageError(f"{path}: is there already; nothing was written")

@@ -49,6 +49,11 @@ def replay_command(options: argparse.Namespace) -> int:
                 "--from, --to, --symbols: the fills of a session belong to all of it; a part of its market data is "
                 "replayed without fills (--fills none)"
             )
+        if not source.is_session:
+            for bound in source.strategies:
+                if bound.stale_ms:
+                    print(f"bot4: {bound.name} is Python alone: without a session's journal it decides nothing",
+                          file=sys.stderr)
         replay = replay_auto if options.placement == "auto" else replay_fused
         summary = replay(source, speed)
     except (ReplayError, CaptureError, JournalError, ModelError, SegmentError) as error:

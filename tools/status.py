@@ -22,7 +22,7 @@ from procs.instance import Mapping
 from procs.memory_use import descriptor_count, pss_bytes
 from procs.metrics import as_plain, mode_name
 from procs.summary import follower_counts, hop_histograms, latency_summary, ring_counts
-from procs.table import HOPS, PROCESSES, RINGS, Role
+from procs.table import HOPS, Role
 from procs.venues.binance_usdm.dead_man import MISSES_TO_WARN
 from shm.control import tripped_sources
 from tools.control import control_lines, control_status
@@ -65,17 +65,18 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
     control = mapping.control
     deaths = Deaths(mapping.deaths())
     processes: dict[str, Any] = {}
-    for process in PROCESSES:
+    for process in mapping.plan.processes:
         role = process.role
         pid = control.pid(role)
-        processes[role.label] = {
+        strategy = mapping.plan.strategy_of(role)
+        processes[role.label] = ({"strategy": strategy} if strategy else {}) | {
             "pid": pid, "readiness": control.readiness(role).name.lower(),
             "heartbeat_age_ms": _age_ms(control.heartbeat(role), mapping),
             "progress": control.progress(role), "restarts": deaths.total(role),
             "pss_mb": round(pss_bytes(pid) / 2**20, 1) if pid else 0.0,
             "descriptors": descriptor_count(pid) if pid else 0,
         }
-    rings = ring_counts(mapping, tuple(spec.name for spec in RINGS))
+    rings = ring_counts(mapping, tuple(spec.name for spec in mapping.plan.rings))
     state = mapping.state(Role.EXECUTION)
     metrics = mapping.metrics()
     latest = metrics.read() if metrics.version else None

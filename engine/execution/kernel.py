@@ -14,6 +14,8 @@ none is.
 BOOK_INVALID, GAP and a halt take back the quotes of their instrument, and so does, at the next CLOCK, a book that
 grew older than the gate's limit. Strategies run on the PREDICTIONs of instruments whose quotes may stand, and at CLOCK
 on all of those; PARAMETER changes one of their parameters.
+TARGET says what a strategy in a process of its own wants (engine/strategies/relay.py); it does not move the clock.
+ABSENT says that such a process has ended: its quotes are taken back.
 Reconciliation has a timer of its own, which fires after those of the orders (engine/execution/reconcile.py).
 Output bound: MAX_OUT records an input record: TIMER_BUDGET timers, one reconciliation, and 2 a strategy on a
 prediction, CLOCK_RECORDS on a CLOCK, or 1 on a RECONCILE.
@@ -29,7 +31,16 @@ import numpy as np
 from engine.execution.intents import send_cancel, send_query, send_reconcile
 from engine.execution.order_states import FIRST_TERMINAL, OrderStatus
 from engine.execution.orders import ORDER_SLOTS, Due, fire, next_due, open_order_count, want_cancel
-from engine.execution.quoting import CLOCK_RECORDS, may_quote, quote_instrument, run_at_clock, withdraw, withdraw_all
+from engine.execution.quoting import (
+    CLOCK_RECORDS,
+    may_quote,
+    quote_instrument,
+    run_at_clock,
+    run_one,
+    withdraw,
+    withdraw_all,
+    withdraw_one,
+)
 from engine.execution.reconcile import RECONCILE_DEEPLY, is_due
 from engine.execution.reducing import begin_reducing, may_reduce, reduce_instrument
 from engine.execution.reports import handle_report
@@ -37,10 +48,23 @@ from engine.execution.state import EXECUTION_STATE
 from engine.instruments import MAX_INSTRUMENTS
 from engine.kernel import kernel
 from engine.reasons import Reason
-from engine.records import MARKET, ORDER, PREDICTION, REPORT, SOURCE_COMMANDS, SOURCE_FILLS, SOURCE_MAIN, Kind
+from engine.records import (
+    MARKET,
+    ORDER,
+    PREDICTION,
+    REPORT,
+    SOURCE_COMMANDS,
+    SOURCE_FILLS,
+    SOURCE_MAIN,
+    SOURCE_TARGETS,
+    TARGET,
+    TARGET_SOURCES,
+    Kind,
+)
 from engine.risk.market_view import apply_control, apply_prediction, book_is_fresh
 from engine.safety.mode import Mode
 from engine.stage import STEP_SIGNATURE, Stage
+from engine.strategies.relay import forget_target, take_target
 from engine.strategies.settings import MAX_STRATEGIES
 
 TIMER_BUDGET = 12
@@ -48,6 +72,7 @@ _ORDER_BYTES = ORDER.itemsize
 _PREDICTION_BYTES = PREDICTION.itemsize
 _REPORT_BYTES = REPORT.itemsize
 _MARKET_BYTES = MARKET.itemsize
+_TARGET_BYTES = TARGET.itemsize
 MAX_OUT = TIMER_BUDGET + max(2 * MAX_STRATEGIES, CLOCK_RECORDS) + 2
 
 
@@ -163,6 +188,46 @@ def _change_parameter(state: np.record, record: np.record) -> int:
 
 
 @kernel()
+def _forget_process(state: np.record, record: np.record) -> int:
+    """The process of a strategy has ended: what it wanted is taken back. Returns a Reason."""
+    strategies = state.strategies
+    strategy = record.instrument
+    if strategy >= strategies.count or strategies.apart[strategy] == 0:
+        return Reason.BAD_NUMBER.value
+    for instrument in range(MAX_INSTRUMENTS):
+        forget_target(strategies.memory[strategy, instrument], record.aux)
+        if state.views[instrument].known == 1:
+            withdraw_one(state, strategy, instrument)
+    return Reason.NONE.value
+
+
+@kernel()
+def _handle_target(state: np.record, outbox: np.ndarray, routes: np.ndarray, record: np.record, apart: int) -> int:
+    """Take what a strategy in a process of its own wants. apart: which of them the record came from.
+
+    Returns Reason.NONE or why it was quarantined.
+    """
+    strategies = state.strategies
+    strategy = record.strategy
+    instrument = record.instrument
+    if record.kind != Kind.TARGET:
+        return Reason.UNKNOWN_STREAM.value
+    if strategy >= strategies.count or strategies.apart[strategy] != apart:
+        return Reason.BAD_NUMBER.value
+    if instrument >= MAX_INSTRUMENTS or strategies.trades[strategy, instrument] == 0:
+        return Reason.NO_INSTRUMENT.value
+    reason = int(take_target(strategies.memory[strategy, instrument], record, state.now_ns))
+    if reason == Reason.ENDED_PROCESS:
+        return reason
+    if reason == Reason.STRATEGY_FAULT:
+        strategies.books[strategy, instrument].faults += 1
+        state.denied[Reason.STRATEGY_FAULT] += 1
+    if may_quote(state, instrument):
+        run_one(state, outbox, routes, strategy, instrument, Kind.TARGET.value)
+    return Reason.NONE.value
+
+
+@kernel()
 def _handle_command(state: np.record, outbox: np.ndarray, routes: np.ndarray, record: np.record) -> int:
     """Obey one command record. Returns Reason.NONE or why it was quarantined."""
     kind = record.kind
@@ -197,6 +262,8 @@ def _handle_command(state: np.record, outbox: np.ndarray, routes: np.ndarray, re
             withdraw_all(state)
     elif kind == Kind.PARAMETER:
         return int(_change_parameter(state, record))
+    elif kind == Kind.ABSENT:
+        return int(_forget_process(state, record))
     elif kind == Kind.RECONCILE:
         state.reconcile.opening_wanted = 1 if record.aux == 1 else 0
         deeply = record.aux == 0 and state.reconcile.suspicions > 0
@@ -212,8 +279,8 @@ def execution_step(
 ) -> int:
     """Take a batch of one source. Returns the number of ORDER records written.
 
-    SOURCE_MAIN: PREDICTION records; SOURCE_FILLS: REPORT; SOURCE_COMMANDS: MARKET. Raises ValueError for another
-    source and OverflowError where an amount of the ledger does not fit int64.
+    SOURCE_MAIN: PREDICTION records; SOURCE_FILLS: REPORT; SOURCE_COMMANDS: MARKET; from SOURCE_TARGETS on: TARGET.
+    Raises ValueError for another source and OverflowError where an amount of the ledger does not fit int64.
     """
     state = state_bytes.view(EXECUTION_STATE)[0]
     orders = outbox[: outbox.size - outbox.size % _ORDER_BYTES].view(ORDER)
@@ -236,6 +303,12 @@ def execution_step(
             budget = _advance(state, orders, routes, commands[i].recv_ts_ns)
             reason = _handle_command(state, orders, routes, commands[i])
             _close(state, orders, routes, reason, budget)
+    elif source >= SOURCE_TARGETS and source < SOURCE_TARGETS + TARGET_SOURCES:
+        targets = inbox[: count * _TARGET_BYTES].view(TARGET)
+        for i in range(count):
+            budget = _advance(state, orders, routes, 0)
+            reason = _handle_target(state, orders, routes, targets[i], source - SOURCE_TARGETS + 1)
+            _close(state, orders, routes, reason, budget)
     else:
         raise ValueError("execution_step: no such source")
     written = state.written
@@ -248,7 +321,7 @@ EXECUTION = Stage(
     name="execution",
     step=execution_step,
     state_dtype=EXECUTION_STATE,
-    in_dtypes=(PREDICTION, REPORT, MARKET),
+    in_dtypes=(PREDICTION, REPORT, MARKET, *(TARGET,) * TARGET_SOURCES),
     out_dtype=ORDER,
     max_out=MAX_OUT,
 )

@@ -123,7 +123,47 @@ def may_quote(state: np.record, instrument: int) -> bool:
 
 
 @kernel()
-def _run(
+def _fill_own(
+    state: np.record, strategy: int, instrument: int, bid_slot: int, ask_slot: int, own: np.record
+) -> None:
+    """Write what is a strategy's own of an instrument. bid_slot, ask_slot: of the orders behind its quotes."""
+    table = state.orders
+    strategies = state.strategies
+    own.account_position = state.ledger.positions[instrument].size
+    own.position = position_of(strategies, strategy, instrument, own.account_position)
+    own.open_buy = table.open_size[instrument, BID]
+    own.open_sell = table.open_size[instrument, ASK]
+    if bid_slot >= 0:
+        own.open_buy -= table.slots[bid_slot].exposure
+    if ask_slot >= 0:
+        own.open_sell -= table.slots[ask_slot].exposure
+    own.max_position_value = state.gate.max_position_value
+    own.max_order_value = state.gate.max_order_value
+    own.fills = strategies.books[strategy, instrument].fills
+
+
+@kernel()
+def look_from_outside(
+    state: np.record, strategy: int, instrument: int, bid: np.record, ask: np.record, own: np.record
+) -> None:
+    """What a strategy in another process is shown of its own: OWN, and what stands behind its quotes.
+
+    state: EXECUTION_STATE, only read, while execution may be writing to it: each word is whole, the picture may not be.
+    """
+    pair = state.quotes[strategy, instrument]
+    bid.order_id = pair[BID].order_id
+    bid.order_price = pair[BID].order_price
+    bid.attempt_ns = pair[BID].attempt_ns
+    ask.order_id = pair[ASK].order_id
+    ask.order_price = pair[ASK].order_price
+    ask.attempt_ns = pair[ASK].attempt_ns
+    bid_slot = look_up_working(state.orders, bid)
+    ask_slot = look_up_working(state.orders, ask)
+    _fill_own(state, strategy, instrument, bid_slot, ask_slot, own)
+
+
+@kernel()
+def run_one(
     state: np.record, outbox: np.ndarray, routes: np.ndarray, strategy: int, instrument: int, kind: int
 ) -> None:
     """Run one strategy on an event of an instrument and act on its targets: at most 2 records."""
@@ -138,16 +178,7 @@ def _run(
     bid_slot = look_up_working(table, pair[BID])
     ask_slot = look_up_working(table, pair[ASK])
     own = strategies.own[strategy, instrument]
-    own.account_position = state.ledger.positions[instrument].size
-    own.position = position_of(strategies, strategy, instrument, own.account_position)
-    own.open_buy = table.open_size[instrument, BID]
-    own.open_sell = table.open_size[instrument, ASK]
-    if bid_slot >= 0:
-        own.open_buy -= table.slots[bid_slot].exposure
-    if ask_slot >= 0:
-        own.open_sell -= table.slots[ask_slot].exposure
-    own.max_position_value = state.gate.max_position_value
-    own.max_order_value = state.gate.max_order_value
+    _fill_own(state, strategy, instrument, bid_slot, ask_slot, own)
     bid_price = pair[BID].target_price
     bid_size = pair[BID].target_size
     ask_price = pair[ASK].target_price
@@ -174,7 +205,7 @@ def quote_instrument(state: np.record, outbox: np.ndarray, routes: np.ndarray, i
     """Run every strategy of an instrument on a new prediction of it: at most 2 records each."""
     for strategy in range(state.strategies.count):
         if state.strategies.trades[strategy, instrument] == 1:
-            _run(state, outbox, routes, strategy, instrument, Kind.PREDICTION.value)
+            run_one(state, outbox, routes, strategy, instrument, Kind.PREDICTION.value)
 
 
 @kernel()
@@ -199,24 +230,30 @@ def run_at_clock(state: np.record, outbox: np.ndarray, routes: np.ndarray) -> No
         if state.written - before + 2 > CLOCK_RECORDS:
             strategies.clock_at = place
             return
-        _run(state, outbox, routes, strategy, instrument, Kind.CLOCK.value)
+        run_one(state, outbox, routes, strategy, instrument, Kind.CLOCK.value)
+
+
+@kernel()
+def withdraw_one(state: np.record, strategy: int, instrument: int) -> None:
+    """Take back both quotes of a strategy; their cancels are sent by the order timers."""
+    if state.tripped == 1:
+        return
+    for place in range(2):
+        quote = state.quotes[strategy, instrument, place]
+        if quote.target_size != 0:
+            quote.target_price = 0
+            quote.target_size = 0
+            signal(state, strategy, instrument, place)
+        slot = look_up_working(state.orders, quote)
+        if slot >= 0:
+            want_cancel(state.orders, state.orders.slots[slot], state.now_ns)
 
 
 @kernel()
 def withdraw(state: np.record, instrument: int) -> None:
-    """Take back all quotes of an instrument; their cancels are sent by the order timers."""
-    if state.tripped == 1:
-        return
+    """Take back all quotes of an instrument."""
     for strategy in range(state.strategies.count):
-        for place in range(2):
-            quote = state.quotes[strategy, instrument, place]
-            if quote.target_size != 0:
-                quote.target_price = 0
-                quote.target_size = 0
-                signal(state, strategy, instrument, place)
-            slot = look_up_working(state.orders, quote)
-            if slot >= 0:
-                want_cancel(state.orders, state.orders.slots[slot], state.now_ns)
+        withdraw_one(state, strategy, instrument)
 
 
 @kernel()

@@ -14,6 +14,7 @@ from engine.execution.reconcile import Mismatch
 from engine.instruments import Instrument
 from engine.reasons import Reason
 from engine.risk.gate import value_or_max
+from engine.strategies.relay import relay_counts
 from engine.units import MONEY_EXP, format_units
 
 
@@ -76,6 +77,7 @@ def strategy_summary(state: np.ndarray, names: Sequence[str], instruments: Seque
     """What each strategy decided and holds, by its name; amounts are decimal text.
 
     cash: what its fills brought in less what they cost, before fees; with the value of its positions, its profit.
+    process: of one in a process of its own, what execution took of it (engine/strategies/relay.py).
     """
     table = state[0]["strategies"]
     summaries = {}
@@ -89,6 +91,8 @@ def strategy_summary(state: np.ndarray, names: Sequence[str], instruments: Seque
                 item.symbol: format_units(int(books["position"][item.index]), item.size_exp) for item in instruments
             },
         }
+        if table["apart"][place]:
+            summaries[name]["process"] = relay_counts(table["memory"][place])
     return summaries
 
 

@@ -16,6 +16,9 @@ files.
   parameters               one field for each of the class, as in bot4.toml or as `bot4 set` changed it
   state                    one record an instrument, zeros at first, yours; it survives the death of the process
   quotes      QUOTES       bid and ask: what you want, and what stands
+@python_strategy in the place of @strategy: `on_event` is not compiled but runs in a process of its own, may import and
+do anything, and takes the time it takes (docs/strategies.md). What it gets and says is the same.
+
 Prices and sizes may be given with a fraction: prices are rounded to the tick, a buyer's down and a seller's up, sizes
 down to the lot. What is no number, or no price, takes back both quotes and is counted as a fault.
 """
@@ -41,14 +44,15 @@ from engine.maths import exp, log
 from engine.records import Kind, OrderType, TimeInForce
 from engine.risk.sizing import order_size
 from engine.settings import setting
+from engine.strategies.apart import python_strategy
 from engine.strategies.plugin import Strategy, floats, ints, strategy
 from engine.strategies.quotes import Working
 
 __all__ = [
     "CLOCK", "IMBALANCE_1", "IMBALANCE_5", "IN_TRANSIT", "MICROPRICE_BPS", "MID", "NONE", "PREDICTION", "RESTING",
     "SHORT_RETURN_BPS", "SPREAD_BPS", "TRADE_FLOW", "VOLATILITY_BPS", "Strategy", "ask", "bid", "buy", "exp", "floats",
-    "ints", "kernel", "log", "math", "may_change", "mid", "money", "np", "sell", "setting", "size_for", "strategy",
-    "withdraw",
+    "ints", "kernel", "log", "math", "may_change", "mid", "money", "np", "python_strategy", "sell", "setting",
+    "size_for", "strategy", "withdraw",
 ]
 
 CLOCK, PREDICTION = Kind.CLOCK.value, Kind.PREDICTION.value

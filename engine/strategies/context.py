@@ -6,7 +6,7 @@ import numpy as np
 
 EVENT = np.dtype(
     [
-        ("kind", "<i8"),  # Kind: PREDICTION or CLOCK
+        ("kind", "<i8"),  # Kind: PREDICTION or CLOCK; of the relay TARGET too
         ("now_ns", "<i8"),  # record time, ns since the epoch: the largest receive time seen
         ("ingest_id", "<i8"),  # of the last frame seen
         ("instrument", "<i8"),  # index
@@ -22,6 +22,7 @@ OWN = np.dtype(
         ("open_sell", "<i8"),
         ("max_position_value", "<i8"),  # the gate's, 1e-8 quote
         ("max_order_value", "<i8"),
+        ("fills", "<i8"),  # how many fills this strategy had in the instrument
         ("fair_price", "<f8"),  # for the strategy to write, if it has one: price units with fraction
     ],
     align=True,

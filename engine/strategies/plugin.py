@@ -68,6 +68,7 @@ class Bound:
     parameters: Any  # an instance of its class
     code: int  # see engine/strategies/registry.py
     symbols: tuple[str, ...] = ()  # none: all
+    stale_ms: int = 0  # of one in a process of its own: how old what it wants may be; 0 for a compiled one
 
 
 def _parameters_dtype(cls: type) -> np.dtype:
@@ -100,6 +101,24 @@ def _state_dtype(cls: type) -> np.dtype:
     return dtype
 
 
+def _check_texts(features: tuple[str, ...], feature_schema: str, model: str) -> None:
+    for given, what in ((features, "features"), ((feature_schema, model), "feature_schema and model")):
+        if not isinstance(given, tuple | list) or not all(isinstance(item, str) for item in given):
+            raise StrategyError(f"{what}: texts are needed, such as features=(\"imbalance_1\",)")
+
+
+def declaration(
+    standing_in: Strategy, parameters: type, *, features: tuple[str, ...], feature_schema: str, model: str,
+    model_version: int,
+) -> Strategy:
+    """What is declared of a strategy for which another one's kernel stands in execution. Raises StrategyError."""
+    _check_texts(features, feature_schema, model)
+    return dataclasses.replace(
+        standing_in, parameters=parameters, parameters_dtype=_parameters_dtype(parameters), features=tuple(features),
+        feature_schema=feature_schema, model=model, model_version=model_version,
+    )
+
+
 def strategy(
     parameters: type,
     state: type = NoState,
@@ -116,9 +135,7 @@ def strategy(
     (empty: any); model: name of the model whose outputs it reads (empty: none), model_version: 0 for any;
     clock: whether it is called at CLOCK records too. Raises StrategyError, and numba's own errors.
     """
-    for given, what in ((features, "features"), ((feature_schema, model), "feature_schema and model")):
-        if not isinstance(given, tuple | list) or not all(isinstance(item, str) for item in given):
-            raise StrategyError(f"{what}: texts are needed, such as features=(\"imbalance_1\",)")
+    _check_texts(features, feature_schema, model)
 
     def declare(function: Callable[..., None]) -> Strategy:
         parameters_dtype, state_dtype = _parameters_dtype(parameters), _state_dtype(state)
@@ -186,9 +203,9 @@ def parse_value(parameters: type, name: str, text: str, where: str) -> Any:
 
 
 def bind(
-    name: str, made: Strategy, values: Mapping[str, Any], code: int, symbols: tuple[str, ...] = ()
+    name: str, made: Strategy, values: Mapping[str, Any], code: int, symbols: tuple[str, ...] = (), stale_ms: int = 0
 ) -> Bound:
     """A strategy of a session, ready to run in this process. values: as in bot4.toml. Raises SettingsError."""
     parameters: Any = build(made.parameters, values, f"strategies.{name}.parameters")
     register(code, made.function, made.signature)
-    return Bound(name, made, parameters, code, symbols)
+    return Bound(name, made, parameters, code, symbols, stale_ms)

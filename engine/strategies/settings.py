@@ -27,6 +27,14 @@ class StrategySettings:
         "the shipped one of the table's name."
     )
     symbols: tuple[str, ...] = setting((), "Instruments that it trades, of venue.symbols; none: all.")
+    stale_ms: int = setting(
+        2_000, "Of one with @python_strategy: its quotes are taken back when what it wants is an answer to an event so "
+        "long ago, ms of record time.", minimum=50, maximum=3_600_000,
+    )
+    hang_s: float = setting(
+        30.0, "Of one with @python_strategy: its process is killed and replaced when one call takes so long.",
+        minimum=0.2, maximum=86_400.0,
+    )
     parameters: dict[str, Any] = table("Its parameters, as its file declares them.")
 
     def shipped(self, name: str) -> str:

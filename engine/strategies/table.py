@@ -17,6 +17,7 @@ from engine.strategies.context import EVENT, OWN
 from engine.strategies.plugin import PARAMETER_WORDS, STATE_WORDS, Bound, bind, words_of
 from engine.strategies.quotes import ASK, BID
 from engine.strategies.registry import address_of, call_strategy, registered
+from engine.strategies.relay import STALE_NS
 from engine.strategies.settings import MAX_STRATEGIES, MakerSettings
 
 # What belongs to a strategy of what the account holds in an instrument, from its own fills.
@@ -41,6 +42,7 @@ STRATEGIES = np.dtype(
         ("event", EVENT),  # the one under way
         ("codes", "<i8", (MAX_STRATEGIES,)),
         ("clocked", "u1", (MAX_STRATEGIES,)),  # 1: it is called at CLOCK records too
+        ("apart", "u1", (MAX_STRATEGIES,)),  # which of those in a process of their own it is, from 1; 0: it is compiled
         ("trades", "u1", (MAX_STRATEGIES, MAX_INSTRUMENTS)),  # 1: it trades this instrument
         ("parameter_counts", "<i8", (MAX_STRATEGIES,)),
         ("parameters", "<i8", (MAX_STRATEGIES, PARAMETER_WORDS)),
@@ -69,8 +71,13 @@ def fill_strategies(table: np.record, strategies: Sequence[Bound], symbols: dict
     if not 1 <= len(strategies) <= MAX_STRATEGIES:
         raise ValueError(f"{len(strategies)} strategies: 1 to {MAX_STRATEGIES} are allowed")
     table["count"] = len(strategies)
+    apart = 0
     for place, bound in enumerate(strategies):
         words = words_of(bound)
+        if bound.stale_ms:
+            apart += 1
+            table["apart"][place] = apart
+            table["memory"][place, :, STALE_NS] = bound.stale_ms * 1_000_000
         table["codes"][place] = bound.code
         table["clocked"][place] = bound.strategy.clock
         table["parameter_counts"][place] = len(words)

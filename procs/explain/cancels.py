@@ -10,6 +10,7 @@ from engine.reasons import Reason
 from engine.records import SOURCE_FILLS, Kind, OrderAction, ReportKind, Side
 from engine.safety.mode import mode_of
 from engine.strategies.quotes import ASK, BID
+from engine.strategies.relay import relay_memory
 from engine.units import format_units
 from procs.explain.figures import name_of
 from procs.explain.life import Request
@@ -88,6 +89,12 @@ def _why_the_quote_moved(moment: Moment, order_id: int, item: Instrument) -> str
     if quote["target_size"] > 0:
         prices = (format_units(int(price), item.price_exp) for price in (order["price"], quote["target_price"]))
         return "the quote moved from {} to {}".format(*prices)
+    if after["strategies"]["apart"][order["strategy"]]:
+        kept = relay_memory(after["strategies"]["memory"][int(order["strategy"]), item.index])
+        if moment.record["kind"] == Kind.ABSENT:
+            return "the process of the strategy had ended"
+        if kept["stale"]:
+            return "what the strategy wanted was older than its stale_ms"
     if moment.record["kind"] == Kind.CLOCK:
         return "the book grew older than the gate allows"
     held_back = [

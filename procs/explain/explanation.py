@@ -38,6 +38,7 @@ from procs.explain.figures import (
     report_figures,
     strategy_figures,
     strategy_name,
+    target_figures,
     touch_figures,
     vector_figures,
 )
@@ -270,7 +271,8 @@ def _behind(session: Session, moment: Moment, strategy: int, item: Instrument) -
     """Strategy, prediction, features, market events and frame behind a decision; and what does not agree."""
     figures: dict[str, Any] = {
         "trigger": trigger_name(moment), "strategy": strategy_figures(moment, strategy, item, session.strategies),
-        "prediction": None, "features": None, "market": None, "frame": None,
+        "target": target_figures(moment, strategy, item), "prediction": None, "features": None, "market": None,
+        "frame": None,
     }
     findings: list[str] = []
     if moment.source == SOURCE_MAIN and moment.record["kind"] == Kind.PREDICTION:

@@ -11,11 +11,12 @@ import numpy as np
 from engine.features.vector import FEATURE_NAMES
 from engine.instruments import Instrument
 from engine.reasons import Reason
-from engine.records import Flag, Kind, OrderAction, OrderType, ReportKind, Side, TimeInForce
+from engine.records import SOURCE_TARGETS, Flag, Kind, OrderAction, OrderType, ReportKind, Side, TimeInForce
 from engine.risk.gate import Check
 from engine.safety.mode import mode_of
 from engine.strategies.plugin import Bound
 from engine.strategies.quotes import ASK, BID, Working
+from engine.strategies.relay import relay_memory
 from engine.units import MONEY_EXP, format_units
 from procs.explain.moments import Group, Moment
 from procs.parameters import memory_of, parameters_of
@@ -178,6 +179,34 @@ def strategy_figures(
         "open_sell": format_units(int(open_size[1]), item.size_exp),
         "balance": money(before["ledger"]["balance"]),
         "max_position_value": money(after["gate"]["max_position_value"]), **condition(after),
+    }
+
+
+def target_figures(moment: Moment, strategy: int, item: Instrument) -> dict[str, Any] | None:
+    """The last target of a strategy in a process of its own at a moment; None for a compiled one.
+
+    age_ms: of the event that it answers; taken_now: whether the record of the moment is it.
+    """
+    strategies = moment.after["strategies"]
+    if not strategies["apart"][strategy]:
+        return None
+    kept = relay_memory(strategies["memory"][strategy, item.index])
+    sides = {
+        side: {
+            "price": format_units(int(kept[f"{side}_price"]), item.price_exp),
+            "size": format_units(int(kept[f"{side}_size"]), item.size_exp),
+            "type": name_of(OrderType, int(kept[f"{side}_order_type"])),
+            "time_in_force": name_of(TimeInForce, int(kept[f"{side}_time_in_force"])),
+            "at_once": bool(kept[f"{side}_at_once"]),
+        }
+        for side in ("bid", "ask")
+    }
+    return {
+        "life": int(kept["life"]), "sequence": int(kept["sequence"]), "answers_ingest_id": int(kept["ingest_id"]),
+        "event_ns": int(kept["event_ns"]), "said_ns": int(kept["said_ns"]), "fills_seen": int(kept["fills"]),
+        "age_ms": (int(moment.after["now_ns"]) - int(kept["event_ns"])) / 1e6 if kept["event_ns"] else None,
+        "stale": bool(kept["stale"]),
+        "taken_now": bool(moment.source >= SOURCE_TARGETS and moment.record["strategy"] == strategy), **sides,
     }
 
 

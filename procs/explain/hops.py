@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from engine.instruments import Dialect
-from engine.records import SOURCE_MAIN, OrderAction, ReportKind
+from engine.records import SOURCE_MAIN, SOURCE_TARGETS, OrderAction, ReportKind
 from procs.explain.life import Life, client_id, read_life
 from procs.explain.session import ExplainError, Session, placed_entries
 from procs.journal.index import find_entry
@@ -89,8 +89,9 @@ def _from_execution(session: Session, life: Life) -> list[dict[str, Any]]:
     assert life.new is not None
     accepted = [one.report for one in life.reports if one.report["kind"] == ReportKind.ACCEPTED]
     acknowledged = min((int(report["recv_ts_ns"]) for report in accepted), default=0)
+    what, taken_ns = _batch_before(session, life.published_ns)
     hops = [
-        _hop("prediction taken", _batch_before(session, life.published_ns), "execution's journal"),
+        _hop(f"{what} taken", taken_ns, "execution's journal"),
         _hop("intent published", life.published_ns, "gateway's journal"),
         _hop("gateway took it", life.new.taken.entry.ts_ns, "gateway's journal"),
         _hop("bytes out", life.left_ns, "gateway's journal"),
@@ -104,13 +105,15 @@ def _from_execution(session: Session, life: Life) -> list[dict[str, Any]]:
     return hops
 
 
-def _batch_before(session: Session, published_ns: int) -> int:
-    """When execution took the batch behind an intent that it published then: the last one before. 0: not known."""
-    taken = 0
+def _batch_before(session: Session, published_ns: int) -> tuple[str, int]:
+    """(of what, when) execution took the batch behind an intent that it published then: the last one before. 0: not
+    known."""
+    what, taken = "prediction", 0
     if published_ns:
         for placed in placed_entries(session.folder, Role.EXECUTION.label):
             if placed.entry.ts_ns > published_ns:
                 break
-            if placed.entry.source == SOURCE_MAIN:
+            if placed.entry.source == SOURCE_MAIN or placed.entry.source >= SOURCE_TARGETS:
+                what = "target" if placed.entry.source >= SOURCE_TARGETS else "prediction"
                 taken = placed.entry.ts_ns
-    return taken
+    return what, taken

@@ -27,7 +27,7 @@ from procs.instance import Mapping
 from procs.metrics import mode_name
 from procs.states import state_dtype
 from procs.summary import hop_histograms, latency_summary, ring_counts
-from procs.table import PROCESSES, RINGS, Role
+from procs.table import Role
 from shm.clock import python_monotonic_ns
 from shm.histogram import between
 from shm.lease import Lease
@@ -56,7 +56,6 @@ from tools.console.snapshot import (
 _LEVELS = 100
 _TRADES = 200
 _SECOND_NS = 1_000_000_000
-_ROLES = (Role.SUPERVISOR, *sorted(process.role for process in PROCESSES))
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,7 @@ class Reader:
     def __init__(self, name: str) -> None:
         self._mapping = attach(name)
         self.plan = self._mapping.plan
+        self._roles = (Role.SUPERVISOR, *sorted(process.role for process in self.plan.processes))
         try:
             self._map(self._mapping)
         except (OSError, SegmentError):
@@ -130,7 +130,7 @@ class Reader:
         if Lease.is_held(lock_path(name)) or launcher_of(name):
             return None
         control = self._mapping.control
-        if any(started_ticks(pid) for pid in map(control.pid, _ROLES[1:]) if pid):
+        if any(started_ticks(pid) for pid in map(control.pid, self._roles[1:]) if pid):
             return None  # its kill switch cancels, and ends what is left
         return Ending(f"the engine named {name!r} died and left its memory; the next `bot4 run` clears it", 1)
 
@@ -154,7 +154,7 @@ class Reader:
     def _processes(self, monotonic: int) -> tuple[Process, ...]:
         control, latest = self._mapping.control, self._metrics.read()
         found = []
-        for role in _ROLES:
+        for role in self._roles:
             pid = control.supervisor_pid if role == Role.SUPERVISOR else control.pid(role)
             core, cpu = self._watch.look(pid, monotonic) if pid and started_ticks(pid) else (None, None)
             if role == Role.SUPERVISOR:
@@ -176,7 +176,7 @@ class Reader:
                 name, row["capacity"], row["produced"], row["in_flight"], row["dropped"],
                 self._rates.per_second(name, row["produced"], monotonic),
             )
-            for name, row in ring_counts(self._mapping, tuple(spec.name for spec in RINGS)).items()
+            for name, row in ring_counts(self._mapping, tuple(spec.name for spec in self.plan.rings)).items()
         )
 
     def _hops(self, monotonic: int, wanted: bool) -> dict[str, dict[str, Percentiles]]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from engine.config import EngineSettings
 from engine.records import ALL_RECORDS
-from procs.table import CHECKPOINTED, DOES, PROCESS_BY_ROLE, RINGS, VITAL, Role, placement
+from procs.table import (
+    CHECKPOINTED,
+    DOES,
+    PROCESS_BY_ROLE,
+    RINGS,
+    STRATEGIES,
+    VITAL,
+    Role,
+    placement,
+    rings_of,
+)
 from tools.docs.markdown import code, table
 from tools.docs.source_text import MissingText
 
@@ -23,7 +33,7 @@ _RINGS = """
 
 One producer, one consumer. Capacities are the most; the largest ring is halved until all fit
 `engine.memory_budget_mib` together with what lies beside them (default {budget} MiB; all rings at their most take
-{most} MiB).
+{most} MiB). A `targets` ring is there for each strategy in a process of its own, and counts beside them.
 
 """
 _CORES = """
@@ -76,7 +86,7 @@ def page() -> str:
             str(ring.dtype.itemsize), str(ring.capacity), f"{ring.capacity * ring.dtype.itemsize / 2**20:g}",
             ring.producer.label, ring.consumer.label,
         )
-        for ring in RINGS
+        for ring in rings_of(len(STRATEGIES))
     ))  # fmt: skip
     most = sum(ring.capacity * ring.dtype.itemsize for ring in RINGS) / 2**20
     placed = [placement(tuple(range(count)), chosen) for count, chosen in _PLACES]

@@ -11,7 +11,7 @@ from engine.features.vector import FEATURES_BY_NAME
 from engine.instruments import Dialect
 from engine.kernel import PROJECT_ROOT
 from engine.records import ALL_RECORDS, Flag, Kind, OrderAction, OrderType, ReportKind, Side, Status, TimeInForce
-from procs.table import RINGS
+from procs.table import STRATEGIES, rings_of
 from tools.docs.markdown import code, sentence, table
 from tools.docs.source_text import MissingText, field_comments, member_comments
 
@@ -29,14 +29,15 @@ _ABOUT = {
     "PREDICTION": "A FEATURE record with what the model says.",
     "ORDER": "What execution asks the gateway for. `kind` is an OrderAction.",
     "REPORT": "What came of it, and what the venue answers. `kind` is a ReportKind.",
+    "TARGET": "What a strategy in a process of its own wants of an instrument.",
 }
 # Fields after the head, by the list of engine/records.py that has them.
 _LISTS = {
     "MARKET": (), "FEATURE": ("_TOUCH",), "PREDICTION": ("_TOUCH", "PREDICTION"), "ORDER": ("ORDER",),
-    "REPORT": ("REPORT",),
+    "REPORT": ("REPORT",), "TARGET": ("TARGET",),
 }  # fmt: skip
 _ENUMS: tuple[tuple[type[IntEnum] | type[Flag], str], ...] = (
-    (Kind, "`kind` of a MARKET, FEATURE or PREDICTION record"), (OrderAction, "`kind` of an ORDER record"),
+    (Kind, "`kind` of a MARKET, FEATURE, PREDICTION or TARGET record"), (OrderAction, "`kind` of an ORDER record"),
     (ReportKind, "`kind` of a REPORT record"), (Flag, "`flags`; they add up"), (Side, "`side`"),
     (OrderType, "`order_type` of an ORDER record"), (TimeInForce, "`time_in_force` of an ORDER record"),
     (Status, "`aux` of a STATUS record"),
@@ -78,7 +79,7 @@ def page() -> str:
     """The whole page."""
     sizes = []
     for name, dtype in ALL_RECORDS.items():
-        carriers = ", ".join(code(ring.name) for ring in RINGS if ring.dtype is dtype)
+        carriers = ", ".join(code(ring.name) for ring in rings_of(len(STRATEGIES)) if ring.dtype is dtype)
         sizes.append((f"[{name}](#{name.lower()})", str(dtype.itemsize), carriers))
     parts = [_HEAD, "\n", table(("record", "bytes", "rings"), sizes)]
     columns = ("offset", "field", "type", "what it is")
