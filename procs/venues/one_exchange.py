@@ -1,4 +1,4 @@
-"""ccxt with one of its exchanges. Its package imports all that it knows, more than a hundred, and a gateway has one venue.
+"""ccxt with one of its exchanges: its package imports more than a hundred, and a gateway has one venue.
 
 The others cost the gateway, and the standby beside it, half a second of a core at every start and 35 MB for good.
 The exchange's own class, what it is made of and the errors are ccxt's, unchanged.
