@@ -16,10 +16,11 @@ CHECKED := $(addprefix tests/test_,$(addsuffix .py,units maths book ingest_frame
 	validation validation_kraken integrity features orders ledger gate execution execution_maker execution_hash \
 	execution_sessions matching_book matching_exchange matching_account matching_margin flow shm_ring shm_histogram \
 	journal pump pump_trips pump_journal pump_stamps pump_successors checked_mode momentum))
-test: lint $(VENV)/fuzzer
-	@$(MAKE) --no-print-directory -j 2 $(VENV)/kernels $(VENV)/kernels-checked
+SESSIONS = $(shell grep -l mark.session tests/test_*.py)
+test: $(VENV)/fuzzer
+	@$(MAKE) --no-print-directory --jobs 2 lint $(VENV)/kernels $(VENV)/kernels-checked
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not session"
-	$(BIN)/python -m pytest -m session
+	$(BIN)/python -m pytest -m session $(SESSIONS)
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(CHECKED)
 
 lint: $(VENV)/ready
@@ -69,16 +70,16 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
-# One process compiles every kernel before any fleet starts; numba's index is not safe against two writers.
+# One process compiles every kernel before any fleet starts; another may compile those with checks beside it: they lie
+# in folders of their own.
 KERNEL_FOLDERS := engine shm procs models tools/bench tools/soak tools/latency
-KERNEL_SOURCES := $(shell find $(KERNEL_FOLDERS) -name '*.py' 2>/dev/null)
-$(VENV)/kernels: $(VENV)/ready $(KERNEL_SOURCES)
+KERNEL_FILES := $(shell find $(KERNEL_FOLDERS) -name '*.py' 2>/dev/null)
+$(VENV)/kernels: $(VENV)/ready $(KERNEL_FILES)
 	@$(BIN)/python -m procs.warm
 	@$(BIN)/python -c 'import tools.bench.suites, tools.soak.suites, tools.latency.jitter_kernels'
 	@touch $@
 
-# A cache of its own, so it is compiled beside the other one.
-$(VENV)/kernels-checked: $(VENV)/ready $(KERNEL_SOURCES)
+$(VENV)/kernels-checked: $(VENV)/ready $(KERNEL_FILES)
 	@NUMBA_BOUNDSCHECK=1 $(BIN)/python -m procs.warm
 	@touch $@
 

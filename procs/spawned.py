@@ -30,6 +30,9 @@ def main() -> int:
 
         load()
     elif role == Role.GATEWAY:
+        from procs.venues.one_exchange import import_one_exchange
+
+        import_one_exchange("binanceusdm")
         from procs.gateway import Gateway
     plan_json = sys.stdin.buffer.readline()
     if not plan_json:

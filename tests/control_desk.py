@@ -15,11 +15,13 @@ import orjson
 
 from engine.config import Settings
 from engine.records import Kind
+from engine.safety.mode import Mode
 from engine.safety.settings import SafetySettings
 from procs.control_plane import ControlPlane, open_control_folder
 from procs.control_requests import ControlRequests
 from procs.control_socket import Caller
 from procs.instance import Mapping, Plan
+from procs.latch import read_latch
 from procs.table import Role
 from shm.clock import sleep
 from shm.control import Readiness, set_gate_epoch
@@ -139,3 +141,8 @@ def control_desk(**safety: Any) -> Iterator[Desk]:
                 yield desk
             finally:
                 desk.close()
+
+
+def latched(desk: Desk) -> Mode:
+    """The mode in the latch file."""
+    return read_latch(desk.folder, desk.settings.engine.name, expected=True, now_ns=desk.now).state.mode

@@ -33,6 +33,12 @@ def drill(root: Path, folder: Path, *triggers: str) -> tuple[int, dict]:
     return result.returncode, json.loads(result.stdout)
 
 
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
+
+
 def test_a_report_for_people() -> None:
     report = Report("2026-11-22 21:00:00 UTC", {"host": "here"})
     report.add("trigger: kill", True, "everything | stopped", a=1.0, b=2.5, c=3.0, d=1500.0,
@@ -67,15 +73,13 @@ def test_a_drill_passes_and_leaves_its_report(tmp_path: Path) -> None:
 @pytest.mark.session
 @pytest.mark.timeout(600)
 def test_a_drill_of_an_engine_that_forgets_its_trips_fails(tmp_path: Path) -> None:
-    """A copy of the project in which the latch keeps nothing."""
+    """A copy of the project in which the latch keeps nothing; nobody waits a minute for what will not come."""
     copy = tmp_path / "copy"
-    kept = shutil.ignore_patterns(".git", ".venv", "var", "tests", "docs")
+    kept = shutil.ignore_patterns(".*", "var", "tests", "docs")
     shutil.copytree(ROOT, copy, ignore=kept, symlinks=True)
-    latch = copy / "procs" / "latch.py"
-    text = latch.read_text()
     writing = "    path, spare = folder / LATCH_NAME"
-    assert text.count(writing) == 1
-    latch.write_text(text.replace(writing, f"    return\n{writing}"))
+    edit(copy / "procs" / "latch.py", writing, f"    return\n{writing}")
+    edit(copy / "tools" / "trips" / "cells.py", "_LATCH_S = 60.0 ", "_LATCH_S = 3.0 ")
     code, report = drill(copy, tmp_path, "kill")
     assert code == 1 and not report["passed"]
     failed = {step["what"]: step["seen"] for step in report["steps"] if not step["passed"]}

@@ -270,6 +270,16 @@ kernel.note_imports()
     assert stamped()[:2] == fourth[:2]
 
 
+@pytest.mark.parametrize(("first", "loaded"), [("import engine.kernel", False), ("import numba.np.arraymath", True)])
+def test_processes_start_without_scipy_and_can_have_it_afterwards(first: str, loaded: bool) -> None:
+    """The second is the control: numba by itself imports it."""
+    code = f"import sys; {first}; import numba; numba.njit('float64(float64[:])')(lambda x: x.sum()); " \
+        "print('scipy.linalg' in sys.modules); import scipy.linalg; print(scipy.linalg.norm([3.0, 4.0]))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=PROJECT_ROOT)
+    assert done.stdout.split() == [str(loaded), "5.0"]
+
+
 class _Interrupted(NamedCacheFile):
     """A cache file during whose saving, at its worst moment, another process saves another signature."""
 

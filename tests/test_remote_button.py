@@ -22,7 +22,7 @@ from procs.identity import new_key
 from procs.key_file import KeyFileError, load_key, make_key
 from procs.remote_button import RemoteButton
 from shm.clock import python_monotonic_ns
-from tests.test_gpio import until
+from tests.waiting import until
 from tools import cli
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent

@@ -88,7 +88,9 @@ def test_a_trip_outlives_the_session_until_an_operator_resets_it(tmp_path: Path)
         code, out, err = made.finish()
         assert code == 0, err
         assert "ledger equals venue: True" in out and "unaccounted records: 0" in out
+        assert leftovers(made.name) == []
         summary = made.summary()
+        assert summary["orders"]["sent"] > 0
         again = replay(Path(summary["engine"]["folder"]))
         assert again["decisions"]["intents"] > 0
         assert again["decision_hash"] == summary["decision_hash"], "trip, reset and modes are in the journal"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,12 @@ from hypothesis import strategies as st
 
 from engine.book.layout import FAR_LIMIT, WINDOW_TICKS
 from engine.reasons import Reason
-from engine.records import MARKET, Kind, Status
+from engine.records import MARKET, Kind
 from engine.settings import build
 from engine.stage import as_bytes
 from engine.validation.settings import MEDIAN_PLACES, ValidationSettings
 from engine.validation.state import (
     QUARANTINE_PLACES,
-    TRADE_ID_PLACES,
     book_valid_ratio,
     book_valid_times,
     make_validation_state,
@@ -48,6 +46,7 @@ from tests.market_records import (
     trade,
 )
 from tests.recordings import USDM_CAPTURES
+from tests.validation_oracle import Model
 
 SETTINGS = ValidationSettings()
 INSTRUMENTS = (make_instrument(0), make_instrument(1))
@@ -335,145 +334,6 @@ def test_prices_are_held_against_the_exact_median_of_the_newest(window: int, tic
     assert state["instruments"][0]["reference_price"][0] == statistics.median_low(accepted[-window:])
 
 
-class Model:
-    """The rules once more, in plain Python over dicts."""
-
-    def __init__(self) -> None:
-        self.books: dict[int, dict[int, dict[int, int]]] = {}  # instrument, side, price: size
-        self.newest: dict[int, list[int]] = {}
-        self.now = 0
-        self.tick: dict[int, int] = {}
-        self.phase: Counter[int] = Counter()  # 0 nothing, 1 in a snapshot, 2 whole
-        self.said: dict[int, bool] = {}
-        self.strays: dict[int, list[int]] = {}
-        self.seen: dict[tuple[int, int], int] = {}
-        self.quarantined: Counter[Reason] = Counter()
-        self.dropped: Counter[Reason] = Counter()
-        self.resync: Counter[int] = Counter()
-        self.out: list[tuple[Any, ...]] = []
-
-    def refuse(self, row: dict[str, int]) -> Reason | None:
-        index, kind, price, size = row["instrument"], row["kind"], row["price"], row["size"]
-        if row["recv_ts_ns"] < self.now:
-            return Reason.TIME_BACKWARDS
-        if kind == Kind.OPEN_INTEREST:
-            return None if 0 <= size <= SETTINGS.size_max else Reason.SIZE_RANGE
-        if row["side"] not in (1, -1):
-            return Reason.BAD_SIDE
-        slot = (index, row["aux"] % TRADE_ID_PLACES)
-        if kind == Kind.TRADE and row["aux"] and self.seen.get(slot) == row["aux"]:
-            return Reason.DUPLICATE
-        if not 0 < price <= SETTINGS.price_max:
-            return Reason.PRICE_RANGE
-        if not 0 <= size <= SETTINGS.size_max or (size == 0 and kind in (Kind.TRADE, Kind.LIQUIDATION)):
-            return Reason.SIZE_RANGE
-        if kind in (Kind.TRADE, Kind.QUOTE):
-            if price % self.tick[index]:
-                return Reason.OFF_TICK
-            newest = self.newest.setdefault(index, [])
-            reference = statistics.median_low(newest) if newest else price
-            strays = self.strays.setdefault(index, [])
-            if abs(price - reference) > SETTINGS.band_fraction * reference:
-                if strays and abs(price - strays[-1]) > SETTINGS.band_fraction * strays[-1]:
-                    strays.clear()
-                strays.append(price)
-                if len(strays) <= SETTINGS.band_confirmations:
-                    return Reason.PRICE_RANGE
-                newest.clear()
-            newest.append(price)
-            del newest[: -SETTINGS.median_window]
-            strays.clear()
-            if kind == Kind.TRADE and row["aux"]:
-                self.seen[slot] = row["aux"]
-        return None
-
-    def judge(self, row: dict[str, int]) -> Reason | None:
-        """Apply a level; at the end of a group, what is wrong with the book."""
-        if row["flags"] & SNAPSHOT and row["flags"] & FIRST:
-            self.books[row["instrument"]] = {BUY: {}, SELL: {}}
-        sides = self.books[row["instrument"]]
-        sides[row["side"]][row["price"]] = row["size"]
-        if not row["size"]:
-            del sides[row["side"]][row["price"]]
-        if not row["flags"] & LAST or not all(sides.values()):
-            return None
-        bid, ask = max(sides[BUY]), min(sides[SELL])
-        return Reason.CROSSED_BOOK if bid > ask else Reason.LOCKED_BOOK if bid == ask else None
-
-    def verdict(self, row: dict[str, int], kind: Kind, reason: Reason) -> None:
-        self.said[row["instrument"]] = kind == Kind.BOOK_VALID
-        self.out.append((row["ingest_id"], row["recv_ts_ns"], row["instrument"], int(kind), 0, 0, int(reason)))
-
-    def emit(self, row: dict[str, int]) -> None:
-        names = ("ingest_id", "recv_ts_ns", "instrument", "kind", "price", "size")
-        self.out.append((*(row[name] for name in names), 0 if row["kind"] == Kind.LEVEL else row["aux"]))
-
-    def take(self, row: dict[str, int]) -> None:
-        index, kind, flags = row["instrument"], row["kind"], row["flags"]
-        late = row["recv_ts_ns"] < self.now
-        data = kind in (Kind.LEVEL, Kind.TRADE, Kind.QUOTE, Kind.LIQUIDATION, Kind.OPEN_INTEREST)
-        control = (Kind.MARK_PRICE, Kind.FUNDING, Kind.CLOCK, Kind.GAP, Kind.INSTRUMENT, Kind.STATUS)
-        if index >= 16 or (data and index not in self.tick):
-            self.quarantined[Reason.NO_INSTRUMENT] += 1
-        elif kind == Kind.LEVEL:
-            phase = self.phase[index]
-            if flags & SNAPSHOT and flags & FIRST:
-                self.phase[index] = phase = 1
-            elif phase != (1 if flags & SNAPSHOT else 2):
-                self.dropped[Reason.NO_SNAPSHOT] += 1
-                if phase:
-                    self.phase[index] = 0
-                    self.resync[index] += 1
-                    if self.said.get(index):
-                        self.verdict(row, Kind.BOOK_INVALID, Reason.NO_SNAPSHOT)
-                self.now = max(self.now, row["recv_ts_ns"])
-                return
-            reason = self.refuse(row) or self.judge(row)
-            if reason:
-                self.quarantined[reason] += 1
-                self.phase[index] = 0
-                self.resync[index] += 1
-                self.verdict(row, Kind.BOOK_INVALID, reason)
-            else:
-                self.emit(row)
-                if phase == 1 and flags & LAST:
-                    self.phase[index] = 2
-                    self.verdict(row, Kind.BOOK_VALID, Reason.NONE)
-        elif data:
-            reason = self.refuse(row)
-            if reason:
-                self.quarantined[reason] += 1
-            else:
-                self.emit(row)
-        elif kind not in control:
-            self.quarantined[Reason.UNKNOWN_STREAM] += 1
-        elif kind in (Kind.MARK_PRICE, Kind.INSTRUMENT) and not 0 < row["price"] <= (
-            1 << 40 if kind == Kind.INSTRUMENT else 1 << 62
-        ):
-            self.quarantined[Reason.PRICE_RANGE] += 1
-        elif kind == Kind.INSTRUMENT and row["size"] <= 0:
-            self.quarantined[Reason.SIZE_RANGE] += 1
-        elif kind == Kind.STATUS and row["aux"] not in list(Status):
-            self.quarantined[Reason.UNKNOWN_STREAM] += 1
-        else:
-            self.emit(row)
-            if kind == Kind.INSTRUMENT:
-                if index < len(INSTRUMENTS):
-                    if self.tick.get(index, row["price"]) != row["price"]:
-                        if self.phase[index]:
-                            self.phase[index] = 0
-                            self.resync[index] += 1
-                        if self.said.get(index):
-                            self.verdict(row, Kind.BOOK_INVALID, Reason.NEW_EPOCH)
-                    self.tick[index] = row["price"]
-            elif kind == Kind.GAP:
-                self.phase[index] = 0
-                if self.said.get(index):
-                    self.verdict(row, Kind.BOOK_INVALID, Reason.SEQUENCE_GAP)
-        self.now = max(self.now, row["recv_ts_ns"])
-        assert late is (row["recv_ts_ns"] < self.now)
-
-
 def simplified(out: np.ndarray) -> list[tuple[Any, ...]]:
     names = ("ingest_id", "recv_ts_ns", "instrument", "kind", "price", "size", "aux")
     return list(zip(*(out[name].tolist() for name in names)))
@@ -485,7 +345,7 @@ def test_equals_the_plain_model(seed: int, hostile: bool) -> None:
     records = random_market(seed, 600, hostile=hostile)
     state = make_validation_state(SETTINGS, INSTRUMENTS)
     out = run_stage(VALIDATION, state, records)
-    model = Model()
+    model = Model(SETTINGS, len(INSTRUMENTS))
     for row in as_rows(records):
         model.take(row)
     assert simplified(out) == model.out

@@ -17,14 +17,18 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import orjson
 import psutil
 
-from procs.attach import lock_path, plan_path
+from procs.attach import NotRunning, attach, lock_path, plan_path
 from procs.control_socket import socket_path
+from procs.instance import Mapping
+from procs.table import Role
 from shm.clock import python_monotonic_ns, sleep
-from shm.segment import unlink_all
+from shm.segment import SegmentError, unlink_all
+from tools.status import status_of
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 # Three times the default flow of the embedded venue, and limits that an engine under it does not reach.
@@ -34,6 +38,7 @@ BUSY_MARKET = {
 WIDE_LIMITS = {"weight_limit_1m": 100_000, "order_limit_10s": 3_000, "order_limit_1m": 12_000}
 BOT4 = [sys.executable, "-m", "tools.cli"]
 _numbers = itertools.count()
+T = TypeVar("T")
 # What these sessions do to an engine would pause it for minutes; tests of the monitors ask for them.
 CALM = dict.fromkeys(
     ("staleness", "book_lost", "spread", "api_errors", "latency", "order_rings", "market_rings", "clock", "ledger",
@@ -143,10 +148,23 @@ class Engine:
         """`bot4 WORDS --config ITS_OWN` to its end."""
         return bot4(*words, "--config", str(self.config))
 
+    def look(self, read: Callable[[Mapping], T]) -> T | None:
+        """What a function reads from the memory of the engine; None while there is none, or it is just going."""
+        # From this process: one for each look would need a second of a core, which the engine has better use for.
+        try:
+            with contextlib.closing(attach(self.name)) as mapping:
+                return read(mapping)
+        except (NotRunning, SegmentError):
+            return None
+
     def status(self) -> dict[str, Any] | None:
-        """`bot4 status --json`, None while nothing runs."""
-        result = bot4("status", "--json", "--config", str(self.config))
-        return json.loads(result.stdout) if result.returncode == 0 else None
+        """What `bot4 status --json` shows, None while nothing runs."""
+        text = self.look(lambda mapping: orjson.dumps(status_of(mapping)))
+        return orjson.loads(text) if text is not None else None
+
+    def acked(self) -> int:
+        """Orders that the venue has acknowledged so far."""
+        return self.look(lambda mapping: int(mapping.state(Role.EXECUTION)["orders"]["acked"][0])) or 0
 
     def wait_trading(self, orders: int = 8) -> dict[str, Any]:
         """Wait until orders were acknowledged; the status then. Raises SessionError when the engine ends."""
@@ -154,8 +172,7 @@ class Engine:
         def trading() -> dict[str, Any] | None:
             if self.launcher.poll() is not None:
                 raise SessionError(f"the engine ended early: {self.finish(signum=None)}")
-            status = self.status()
-            return status if status and status["orders"]["acked"] >= orders else None
+            return self.status() if self.acked() >= orders else None
 
         return dict(wait_until(trading, 90, "orders"))
 

@@ -35,6 +35,7 @@ _NO_TRIP = {
 _LONGEST_WAIT_S = 0.5
 _HELD_ON_S = 0.6
 _STOP_S = 60.0
+_LATCH_S = 60.0  # it may take another supervisor
 _END_S = 90.0
 _EXIT_S = 5.0
 _QUIET_S = 0.3
@@ -172,7 +173,7 @@ def run_cell(session: TripSession, cell: Cell, draws: Draws) -> Outcome:
         if trigger.ends:
             wait_until(lambda: session.gone, _END_S, "end of the engine")
         # Without a supervisor the next one writes it.
-        watch.wait(lambda: trigger.source.name in session.latched(), _STOP_S)
+        watch.wait(lambda: trigger.source.name in session.latched(), _LATCH_S)
         sleep(_QUIET_S)
         facts = session.facts(watch)
     finally:
