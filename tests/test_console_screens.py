@@ -182,6 +182,12 @@ def test_help_closes_by_any_key_and_does_nothing() -> None:
         assert view == View() and done == []
 
 
+def test_no_word_of_the_help_is_cut_off() -> None:
+    for owner in (False, True):
+        shown = text_of(View(asking=Asking.HELP, owner=owner), good()).split(" keys\n")[1]
+        assert [text for text in shown.split("\n") if text.endswith("~")] == []
+
+
 def test_logs_scroll_back_and_stop_at_their_ends() -> None:
     view, _ = typed(View(pane=5), "UP", "UP")
     shown = text_of(view, good())
