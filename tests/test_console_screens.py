@@ -196,6 +196,13 @@ def test_logs_scroll_back_and_stop_at_their_ends() -> None:
     assert "line 29" in text_of(typed(view, "END")[0], good()) and typed(view, *["DOWN"] * 9)[0].scroll == 0
 
 
+def test_a_long_line_of_a_log_is_shown_whole() -> None:
+    said = "supervisor: " + "word-" * 60 + "end"
+    shown = text_of(View(pane=5), replace(good(), log=("first", said)))
+    assert "".join(row.removeprefix(" ").removeprefix("    ") for row in shown.split("\n")[4:9]) == said
+    assert "first" in shown and "~" not in shown
+
+
 def test_fills_scroll_the_other_way() -> None:
     view, _ = typed(View(pane=2), "DOWN", "DOWN")
     assert view.scroll == 2 and "12:00:00.000" not in text_of(view, good()).split("UTC")[1]

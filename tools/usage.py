@@ -12,5 +12,9 @@ class UsageError(Exception):
 def require_there(*paths: Path) -> None:
     """Raise UsageError for a file or folder of the command line that is not there."""
     for path in paths:
-        if not path.exists():
+        try:
+            there = path.exists()
+        except OSError as error:  # a folder on the way that we may not enter
+            raise UsageError(f"{path}: {error.strerror}") from None
+        if not there:
             raise UsageError(f"{path}: there is no such file or folder")
