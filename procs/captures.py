@@ -121,7 +121,9 @@ def instruments_of(path: Path, frames: Iterator[tuple[int, bytes]]) -> tuple[Ins
             known.pair = known.pair or str(data.get("ps", ""))
     if not seen and unreadable:
         raise CaptureError(f"{path}, line {unreadable}: no market data of Binance")
-    if not 0 < len(seen) <= MAX_INSTRUMENTS:
+    if not seen:
+        raise CaptureError(f"{path}: holds no market data")
+    if len(seen) > MAX_INSTRUMENTS:
         raise CaptureError(f"{path}: market data of {len(seen)} symbols; allowed are 1 to {MAX_INSTRUMENTS}")
     quoted = [item for item in seen.values() if item.prices] or [*seen.values()]  # the trades of futures look alike
     dialect, *others = sorted({item.dialect for item in quoted})

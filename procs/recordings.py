@@ -62,7 +62,9 @@ def read_instruments(path: Path) -> tuple[Instrument, ...]:
     if not is_session_log(path):
         return scan_instruments(path)
     session = _survey(path)
-    if not 0 < len(session.symbols) <= MAX_INSTRUMENTS:
+    if not session.symbols:
+        raise CaptureError(f"{path}: market data of no symbol were asked for in it")
+    if len(session.symbols) > MAX_INSTRUMENTS:
         raise CaptureError(f"{path}: market data of {len(session.symbols)} symbols; allowed are 1 to {MAX_INSTRUMENTS}")
     if session.dialect in BINANCE_DIALECTS and not session.listing:
         lines = (line for _, line in session_lines_of(path) if line.direction is Direction.RECEIVED)

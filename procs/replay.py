@@ -91,7 +91,7 @@ def open_source(path: Path, settings: Settings, selection: Selection = EVERYTHIN
         if not instruments_by_index(listed):
             raise ReplayError(f"{path}: session.json names no instrument")
     except FileNotFoundError:
-        raise ReplayError(f"{path}: no session folder (it holds no session.json)") from None
+        raise ReplayError(f"{path}: neither a session (no session.json) nor a capture (no capture.json)") from None
     except SettingsError as error:
         raise ReplayError(f"{path}: session.json: {error}") from None
     except (OSError, orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from procs.capture.layout import CaptureEntry, segment_header, segment_path
 from procs.capture.manifest import FILE
 from procs.captures import CaptureError
 from tests.test_capture import NS, read, written
+from tools.cli import main
 
 
 def _edited(folder: Path, **changes: object) -> None:
@@ -59,6 +61,26 @@ def test_what_is_wrong_is_said_with_the_file(tmp_path: Path, words: str) -> None
     with pytest.raises(CaptureError) as caught:
         read(folder)
     assert words in str(caught.value) and str(caught.value).startswith(str(folder))
+
+
+def test_a_folder_that_we_may_not_look_into_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a user would see it whom root, who may run this test, is not."""
+    folder = written(tmp_path / "c", [CaptureEntry(1, NS, 1, 0, 0, "", b"x")])
+
+    def refuse(path: Path) -> bool:
+        if path.parent == folder or path.name == "hidden":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return os.path.exists(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    for command in ("replay", "play"):
+        assert main([command, str(folder)]) == 1
+        assert capsys.readouterr().err == f"bot4: {folder}: Permission denied\n"
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert main(["replay", str(tmp_path / "hidden")]) == 2
+    assert capsys.readouterr().err == f"bot4: {tmp_path / 'hidden'}: Permission denied\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

@@ -25,6 +25,7 @@ from procs.ports import Inlet, Outlet, record_latency
 from procs.table import HOPS, RING_BY_NAME, Role
 from shm.control import Readiness, TripSource
 from tests.instance_memory import attachable, small_instance
+from tools.console import market
 from tools.console.logs import LogTail
 from tools.console.market import Recent, best_levels
 from tools.console.processes import ProcessWatch, Rates
@@ -84,6 +85,26 @@ def trades(count: int, instrument: int = 0, first: int = 0) -> np.ndarray:
     return records
 
 
+def test_nothing_was_missed_before_the_first_look(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its follower is there as soon as the console is; the tape may be looked at minutes later."""
+    monkeypatch.setattr(market, "_MOST", 8)
+    mapping = Mapping(plan)
+    view = Mapping(plan, read_only=True)
+    recent = Recent(view.ring("valid"), Kind.TRADE, 6)
+    pass_by(mapping, "valid", trades(20))
+    recent.look()
+    assert [int(item["aux"]) for item in recent.newest(0)] == [19, 18, 17, 16, 15, 14] and recent.missed == 0
+    pass_by(mapping, "valid", trades(3, 0, 100))
+    recent.look_away()
+    recent.look()
+    assert [int(item["aux"]) for item in recent.newest(0)] == [102, 101, 100, 19, 18, 17] and recent.missed == 0
+    pass_by(mapping, "valid", trades(20, 0, 200))
+    recent.look()
+    assert recent.missed == 12 and int(recent.newest(0)[0]["aux"]) == 219
+    view.close()
+    mapping.close()
+
+
 def test_the_newest_records_of_one_kind_by_instrument(plan: Plan) -> None:
     mapping = Mapping(plan)
     clocks = trades(5)
@@ -102,6 +123,10 @@ def test_the_newest_records_of_one_kind_by_instrument(plan: Plan) -> None:
     recent.look()
     assert recent.missed == 9 * CAPACITY and int(recent.newest(0)[0]["aux"]) == 199 + 10 * CAPACITY
     assert recent.newest(7) == []
+    recent.look_away()
+    pass_by(mapping, "valid", trades(10 * CAPACITY, 0, 5000))
+    recent.look()
+    assert recent.missed == 9 * CAPACITY and int(recent.newest(0)[0]["aux"]) == 4999 + 10 * CAPACITY
     view.close()
     mapping.close()
 

@@ -182,12 +182,25 @@ def test_help_closes_by_any_key_and_does_nothing() -> None:
         assert view == View() and done == []
 
 
+def test_no_word_of_the_help_is_cut_off() -> None:
+    for owner in (False, True):
+        shown = text_of(View(asking=Asking.HELP, owner=owner), good()).split(" keys\n")[1]
+        assert [text for text in shown.split("\n") if text.endswith("~")] == []
+
+
 def test_logs_scroll_back_and_stop_at_their_ends() -> None:
     view, _ = typed(View(pane=5), "UP", "UP")
     shown = text_of(view, good())
     assert "line 27" in shown and "line 28" not in shown
     assert "line 0" in text_of(replace(view, scroll=10_000), good())
     assert "line 29" in text_of(typed(view, "END")[0], good()) and typed(view, *["DOWN"] * 9)[0].scroll == 0
+
+
+def test_a_long_line_of_a_log_is_shown_whole() -> None:
+    said = "supervisor: " + "word-" * 60 + "end"
+    shown = text_of(View(pane=5), replace(good(), log=("first", said)))
+    assert "".join(row.removeprefix(" ").removeprefix("    ") for row in shown.split("\n")[4:9]) == said
+    assert "first" in shown and "~" not in shown
 
 
 def test_fills_scroll_the_other_way() -> None:

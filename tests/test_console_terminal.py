@@ -144,6 +144,15 @@ def test_a_supervisor_that_goes_and_comes_and_an_engine_that_is_killed_behind_it
     mapping.close()
 
 
+def test_a_terminal_with_one_screen_is_left_without_what_was_drawn(config: Path) -> None:
+    with on_terminal(console(config), TERM="vt100") as terminal:
+        terminal.wait_for("[1 Engine]")
+        terminal.press("q")
+        assert terminal.end() == (OK, "bot4: detached; the engine goes on\n")
+        left = terminal.output[terminal.output.rfind(b"q detach") :]
+        assert b"\x1b[?1049l" not in terminal.output and re.search(rb"\x1b\[(H\x1b\[)?2?J", left), left
+
+
 @pytest.mark.parametrize("kind", ["", "no-such-terminal", "dumb"])
 def test_a_terminal_that_is_not_known(kind: str, config: Path) -> None:
     with on_terminal(console(config), TERM=kind) as terminal:
@@ -229,7 +238,7 @@ def test_a_session_in_a_real_terminal(tmp_path: Path) -> None:
             terminal.wait_for("nothing was done")
             assert desk.plane.mode == Mode.NORMAL
             terminal.press("p", "fed day", "Enter")
-            terminal.wait_for("the mode is PAUSE")
+            assert re.search(r"the mode is PAUSE \(\d\d:\d\d:\d\d\)", terminal.wait_for("the mode is PAUSE"))
             assert desk.plane.mode == Mode.PAUSE
             terminal.press("K", "kill", "Enter")
             terminal.wait_for("not killed: the word KILL was not typed")

@@ -59,9 +59,12 @@ def test_a_part_of_a_session_is_an_open_loop_and_must_be_asked_for_as_one(
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["data", "show", "gone"], 1, "gone: there is no such folder"),
+        (["data", "show", "gone"], 2, "gone: there is no such file or folder"),
         (["data", "show", "."], 1, "not a capture (no capture.json)"),
-        (["data", "convert", "gone.raw", "new"], 1, "gone.raw: there is no such file"),
+        (["data", "convert", "gone.raw", "new"], 2, "gone.raw: there is no such file or folder"),
+        (["data", "convert", ".", "new"], 1, ".: is no file"),
+        (["data", "statistics", "."], 1, ".: neither a session (no session.json) nor a capture (no capture.json)"),
+        (["replay", "."], 1, ".: neither a session (no session.json) nor a capture (no capture.json)"),
         (["data", "convert", "bot4.toml", "new"], 1, "bot4.toml, line 1: not RECEIVE_TIME FRAME"),
         (["replay", "a.raw", "--from", "20", "--to", "20"], 2, "--from: allowed is a time before that of --to"),
         (["replay", "a.raw", "--from", "1"], 0, ""),

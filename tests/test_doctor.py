@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import subprocess
 import sys
 from dataclasses import replace
@@ -49,7 +51,7 @@ def host_of(folder: Path, files: dict[str, str | None], cores: int = 8, settings
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(f"{text}\n")
     (folder / "dev/shm").mkdir(parents=True, exist_ok=True)
-    return Host(folder, settings or Settings(), tuple(range(cores)))
+    return Host(folder, settings or Settings(), cores=tuple(range(cores)))
 
 
 def of_topic(findings: list[Finding], topic: str) -> Finding:
@@ -167,6 +169,38 @@ def test_folders_that_are_not_ours_or_full_of_nothing(tmp_path: Path) -> None:
     assert found.level == Level.PROBLEM and "0777" in found.found
 
 
+def test_a_folder_that_we_may_not_write_is_not_to_be_taken_from_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(Settings(), engine=replace(Settings().engine, data_folder=str(tmp_path / "data")))
+    host = host_of(tmp_path / "root", {}, settings=settings)
+    monkeypatch.setattr(rights.os, "access", lambda path, mode: False)  # root may write everywhere
+    (found,) = examine(host, (rights.check_data_folder,))
+    assert found.level == Level.PROBLEM and str(tmp_path) in found.found
+    assert "chown" not in found.remedy and "engine.data_folder" in found.remedy
+    (tmp_path / "data").mkdir()
+    (found,) = examine(host, (rights.check_data_folder,))
+    assert found.remedy == f"`chmod u+rwx {tmp_path / 'data'}`"
+
+
+def test_the_configuration_that_is_looked_at_is_the_one_that_was_given(tmp_path: Path) -> None:
+    config = tmp_path / "mine.toml"
+    config.write_text("")
+    config.chmod(0o666)
+    host = replace(host_of(tmp_path / "root", {}), config=config)
+    (found,) = examine(host, (rights.check_config_file,))
+    assert found.level == Level.PROBLEM and str(config) in found.found
+
+
+def test_limits_are_raised_for_a_name_not_for_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("USER", raising=False)
+    host = host_of(tmp_path, {"proc/self/limits": "Max realtime priority     0   0"})
+    name = pwd.getpwuid(os.geteuid()).pw_name
+    assert f"`{name} - rtprio 10`" in of_topic(examine(host, rights.CHECKS[:1]), "real-time priority").remedy
+    monkeypatch.setattr(rights.os, "geteuid", lambda: 54321)  # a container's user, whom no list names
+    assert "`54321:54321 - rtprio 10`" in of_topic(examine(host, rights.CHECKS[:1]), "real-time priority").remedy
+
+
 class _Clock(BaseHTTPRequestHandler):
     ahead_ms = 0
 
@@ -220,6 +254,10 @@ def test_a_problem_is_the_exit_code_and_stands_in_words(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "PROBLEM  data folder" in done.stdout and "chmod" in done.stdout
+    config.write_text("")
+    config.chmod(0o666)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "PROBLEM  configuration" in done.stdout
     config.write_text("[engine\n")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and str(config) in done.stderr

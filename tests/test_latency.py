@@ -125,13 +125,14 @@ def test_watching_in_a_pipe_gives_plain_lines_until_it_is_interrupted(plan: Plan
     thread = threading.Thread(target=work)
     thread.start()
     assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(5)]
+    heading, *lines = [process.stdout.readline() for _ in range(6)]
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     ended.set()
     thread.join()
     assert process.returncode == 0, err
     assert err == "" and "\x1b" not in out + "".join(lines)
+    assert heading.split()[:5] == ["second", "hop", "count", "p50", "us"] and "hop" not in out
     for line in lines:
         second, hop, count = line.split()[:3]
         assert hop in ("ml", "wire") and int(count) >= 1 and int(second) >= 1

@@ -471,7 +471,7 @@ def test_the_command_shows_what_the_rooms_say(capsys: pytest.CaptureFixture[str]
     for market in offered.values():
         assert set(market["kinds"]) <= set(KINDS) and "book" in market["kinds"]
     assert main(["venues"]) == 0
-    assert "checksum of ten levels" in capsys.readouterr().out
+    assert "proof of the book   checksum of ten levels" in capsys.readouterr().out
 
 
 def test_instruments_know_how_deep_their_books_are_subscribed_to() -> None:

@@ -242,7 +242,9 @@ def test_the_command_shows_what_was_refused(tmp_path: Path, capsys: pytest.Captu
     assert shown[1].endswith("1 refusals, OFF_TICK 1")
     assert main(["data", "quarantine", "--session", str(folder), "--reason", "nothing"]) == 2
     assert "allowed are NONE, BAD_JSON" in capsys.readouterr().err
-    assert main(["data", "quarantine", "--session", str(folder / "none")]) == 2
+    for other in (folder / "none", tmp_path):
+        assert main(["data", "quarantine", "--session", str(other)]) == 2
+        assert f"--session {other}: no folder of a session" in capsys.readouterr().err
     config.write_text(f'[engine]\nname = "nobody"\ndata_folder = "{tmp_path / "var"}"\n')
     assert main(["data", "quarantine", "--config", str(config), "--json"]) == 1
     assert "no session of nobody" in orjson.loads(capsys.readouterr().out)["error"]

@@ -355,6 +355,7 @@ def test_a_full_disk_ends_the_recording_with_a_whole_capture(venue: RunningVenue
         (["--symbols", "XUSDT"], 2, "venue.symbols = ['XUSDT']: the embedded exchange lists"),
         (["--symbols", ",".join(f"S{n}" for n in range(17))], 2, "allowed are 1 to 16 different names"),
         (["--config", "venue.toml"], 1, "http://127.0.0.1:9/fapi/v1/exchangeInfo: ConnectionError"),
+        (["--config", "venue.toml", "--symbols", "XUSDT"], 1, "http://127.0.0.1:9/fapi/v1/exchangeInfo"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_recorded_is_said_in_a_line(
@@ -364,7 +365,7 @@ def test_what_cannot_be_recorded_is_said_in_a_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "venue.toml").write_text(
         '[venue]\nembedded = false\nrest_url = "http://127.0.0.1:9"\nws_url = "ws://127.0.0.1:9"\n'
-        "[safety]\ncooldown_s = 3600\n"
+        "[safety]\ncooldown_s = 3600\n[strategies.momentum]\nsymbols = ['BTCUSDT']\n"  # none of them runs
     )
     assert cli.main(["record", "--out", "c", *words]) == code
     error = capsys.readouterr().err

@@ -37,7 +37,7 @@ def command_parser() -> argparse.ArgumentParser:
     run.add_argument("--placement", choices=("auto", "pinned"), help="which process sits on which core")
 
     replay = commands.add_parser("replay", parents=[shared], help="feed a capture or a journal through the engine")
-    replay.add_argument("source", type=Path, help="a session folder, a capture, or a recorded file")
+    replay.add_argument("source", type=Path, metavar="SOURCE", help="a session folder, a capture, or a recorded file")
     _add_selection(replay)
     replay.add_argument("--placement", choices=("fused", "auto"), default="fused",
                         help="all stages in one process, or those and the rings of a live engine")
@@ -68,11 +68,11 @@ def command_parser() -> argparse.ArgumentParser:
         command.add_argument("--reason", required=True, metavar="TEXT", help="why; it is kept in the audit log")
     change = commands.add_parser("set", parents=[shared], help="another value for a parameter of a running strategy")
     change.add_argument("parameter", metavar="STRATEGY.PARAMETER", help="such as maker.order_value")
-    change.add_argument("value", help="within the parameter's bounds")
+    change.add_argument("value", metavar="VALUE", help="within the parameter's bounds")
     change.add_argument("--reason", required=True, metavar="TEXT", help="why; it is kept in the audit log")
     new = commands.add_parser("new", parents=[shared], help="begin a strategy of your own: a file and its test")
     new.add_argument("what", choices=("strategy",), help="what to begin: a strategy with its test")
-    new.add_argument("name", help="lower-case letters, digits and '_'")
+    new.add_argument("name", metavar="NAME", help="lower-case letters, digits and '_'")
     new.add_argument("--folder", type=Path, default=Path("strategies"), help="where to (default: strategies)")
     new.add_argument("--python", action="store_true", help="one that is Python alone, in a process of its own")
     commands.add_parser("secret", parents=[shared], help="set the operator's secret, asked for on the terminal")
@@ -85,7 +85,8 @@ def command_parser() -> argparse.ArgumentParser:
     venue.add_argument("--port", type=int, help="TCP port on loopback; 0 for any free one")
     commands.add_parser("venues", parents=[shared], help="which markets there are, and what each of them offers")
     play = commands.add_parser("play", parents=[shared], help="serve a recording as its venue's own endpoints")
-    play.add_argument("source", type=Path, nargs="+", help="captures, capture files, or session logs of one venue")
+    play.add_argument("source", type=Path, nargs="+", metavar="SOURCE",
+                      help="captures, capture files, or session logs of one venue")
     _add_selection(play)
     play.add_argument("--port", type=int, help="TCP port on loopback; 0 for any free one")
     play.add_argument("--speed", default="1x", help="max, or a factor such as 1x or 20x")
@@ -116,7 +117,7 @@ def _add_explain(commands: Any, shared: argparse.ArgumentParser) -> None:
     explain = commands.add_parser("explain", parents=[shared], help="an order, back to the frame behind it")
     explain.add_argument("order", metavar="ORDER", help="its number, its client order id, venue:ID, intent:N (the n-th "
                          "intent), denied:N (the n-th that the gate refused), last, or all")
-    explain.add_argument("--session", type=Path, metavar="DIR", help="its folder (default: that of the running "
+    explain.add_argument("--session", type=Path, metavar="FOLDER", help="its folder (default: that of the running "
                          "engine, or the newest)")
 
 

@@ -39,7 +39,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _quarantine_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--session", type=Path, metavar="DIR", help="folder of a session (default: the newest one)")
+    parser.add_argument("--session", type=Path, metavar="FOLDER", help="folder of a session (default: the newest one)")
     parser.add_argument("--reason", type=str.upper, metavar="R", help="only what was refused for this reason")
 
 

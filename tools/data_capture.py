@@ -12,10 +12,12 @@ import orjson
 from procs.capture.convert import convert
 from procs.capture.overview import overview
 from procs.captures import CaptureError
+from tools.usage import require_there
 
 
 def convert_command(options: argparse.Namespace) -> int:
-    """Convert, then read all of it again and show what it holds. Exit code 0 or 1."""
+    """Convert, then read all of it again and show what it holds. Exit code 0 or 1. Raises UsageError."""
+    require_there(options.source)
     try:
         convert(options.source, options.folder)
     except CaptureError as error:
@@ -25,7 +27,8 @@ def convert_command(options: argparse.Namespace) -> int:
 
 
 def show_command(options: argparse.Namespace) -> int:
-    """Show what a capture holds. Exit code 0, or 1 for one that is damaged or none."""
+    """Show what a capture holds. Exit code 0, or 1 for one that is damaged or none. Raises UsageError."""
+    require_there(options.folder)
     try:
         found = overview(options.folder)
     except CaptureError as error:

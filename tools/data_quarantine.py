@@ -14,7 +14,7 @@ import orjson
 
 from engine.reasons import Reason
 from procs.config_file import read_settings
-from procs.quarantine import read_quarantine
+from procs.quarantine import FILE_NAME, read_quarantine
 from tools.text import show_answer
 from tools.usage import UsageError
 
@@ -41,8 +41,8 @@ def quarantine_command(options: argparse.Namespace) -> int:
         if folder is None:
             error = f"{root.absolute()} holds no session of {settings.engine.name}"
             return show_answer(options, {"ok": False, "error": error}, "")
-    elif not folder.is_dir():
-        raise UsageError(f"--session {folder}: there is no such folder")
+    elif not (folder / FILE_NAME).is_file():
+        raise UsageError(f"--session {folder}: no folder of a session (no {FILE_NAME})")
     kept = [line for line in read_quarantine(folder) if options.reason in (None, line["reason"])]
     reasons = dict(Counter(line["reason"] for line in kept).most_common())
     if options.json:

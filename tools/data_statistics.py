@@ -19,7 +19,7 @@ from procs.config_file import read_settings
 from procs.journal.reader import JournalError
 from procs.market_series import generated_inputs, observe
 from procs.replay import ReplayError, open_source
-from tools.usage import UsageError
+from tools.usage import UsageError, require_there
 
 DEFAULT_SECONDS = 300
 LONGEST_S = 86_400
@@ -33,9 +33,7 @@ def statistics_command(options: argparse.Namespace) -> int:
         raise UsageError("give a recording, or --generated")
     if options.generated is not None and options.generated < 1:
         raise UsageError(f"--generated {options.generated}: allowed is a seed from 1")
-    missing = [path for path in options.sources if not path.exists()]
-    if missing:
-        raise UsageError(f"{missing[0]}: there is no such file or folder")
+    require_there(*options.sources)
     try:
         columns = [column for path in options.sources for column in recorded(path, settings)]
     except (CaptureError, ReplayError, JournalError) as error:

@@ -12,7 +12,7 @@ import orjson
 
 from procs.config_file import read_settings
 from procs.explain.explanation import explain, session_id_in
-from procs.explain.session import ExplainError, Session, find_session, open_session
+from procs.explain.session import ExplainError, Session, UnknownForm, find_session, open_session
 from procs.explain.whole import explain_all
 from procs.journal.index import read_indexes
 from procs.journal.reader import JournalError
@@ -20,6 +20,7 @@ from procs.replay import ReplayError
 from procs.table import Role
 from shm.clock import python_monotonic_ns
 from tools.explain_text import explanation_lines, whole_lines
+from tools.usage import UsageError, require_there
 
 _QUIET_NS = 1_000_000_000
 _REDRAW_NS = 200_000_000
@@ -55,16 +56,19 @@ class ReplayProgress:
 
 def session_of(options: argparse.Namespace, named: str = "") -> Session:
     """The session that a command is about: --session, or that of the running engine, or the newest; named: the id of
-    the session that a client order id tells. Raises ExplainError, SettingsError."""
+    the session that a client order id tells. Raises ExplainError, SettingsError, UsageError."""
     if options.session is not None:
+        require_there(options.session)
         return open_session(options.session)
     return open_session(find_session(read_settings(options.config), named))
 
 
 def answer_or_error(options: argparse.Namespace, make: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-    """What `make` answers, or None after its error was said."""
+    """What `make` answers, or None after its error was said. Raises UsageError for what names nothing."""
     try:
         return make()
+    except UnknownForm as error:
+        raise UsageError(str(error)) from None
     except (ExplainError, ReplayError, JournalError) as error:
         if options.json:
             sys.stdout.buffer.write(orjson.dumps({"error": str(error)}) + b"\n")

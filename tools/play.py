@@ -21,7 +21,7 @@ from procs.wire_player.recording import Recording
 from procs.wire_player.server import PlayerError, PlaySettings, WirePlayer, serve_forever
 from tools.selection import selection_of
 from tools.text import parse_speed
-from tools.usage import UsageError
+from tools.usage import UsageError, require_there
 
 _LONGEST_LATENCY_MS = 60_000
 
@@ -62,9 +62,7 @@ def play_command(options: argparse.Namespace) -> int:
         embedded.host, port, parse_speed(options.speed), seed=options.seed, faults=faults,
         account=_account(options, embedded), cancelled=options.cancelled or "careful",
     )
-    for path in options.source:
-        if not path.exists():
-            raise UsageError(f"{path}: there is no such file or folder")
+    require_there(*options.source)
 
     def announce(player: WirePlayer) -> None:
         host = settings.host if ":" not in settings.host else f"[{settings.host}]"

@@ -36,7 +36,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     settings = read_settings(options.config)
     if options.symbols:
         venue = dataclasses.replace(settings.venue, symbols=options.symbols)
-        settings = settings_from(as_plain(dataclasses.replace(settings, venue=venue)))
+        # No strategy runs here, so what is recorded need not be what they trade.
+        settings = settings_from(as_plain(dataclasses.replace(settings, venue=venue, strategies={})))
     check_feed(settings)
     return settings
 

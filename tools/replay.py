@@ -20,7 +20,7 @@ from shm.segment import SegmentError
 from tools.run import check_summary_path, write_summary
 from tools.selection import selection_of
 from tools.text import parse_speed
-from tools.usage import UsageError
+from tools.usage import UsageError, require_there
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
@@ -36,8 +36,7 @@ def replay_command(options: argparse.Namespace) -> int:
         raise UsageError("--fills sim: captures are replayed without fills as yet; allowed is none")
     selection = selection_of(options)
     check_summary_path(options.summary)
-    if not options.source.exists():
-        raise UsageError(f"{options.source}: there is no such file or folder")
+    require_there(options.source)
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _end)
     try:

@@ -44,5 +44,5 @@ def venues_command(options: argparse.Namespace) -> int:
     for row in capability_rows():
         print(row[0])
         for column, value in zip(_COLUMNS[1:], row[1:], strict=True):
-            print(f"    {column:<18}{value}")
+            print(f"    {column:<20}{value}")
     return 0

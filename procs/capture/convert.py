@@ -92,7 +92,7 @@ def convert(path: Path, folder: Path) -> int:
     Raises CaptureError.
     """
     if not path.is_file():
-        raise CaptureError(f"{path}: there is no such file")
+        raise CaptureError(f"{path}: is no file; a recording of another format is one")
     instruments = read_instruments(path)
     manifest = _manifest(path, instruments)
     places = {name: place for place, name in enumerate(manifest.symbols)}

@@ -72,8 +72,11 @@ def _crc(content: dict[str, Any]) -> int:
 
 
 def is_capture(folder: Path) -> bool:
-    """Whether a folder says it is a capture."""
-    return (folder / FILE).is_file()
+    """Whether a folder says it is a capture. Raises CaptureError where we may not look into it."""
+    try:
+        return (folder / FILE).is_file()
+    except OSError as error:
+        raise CaptureError(f"{folder}: {error.strerror}") from None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -52,7 +52,7 @@ from procs.explain.moments import (
     intents,
     refused_by_gate,
 )
-from procs.explain.session import ExplainError, Session
+from procs.explain.session import ExplainError, Session, UnknownForm
 from procs.inference import model_path
 from procs.kill_record import NOTES_NAME
 
@@ -97,7 +97,7 @@ def explain(session: Session, text: str, progress: Progress = _QUIET) -> dict[st
 def order_number(session: Session, text: str) -> int:
     """The order number that a form other than intent:N and denied:N names. Raises ExplainError, JournalError."""
     if text.startswith(("intent:", "denied:")):
-        raise ExplainError(f"{text}: a number of a decision; explain finds its order")
+        raise UnknownForm(f"{text}: a number of a decision; explain finds its order")
     return _order_number(session, text, _QUIET)[0]
 
 
@@ -111,7 +111,7 @@ def _order_number(session: Session, text: str, progress: Progress) -> tuple[int,
         return int(match[2]), ""
     match = _NUMBERED.fullmatch(text)
     if not match:
-        raise ExplainError(f"{text!r} names no order; write {FORMS}")
+        raise UnknownForm(f"{text!r} names no order; write {FORMS}")
     number = int(match[2])
     if match[1] == "intent":
         return _order_of_intent(session, number, progress)

@@ -32,6 +32,10 @@ class ExplainError(ValueError):
     """What was asked cannot be explained; the message says why."""
 
 
+class UnknownForm(ExplainError):
+    """What was asked names no order of any session."""
+
+
 class Placed(NamedTuple):
     """An entry, and where it lies."""
 
@@ -112,7 +116,7 @@ def _check_version(folder: Path, stream: str) -> None:
 def open_session(folder: Path) -> Session:
     """A session folder. Raises ExplainError."""
     if not folder.is_dir():
-        raise ExplainError(f"{folder}: there is no such session folder")
+        raise ExplainError(f"{folder}: is no folder; that of a session is needed")
     try:
         source = open_source(folder, Settings())
     except ValueError as error:  # ReplayError, SettingsError, CaptureError

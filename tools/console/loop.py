@@ -16,6 +16,7 @@ from types import FrameType
 from procs.table import PROCESSES
 from shm.clock import python_monotonic_ns
 from tools.console.actions import Asker, kill
+from tools.console.canvas import clock
 from tools.console.reader import Ending, Reader
 from tools.console.snapshot import Snapshot
 from tools.console.terminal import Signalled, Terminal
@@ -93,7 +94,8 @@ class Console:
         return ending
 
     def _tell(self, words: str, failed: bool = False) -> None:
-        self._view = replace(self._view, notice=words, alarm=failed)
+        """Say what became of something, and when: it may stand there long after."""
+        self._view = replace(self._view, notice=f"{words} ({clock(self._reader.now_ns())})", alarm=failed)
 
     def _read(self) -> Snapshot:
         snapshot = self._reader.read(self._view.symbol_of(self._symbols), self._view.needs)

@@ -40,27 +40,34 @@ class Recent:
         self._kind, self._most = kind, most
         self._newest: dict[int, deque[np.void]] = {}
         self._passed_over = 0
-        self._at_first = True
+        self._read_to = 0
+        self._looking = False
 
     @property
     def missed(self) -> int:
-        """Records that were not looked at, since the first look."""
+        """Records that were not looked at while somebody looked."""
         return self._passed_over + self._follower.lapped
 
     def look(self) -> None:
         """Take in what has passed since the last look. Raises RingError when the ring is broken."""
         follower = self._follower
-        if self._at_first:
-            follower.resume(max(0, follower.cursor - min(_MOST, follower.ring.capacity // 2)), 0)
-            self._at_first = False
+        if not self._looking:
+            self._looking = True
+            newest = follower.cursor + follower.behind - min(_MOST, follower.ring.capacity // 2)
+            follower.resume(max(self._read_to, newest), follower.lapped)
         too_many = follower.behind - _MOST
         if too_many > 0:
             self._passed_over += too_many
             follower.resume(follower.cursor + too_many, follower.lapped)
         records = follower.read(_MOST)
+        self._read_to = follower.cursor
         for record in records[records["kind"] == self._kind]:
             place = self._newest.setdefault(int(record["instrument"]), deque(maxlen=self._most))
             place.appendleft(record)
+
+    def look_away(self) -> None:
+        """What passes from here until the next look is not missed."""
+        self._looking = False
 
     def newest(self, instrument: int) -> list[np.void]:
         """Of one instrument, newest first."""

@@ -9,6 +9,7 @@ _HEARTBEAT_NS = 1_000_000_000  # older ones are marked
 _RING_FULL = 0.5  # from here on new entries are refused
 _PROCESS_WIDTHS = (12, -8, 9, -4, -6, -8, -9, -8, -8, 16)
 _RING_WIDTHS = (12, 12, -7, -9, -7, -9, -8, -9)
+_GOES_ON = "    "
 _PERCENTILES = ("p50", "p99", "p99_9", "max")
 
 
@@ -48,7 +49,8 @@ def engine_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> lis
     ))
     lines += [_ring(item) for item in snapshot.rings]
     if height - len(lines) >= 4 and snapshot.log:
-        lines += [line(fit(" log", width), TITLE), *log_pane(snapshot, width, height - len(lines) - 1, 0)]
+        rows = height - len(lines) - 1
+        lines += [line(fit(" log", width), TITLE), *(line(" " + text) for text in snapshot.log[-rows:])]
     return lines[:height]
 
 
@@ -83,9 +85,15 @@ def latency_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> li
 
 
 def log_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> list[Line]:
-    """The newest lines of the session's logs, the newest at the bottom; scroll: so many lines back."""
-    lines = snapshot.log
-    if not lines:
+    """The newest lines of the session's logs, the newest at the bottom; scroll: so many rows back."""
+    rows = [row for text in snapshot.log for row in _wrapped(text, width - 1)]
+    if not rows:
         return [line(" nothing was logged yet")][:height]
-    end = max(len(lines) - scroll, min(len(lines), height))
-    return [line(" " + text) for text in lines[max(end - height, 0) : end]]
+    end = max(len(rows) - scroll, min(len(rows), height))
+    return [line(" " + row) for row in rows[max(end - height, 0) : end]]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """A line of a log in as many rows as it needs; what goes on is indented."""
+    rest = width - len(_GOES_ON)
+    return [text[:width], *(_GOES_ON + text[at : at + rest] for at in range(width, len(text), rest))]

@@ -119,6 +119,10 @@ class Reader:
         """Let go of the engine's memory."""
         self._mapping.close()
 
+    def now_ns(self) -> int:
+        """Session time, ns since the epoch."""
+        return self._mapping.now_ns()
+
     def ending(self) -> Ending | None:
         """Why the engine is not there any more; None while it is, with or without a supervisor."""
         name = self.plan.name
@@ -138,6 +142,8 @@ class Reader:
         """What is known now. symbol: whose market is read; wanted: MARKET, LATENCY, LOG, where they are shown."""
         mapping, plan = self._mapping, self.plan
         now, monotonic = mapping.now_ns(), python_monotonic_ns()
+        if MARKET not in wanted:
+            self._trades.look_away()
         account = self._account(now)
         return Snapshot(
             name=plan.name, session=plan.path.name, symbols=tuple(item.symbol for item in plan.instruments),

@@ -63,12 +63,14 @@ class Terminal:
         """stoppable: Ctrl-Z stops this process; not so where an engine would be stopped with it."""
         self._stoppable = stoppable
         self._colours = False
+        self._taken = False
 
     def __enter__(self) -> Terminal:
         self._saved = termios.tcgetattr(sys.stdin)
         self._handlers = {signum: signal.signal(signum, self._on_signal) for signum in _ENDING}
         try:
             self._window = curses.initscr()
+            self._taken = True
             curses.noecho()
             curses.cbreak()
             curses.set_escdelay(_ESCAPE_MS)
@@ -95,6 +97,9 @@ class Terminal:
         for signum in _ENDING:  # a second one must not come between
             signal.signal(signum, signal.SIG_IGN)
         with contextlib.suppress(curses.error):  # it was never taken, or has gone
+            if self._taken:  # a terminal without a second screen would keep what was drawn
+                self._window.erase()
+                self._window.refresh()
             curses.endwin()
         with contextlib.suppress(termios.error):
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._saved)

@@ -250,7 +250,7 @@ def _foot(view: View, width: int) -> Line:
 
 
 def _help(view: View) -> list[Line]:
-    leave = "stop the engine, or leave the console (Ctrl-C stops the engine)" if view.owner else (
+    leave = "stop the engine or leave the console; Ctrl-C stops it" if view.owner else (
         "detach; the engine goes on (Ctrl-C does the same)"
     )
     keys = [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from procs.config_file import read_settings
+from procs.config_file import DEFAULT_FILE, read_settings
 from tools.doctor import machine, rights, software
 from tools.doctor.finding import Finding, Host, Level
 
@@ -36,7 +36,8 @@ def examine(host: Host, checks: Iterable[Check] = CHECKS) -> list[Finding]:
 
 def doctor_command(options: argparse.Namespace) -> int:
     """Look at this machine as the engine of this configuration would find it."""
-    findings = examine(Host(Path("/"), read_settings(options.config)))
+    config = options.config or Path(DEFAULT_FILE)
+    findings = examine(Host(Path("/"), read_settings(options.config), config))
     problems = sum(finding.level == Level.PROBLEM for finding in findings)
     if options.json:
         content = [asdict(finding) | {"level": _MARKS[finding.level].lower()} for finding in findings]

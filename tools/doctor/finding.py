@@ -8,6 +8,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from engine.config import Settings
+from procs.config_file import DEFAULT_FILE
 
 
 class Level(IntEnum):
@@ -36,11 +37,13 @@ class Host:
 
     root      the folder that holds proc, sys and dev
     settings  of the engine that shall run
+    config    the file that they were read from; it need not be there
     cores     that a process started here may use
     """
 
     root: Path
     settings: Settings
+    config: Path = Path(DEFAULT_FILE)
     cores: tuple[int, ...] = field(default_factory=lambda: tuple(sorted(os.sched_getaffinity(0))))
 
     def text(self, path: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,7 +125,7 @@ def check_data_folder(host: Host) -> Iterator[Finding]:
     if not os.access(standing, os.W_OK | os.X_OK):
         yield Finding(
             "data folder", Level.PROBLEM, f"{standing} cannot be written by you", "no journal, so no trading",
-            f"`chown {_user()} {standing}`, or another engine.data_folder",
+            f"`chmod u+rwx {standing}`" if there else "start in a folder of yours, or another engine.data_folder",
         )
         return
     status = os.statvfs(standing)
@@ -142,7 +143,7 @@ def check_data_folder(host: Host) -> Iterator[Finding]:
 def check_config_file(host: Host) -> Iterator[Finding]:
     """Whether others may change what the engine is told."""
     try:
-        check_config(Path("bot4.toml"))
+        check_config(host.config)
     except NotOurs as error:
         yield Finding("configuration", Level.PROBLEM, str(error), "the engine does not start", "see what is found")
         return
@@ -219,7 +220,11 @@ def check_buttons(host: Host) -> Iterator[Finding]:
 
 
 def _user() -> str:
-    return os.environ.get("USER") or str(os.geteuid())
+    """Our name as limits.conf wants it: a number alone is no user there, a range of one number is."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"{os.geteuid()}:{os.geteuid()}"
 
 
 CHECKS = (

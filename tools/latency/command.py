@@ -1,8 +1,8 @@
 """`bot4 latency`: percentiles of every hop of a running engine, from its histograms in shared memory.
 
 Without --watch since the engine started; with it once a second over the last second, until Ctrl-C, the end of --for or
-the engine's end: redrawn on a terminal, in a pipe a line a hop that begins with the second since it was asked, as JSON
-an object a line. With --histogram bars instead of the table. Reading costs the engine nothing.
+the engine's end: redrawn on a terminal, in a pipe a heading and a line a hop that begins with the second since it was
+asked, as JSON an object a line. With --histogram bars instead of the table. Reading costs the engine nothing.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ def _watch(mapping: Mapping, options: argparse.Namespace) -> bool:
     on_terminal = sys.stdout.isatty()
     name, hop = mapping.plan.name, options.histogram
     sampling = Sampling(mapping)
+    if hop is None and not on_terminal and not options.json:
+        print("\n".join(f"{'second':<6} {line}" for line in latency_table({})), flush=True)
     for interval in sampling.intervals(options.duration):
         if sampling.ended:
             break

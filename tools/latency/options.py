@@ -36,7 +36,7 @@ def _jitter(options: argparse.Namespace) -> int:
 
 def _trace_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="an order as explain takes it, or frame:INGEST_ID")
-    parser.add_argument("--session", type=Path, metavar="DIR", default=argparse.SUPPRESS,
+    parser.add_argument("--session", type=Path, metavar="FOLDER", default=argparse.SUPPRESS,
                         help="its folder (default: the running engine's, or the newest)")
 
 
@@ -60,7 +60,7 @@ def add_options(latency: argparse.ArgumentParser) -> None:
                          help=".hlog: for the tools of HdrHistogram; .html: a page with plots that needs no network")
     latency.add_argument("--for", dest="duration", type=parse_duration, metavar="TIME",
                          help="how long to sample for --export (default: 10s), or to watch")
-    latency.add_argument("--session", type=Path, metavar="DIR",
+    latency.add_argument("--session", type=Path, metavar="FOLDER",
                          help="export what the folder of this session keeps, instead of sampling a running engine")
     # Given before the name of a sub-command they hold for it too, so there they must not fall back to a default.
     again = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
