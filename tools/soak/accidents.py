@@ -12,10 +12,10 @@ PIECES = (
 _LENGTHS = (1, 1, 2, 5, 30)
 
 
-def mutated(frame: bytes, corpus: Sequence[bytes], draws: Draws) -> bytes:
-    """The frame after one to four small accidents; corpus: frames that its end may be mixed up with."""
+def mutated(frame: bytes, corpus: Sequence[bytes], draws: Draws, most: int = 4) -> bytes:
+    """The frame after one to `most` small accidents; corpus: frames that its end may be mixed up with."""
     data = bytearray(frame)
-    for _ in range(draws.whole(1, 4)):
+    for _ in range(draws.whole(1, most)):
         at = draws.whole(0, len(data))
         end = min(len(data), at + draws.choice(_LENGTHS))
         match draws.whole(0, 9):

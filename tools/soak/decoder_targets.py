@@ -1,11 +1,11 @@
 """What is fuzzed, compiled and interpreted side by side: sessions of each wire format, and the readers of numbers.
 
-An input of a session is up to MOST_FRAMES frames with BETWEEN (RFC 7464) between them; an empty one says that the
-connection was lost, a REST depth body is one of the instrument whose index is the number of spaces before it. What must
-hold after each of them, else `Unsound`:
+An input of a session is up to MOST_FRAMES frames with BETWEEN (RFC 7464) between them. An empty one says that the
+connection was lost; what begins with AUDIT is the answer of an audit, any other REST depth body of Binance a snapshot,
+of the instrument whose index is the number of spaces before it. What must hold after each of them, else `Unsound`:
 
 - the compiled kernel and the interpreted one give the same answer, the same records and the same state, bit for bit;
-- neither raises, and none reads the frame more often than READS_A_BYTE times its length;
+- neither raises, and the loops of the interpreted one make no more than TURNS_A_BYTE turns a byte;
 - in = processed + refused + dropped + waiting; a frame that is refused has changed counters and scratch only;
 - records come in whole groups of one instrument that exists, out counts them, and their receive time is the call's.
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,15 +39,13 @@ from tools.soak.interpreted import Buffer, Interpreter, view_of
 from tools.soak.number_kernels import ISO_TIME, PRINTED, READERS, UNITS
 from tools.soak.seeds import INSTRUMENTS, NUMBERS, SESSIONS
 
-BETWEEN = b"\x1e"
+BETWEEN, AUDIT = b"\x1e", b"\t"
 MOST_FRAMES = 8
-READS_A_BYTE, READS_BESIDE = 64, 4_096
+TURNS_A_BYTE, TURNS_BESIDE = 64, 4_096
 ALL_INSTRUMENTS = -1
 _T0, _STEP_NS = 1_700_000_000_000_000_000, 4_000_000
 _LIQUIDATION_MIN = 10_000 * 10**8
 _SCRATCH = ("frames", "records_in", "quarantined", "value_at", "inner_at")  # what a refusal may change
-# Kernels that are run for every byte, word or record: to follow them costs more than all others, and tells nothing.
-_NOT_FOLLOWED = ("byte_at", "skip_space", "string_end", "name_index", "write_row", "remember", "stamp")
 _FIRST, _LAST = int(Flag.FIRST), int(Flag.LAST)
 
 
@@ -57,6 +55,8 @@ class Unsound(AssertionError):
 
 class Target(ABC):
     """One thing that is fuzzed. `answers` counts what became of the inputs."""
+
+    of_frames = False  # True: an input is a session, frames with BETWEEN between them
 
     def __init__(self, name: str, seeds: tuple[bytes, ...], names: tuple[str, ...] = ()) -> None:
         self.name = name
@@ -69,9 +69,18 @@ class Target(ABC):
     def run(self, data: bytes) -> None:
         """Take one input. Raises Unsound, or whatever the code under test raised and must not."""
 
-    @abstractmethod
+    @property
+    def ways(self) -> int:
+        """How many ways there are to follow, besides those of `functions`."""
+        return 0
+
+    def take_ways(self) -> dict[int, int]:
+        """How often each of them, from 0 on, was taken since the last call."""
+        return {}
+
     def functions(self) -> list[Callable[..., Any]]:
-        """The interpreted code whose coverage leads the fuzzer."""
+        """Ordinary functions of Python whose ways lead the fuzzer too: their byte code is for it to instrument."""
+        return []
 
 
 def _answer(name: str, function: Callable[..., Any], *arguments: Any) -> int:
@@ -81,13 +90,40 @@ def _answer(name: str, function: Callable[..., Any], *arguments: Any) -> int:
         raise Unsound(f"{name} kernel: {type(error).__name__}: {error}") from error
 
 
-def _followed(interpreter: Interpreter) -> list[Callable[..., Any]]:
-    """The kernels whose ways are followed."""
-    return [function for name, function in interpreter.kernels.items() if name.rpartition(".")[2] not in _NOT_FOLLOWED]
+def _turns(frame: bytes) -> int:
+    """How many turns the loops of a kernel may make over a frame."""
+    return TURNS_A_BYTE * len(frame) + TURNS_BESIDE
 
 
-class SessionTarget(Target):
+def _words_beside(dtype: np.dtype, names: Sequence[str]) -> list[slice]:
+    """The int64 words of a record that are not of these fields, as few slices."""
+    marked = np.ones(1, dtype)
+    for name in set(names) & set(dtype.names or ()):
+        marked[name] = 0
+    words = np.concatenate(([0], marked.view(np.int64) != 0, [0])).astype(np.int8)
+    edges = np.flatnonzero(np.diff(words)).tolist()
+    return [slice(first, end) for first, end in zip(edges[::2], edges[1::2])]
+
+
+class InterpretedTarget(Target):
+    """One whose kernels are interpreted beside the compiled ones."""
+
+    _interpreter: Interpreter
+
+    @property
+    def ways(self) -> int:
+        """See Target."""
+        return len(self._interpreter.counts)
+
+    def take_ways(self) -> dict[int, int]:
+        """See Target."""
+        return self._interpreter.take_ways()
+
+
+class SessionTarget(InterpretedTarget):
     """Sessions of one dialect."""
+
+    of_frames = True
 
     def __init__(self, dialect: Dialect, interpreter: Interpreter) -> None:
         self.dialect = dialect
@@ -109,6 +145,10 @@ class SessionTarget(Target):
         self._known = {item.index for item in INSTRUMENTS[dialect]}
         seeds = tuple(BETWEEN.join(map(str.encode, session)) for session in SESSIONS[dialect])
         super().__init__(dialect.name, seeds, tuple(interpreter.names))
+        self._kept = _words_beside(self._fresh.dtype, _SCRATCH)
+        self._out = 0
+        self._both("start", b"", _T0)
+        self._fresh[:], self._started = self._states[0], self._out
 
     def _place_kernels(self) -> tuple[Any, Any] | None:
         """The kernel that says where a frame stands in its stream, compiled and interpreted, where there is one."""
@@ -117,16 +157,11 @@ class SessionTarget(Target):
             return None
         return getattr(places, name), getattr(self._interpreter.module(places.__name__), name)
 
-    def functions(self) -> list[Callable[..., Any]]:
-        """See Target."""
-        return _followed(self._interpreter)
-
     def run(self, data: bytes) -> None:
         """See Target."""
         for words in self._words:
             words[:] = self._fresh.view(np.int64)
-        self._out = 0
-        self._both("start", b"", _T0)
+        self._out = self._started
         for number, frame in enumerate(data.split(BETWEEN)[:MOST_FRAMES], 1):
             self._give(frame, number)
         dropped = self._states[0]["dropped"][0]
@@ -134,23 +169,19 @@ class SessionTarget(Target):
 
     def _give(self, frame: bytes, number: int) -> None:
         now_ns = _T0 + number * _STEP_NS
-        before = self._states[0].copy()
+        body = frame.removeprefix(AUDIT)
+        index = len(body) - len(body.lstrip(b" "))
         if not frame:
             answer = self._both("lost", frame, ALL_INSTRUMENTS, number, now_ns)
+        elif body != frame:
+            answer = self._both("audit", frame, index, frame, now_ns, number)
         elif not self._kraken and is_snapshot_body(frame):
-            index = len(frame) - len(frame.lstrip(b" "))
             answer = self._both("snapshot", frame, index, frame, now_ns, number)
         else:
             if self._places is not None and number == 1:
                 self._compare_places(frame)
             answer = self._both("frame", frame, frame, now_ns, number)
         self.answers[Reason(-answer).name if answer < 0 else "taken"] += 1
-        state = self._states[0]
-        if answer < 0:
-            for name in set(_SCRATCH) & set(before.dtype.names or ()):
-                before[name] = state[name]
-            if not np.array_equal(before.view(np.int64), self._words[0]):
-                raise Unsound("a frame that was refused has changed the state")
         self._judge(max(answer, 0), now_ns)
 
     def _both(self, entry: str, frame: bytes, *arguments: Any) -> int:
@@ -158,7 +189,12 @@ class SessionTarget(Target):
         name = f"{self._prefix}_{entry}"
         (state, outbox), (other, others) = self._compiled, self._buffers
         compiled = _answer("compiled", getattr(self._module, name), state, *arguments, outbox)
-        self._interpreter.hold(frame, READS_A_BYTE * len(frame) + READS_BESIDE)
+        # the interpreted kernel has not run yet: its state is that before the call
+        if compiled < 0:
+            for kept in self._kept:
+                if not np.array_equal(self._words[0][kept], self._words[1][kept]):
+                    raise Unsound("a frame that was refused has changed the state")
+        self._interpreter.hold(frame, _turns(frame))
         interpreted = _answer("interpreted", getattr(self._twin, name), other, *arguments, others)
         if compiled != interpreted:
             raise Unsound(f"compiled answers {compiled}, interpreted {interpreted}")
@@ -180,7 +216,7 @@ class SessionTarget(Target):
         found = np.zeros(3, np.int64), np.zeros(3, np.int64)
         (state, outbox), (other, others) = self._compiled, self._buffers
         compiled = _answer("compiled", self._places[0], state, frame, outbox, found[0])
-        self._interpreter.hold(frame, READS_A_BYTE * len(frame) + READS_BESIDE)
+        self._interpreter.hold(frame, _turns(frame))
         interpreted = _answer("interpreted", self._places[1], other, frame, others, view_of(found[1]))
         if compiled != interpreted or not np.array_equal(*found):
             raise Unsound(f"places differ: {compiled} {found[0]}, {interpreted} {found[1]}")
@@ -212,7 +248,7 @@ _KEPT_DIGITS = 18
 _MOST_EXPONENT = 10_000
 
 
-class NumberTarget(Target):
+class NumberTarget(InterpretedTarget):
     """The readers of numbers and times, compiled, interpreted, and by whole numbers of any size."""
 
     def __init__(self, interpreter: Interpreter) -> None:
@@ -224,10 +260,6 @@ class NumberTarget(Target):
                       for reader in readers)  # fmt: skip
         super().__init__("NUMBERS", seeds, ("9223372036854775807", "e-18", "000000000000000000", "922337203685477580"))
 
-    def functions(self) -> list[Callable[..., Any]]:
-        """See Target."""
-        return _followed(self._interpreter)
-
     def run(self, data: bytes) -> None:
         """See Target."""
         if len(data) < 2:
@@ -237,7 +269,7 @@ class NumberTarget(Target):
         for found in self._found:
             found[:] = 0
         ends.append(_answer("compiled", number_kernels.read_number, text, exp, reader, self._found[0]))
-        self._interpreter.hold(text, READS_A_BYTE * len(text) + READS_BESIDE)
+        self._interpreter.hold(text, _turns(text))
         twin = view_of(self._found[1])
         ends.append(_answer("interpreted", self._twin.read_number, text, exp, reader, twin))
         if ends[0] != ends[1] or not np.array_equal(*self._found):

@@ -1,13 +1,16 @@
-"""Coverage-guided fuzzing with atheris: every decoder interpreted and instrumented, beside the compiled one.
+"""Coverage-guided fuzzing with atheris: every decoder interpreted, with its ways counted, beside the compiled one.
 
-A piece gives each target its share of the time, in a process of its own with bounds checks, which begins where the last
-one ended: inputs that reached something new are kept in a corpus folder beside the tally, one folder a target. It is
-begun with the made frames of seeds.py and, where the recordings are there, with frames of them, and is given the words
-of the format. Afterwards the whole corpus is run again through the build without bounds checks. What must hold is told
-in decoder_targets.py and body_targets.py; the input that shows a violation is left in the piece's folder.
+A piece is one target, the next one each time, for less than a minute: a process of its own with bounds checks fuzzes it
+from where the last one ended, since inputs that reached something new are kept in a corpus folder beside the tally. It
+is begun with the made frames of seeds.py and, where the recordings are there, with frames of them, and is given the
+words of the format. Afterwards the whole corpus is run again through the build without bounds checks. What must hold is
+told in decoder_targets.py and body_targets.py; the input that shows a violation is left in the piece's folder.
 
     python -m tools.soak.guided fuzz TARGET CORPUS ...   one such process (needs atheris; options are libFuzzer's)
     python -m tools.soak.guided check TARGET FILE ...    these inputs, or folders of them, once more, without atheris
+
+How often a kernel took each of its ways in an input is of one of four magnitudes, and each of them is a counter of
+atheris's: byte code that atheris instruments would say the same at five times the cost.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -28,38 +32,32 @@ from procs.captures import CaptureError
 from procs.embedded.mix import Draws
 from procs.journal.layout import Entry
 from procs.venues.frame_symbols import symbol_of
-from tools.soak.accidents import PIECES, mutated
-from tools.soak.decoder_targets import BETWEEN, Target
+from shm.clock import python_monotonic_ns
+from tools.soak.decoder_targets import Target
 from tools.soak.fuzz import inputs_of
+from tools.soak.mutations import changed, dictionary
 from tools.soak.seeds import INSTRUMENTS
 from tools.soak.tally import Piece
 from tools.soak.target_table import TARGET_NAMES, make_target
 
-EXECUTIONS = 100_000  # wanted of each target
+EXECUTIONS = 100_000  # wanted of each target, and the most that a piece makes
+PIECE_S = 55.0  # for all of a piece
 MOST_BYTES = 4_096  # of an input
+_BESIDE_S = 15.0  # of it for loading twice, and for the corpus once more
 _HUNG_S = 30  # no input may take longer
 _START_S = 600.0  # to load and, the first time, to compile
 _LEAST_S = 5.0
+_TELL_S = 10.0
+_LATEST, _TO_LATEST = 8, 0.4  # inputs; share of the changes
+_DEPTH = 2  # changes one after another: with more, most inputs are refused at once
 _SEEDED = 400  # recorded frames a target
-_SHARE_OF_ACCIDENTS, _SHARE_OF_WORDS = 0.3, 0.2  # of the mutations; the others are libFuzzer's
-_WORD = re.compile(rb'"[^"\\]*"|true|false|null')
-_BARE = (b"true", b"false", b"null")
-_DONE = re.compile(r"#(\d+)\s+DONE\s+cov: (\d+) ft: (\d+) corp: (\d+)/\S+ .*?exec/s: (\d+)")
-_FIGURES = ("executions", "coverage", "features", "corpus", "rate")
+_MAGNITUDES = 4  # once, 2 or 3 times, up to 15 times, more
+_AT = re.compile(r"^#(\d+)\s+(\w+)\s+cov: (\d+) ft: (\d+) corp: (\d+)/", re.MULTILINE)
 
 
 def is_there() -> bool:
     """True where atheris is installed."""
     return importlib.util.find_spec("atheris") is not None
-
-
-def dictionary(words: Iterable[str]) -> str:
-    """Words of a format, quoted and bare, and the marks of JSON, as libFuzzer reads a dictionary."""
-    entries = [*PIECES, BETWEEN, b"null", b"true", b"false", b"9223372036854775807", b"e-8", b'""', b"[]", b"{}"]
-    for word in words:
-        entries += [word.encode(), f'"{word}"'.encode(), f'"{word}":'.encode()]
-    lines = ("".join(f"\\x{byte:02x}" for byte in entry) for entry in dict.fromkeys(entries) if entry)
-    return "".join(f'"{line}"\n' for line in lines)
 
 
 def recorded(name: str) -> Iterator[bytes]:
@@ -84,36 +82,69 @@ def write_seeds(target: Target, folder: Path, with_recorded: bool) -> None:
         (folder / f"{number:04d}").write_bytes(frame)
 
 
-def other_word(data: bytes, words: Sequence[str], draws: Draws) -> bytes:
-    """The input with one of its strings, or true, false or null, become another of the format: still well formed."""
-    found = list(_WORD.finditer(data))
-    if not found or not words:
-        return data
-    old = draws.choice(found)
-    new = draws.choice(_BARE) if old[0] in _BARE else f'"{draws.choice(words)}"'.encode()
-    return data[: old.start()] + new + data[old.end() :]
+def options_of(words: Path, left: Path, seed: int, runs: int, seconds: float) -> list[str]:
+    """libFuzzer's options. words: the dictionary; left: a folder for inputs that raised; runs: the first inputs too."""
+    return [
+        f"-seed={seed}", f"-runs={runs}", f"-max_total_time={max(1, round(seconds))}", f"-timeout={_HUNG_S}",
+        f"-max_len={MOST_BYTES}", f"-mutate_depth={_DEPTH}", f"-dict={words}", f"-artifact_prefix={left}/",
+        "-rss_limit_mb=0",
+    ]  # fmt: skip
 
 
-def fuzz(name: str, arguments: list[str]) -> None:
+def _magnitude(count: int) -> int:
+    return 0 if count == 1 else 1 if count < 4 else 2 if count < 16 else 3
+
+
+class _Finds:
+    """The latest inputs that reached something new, to which a good part of the changes is made.
+
+    A fuzzer shares its time among all inputs that ever did. What is behind several bytes is one step beyond a late one.
+    """
+
+    def __init__(self) -> None:
+        self._reached: set[int] = set()
+        self._latest: deque[bytes] = deque(maxlen=_LATEST)
+        self._begun = False
+
+    def chosen(self, draws: Draws) -> bytes | None:
+        """One of them, or None where the fuzzer's own choice is to be changed."""
+        self._begun = True  # what ran before was there at the start
+        return draws.choice(self._latest) if self._latest and draws.uniform() < _TO_LATEST else None
+
+    def note(self, data: bytes, reached: Sequence[int]) -> None:
+        """An input that was run, and what it reached."""
+        if not self._reached.issuperset(reached):
+            self._reached.update(reached)
+            if self._begun:
+                self._latest.append(data)
+
+
+def fuzz(target: Target, arguments: list[str]) -> None:
     """This process becomes the fuzzer of a target; it ends with libFuzzer's exit code."""
     import atheris
 
-    target = make_target(name)
+    # Counters are numbered in the order in which they are reserved.
+    first = next(iter([atheris._reserve_counter() for _ in range(_MAGNITUDES * target.ways)]), 0)
     for function in target.functions():
         atheris.instrument_func(function)
+    finds = _Finds()
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
         draws = Draws(seed, 0)
-        kind = draws.uniform()
-        if kind < _SHARE_OF_ACCIDENTS:
-            return mutated(data, target.seeds, draws)[:most]
-        if kind < _SHARE_OF_ACCIDENTS + _SHARE_OF_WORDS:
-            return other_word(data, target.names, draws)[:most]
-        changed: bytes = atheris.Mutate(data, most)
-        return changed
+        data = finds.chosen(draws) or data
+        other = changed(data, target, draws)
+        own: bytes = atheris.Mutate(data, most) if other is None else other[:most]
+        return own
+
+    def run(data: bytes) -> None:
+        target.run(data)
+        reached = [_MAGNITUDES * way + _magnitude(count) for way, count in target.take_ways().items()]
+        finds.note(data, reached)
+        for counter in reached:
+            atheris._trace_branch(first + counter)
 
     print(json.dumps({"checked": checked_mode()}), flush=True)  # the fuzzer ends without a word of Python's
-    atheris.Setup([f"fuzz {name}", *arguments], target.run, custom_mutator=mutate)
+    atheris.Setup([f"fuzz {target.name}", *arguments], run, custom_mutator=mutate)
     atheris.Fuzz()
 
 
@@ -127,6 +158,7 @@ def check(name: str, paths: Iterable[Path]) -> int:
     """Run inputs through a target in this process; how many were unsound, each with a line."""
     target = make_target(name)
     found = given = 0
+    reached: set[int] = set()
     for path in inputs_at(paths):
         given += 1
         try:
@@ -134,37 +166,65 @@ def check(name: str, paths: Iterable[Path]) -> int:
         except Exception as error:  # whatever it is: it is what is looked for
             found += 1
             print(f"{path}: {type(error).__name__}: {error}", file=sys.stderr)
-    print(json.dumps({"inputs": given, "unsound": found, "checked": checked_mode(), **target.answers}))
+        reached |= target.take_ways().keys()
+    figures = {"inputs": given, "unsound": found, "checked": checked_mode()}
+    if target.ways:
+        figures |= {"ways": len(reached), "ways there are": target.ways}
+    print(json.dumps({**figures, **target.answers}))
     return found
 
 
 def _call(piece: Piece, checks: bool, limit_s: float, *arguments: str) -> tuple[int, str, str] | None:
-    """One process of this module: (exit code, output, errors); None when it did not end, which is a violation."""
-    environment = os.environ | {"NUMBA_BOUNDSCHECK": "1" if checks else "0", "PYTHONHASHSEED": "0"}
-    command = [sys.executable, "-m", "tools.soak.guided", *arguments]
-    try:
-        done = subprocess.run(
-            command, env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, errors="replace",
-            timeout=limit_s, check=False,
-        )
-    except subprocess.TimeoutExpired:
-        piece.hold(False, f"{arguments[1]}: {arguments[0]} did not end in {limit_s:.0f} s")
-        return None
-    return done.returncode, done.stdout, done.stderr
+    """One process of this module: (exit code, output, errors); None when it did not end, which is a violation.
+
+    What the fuzzer has done so far is printed from time to time.
+    """
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    environment.pop("NUMBA_BOUNDSCHECK", None)  # with a 0 nothing is in the cache, and all is compiled anew
+    if checks:
+        environment["NUMBA_BOUNDSCHECK"] = "1"
+    output, errors = (piece.folder / f"{arguments[0]}-{what}" for what in ("output", "errors"))
+    end = python_monotonic_ns() + int(limit_s * 1e9)
+    with output.open("w") as told, errors.open("w") as wrong:
+        command = [sys.executable, "-m", "tools.soak.guided", *arguments]
+        process = subprocess.Popen(command, env=environment, cwd=PROJECT_ROOT, stdout=told, stderr=wrong)
+        try:
+            while True:
+                try:
+                    process.wait(_TELL_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    _tell(arguments[1], _text(errors))
+                if python_monotonic_ns() > end:
+                    piece.hold(False, f"{arguments[1]}: {arguments[0]} did not end in {limit_s:.0f} s")
+                    return None
+        finally:
+            process.kill()
+            process.wait()
+    return process.returncode, _text(output), _text(errors)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace")
+
+
+def _tell(name: str, errors: str) -> None:
+    """A line about where the fuzzer is, once it runs."""
+    if lines := _AT.findall(errors):
+        executions, _, _, features, corpus = lines[-1]
+        print(f"    {name}: {int(executions):,} executions, {features} features, corpus {corpus}", flush=True)
 
 
 def run_target(piece: Piece, name: str, corpus: Path, seconds: float) -> None:
-    """Fuzz one target for so long, then run its corpus through the build without bounds checks."""
+    """Fuzz one target for so long, or until it was executed EXECUTIONS times, then run its corpus without checks."""
     begin, words, left = piece.folder / f"{name}-begin", piece.folder / f"{name}-words", piece.folder / f"{name}-left"
     target = make_target(name)
     write_seeds(target, begin, with_recorded=True)
     words.write_text(dictionary(target.names))
     left.mkdir()
     corpus.mkdir(parents=True, exist_ok=True)
-    options = (
-        f"-seed={piece.seed + 1}", f"-max_total_time={max(1, round(seconds))}", f"-max_len={MOST_BYTES}",
-        f"-timeout={_HUNG_S}", f"-dict={words}", f"-artifact_prefix={left}/", "-print_final_stats=1", "-rss_limit_mb=0",
-    )
+    first = sum(1 for _ in inputs_at([corpus, begin]))  # executed once each before anything new is
+    options = options_of(words, left, piece.seed + 1, first + EXECUTIONS + 1, seconds)
     done = _call(piece, True, seconds + _START_S, "fuzz", name, str(corpus), str(begin), *options)
     if done is None:
         return
@@ -172,21 +232,20 @@ def run_target(piece: Piece, name: str, corpus: Path, seconds: float) -> None:
     evidence = sorted(left.iterdir())
     again = f"python -m tools.soak.guided check {name} {evidence[0]}" if evidence else ""
     piece.hold(code == 0 and not evidence, f"{name}: exit code {code}: {_gist(errors)}", again)
-    figures = _DONE.search(errors)
-    if code or figures is None:
+    lines = {what: figures for figures in _AT.findall(errors) for what in [figures[1]]}
+    if code or not {"INITED", "DONE"} <= lines.keys():
         piece.hold(code != 0, f"{name}: the fuzzer did not tell what it did: {errors[-500:]}")
         return
-    told = dict(zip(_FIGURES, map(int, figures.groups())))
+    executions, _, _, features, kept = lines["DONE"]
     piece.hold(json.loads(said.splitlines()[0])["checked"], f"{name}: not the build with bounds checks")
-    piece.count(name, told["executions"])
-    for what in ("coverage", "features", "corpus"):
-        piece.measure(f"{name} {what}", told[what])
-    piece.note(f"{name}: {', '.join(f'{what} {number:,}' for what, number in told.items())} a second")
+    piece.count(name, int(executions) - int(lines["INITED"][0]))
+    piece.measure(f"{name} features", int(features))
+    piece.measure(f"{name} corpus", int(kept))
     _replay(piece, name, corpus)
 
 
 def _replay(piece: Piece, name: str, corpus: Path) -> None:
-    done = _call(piece, False, _START_S + 600, "check", name, str(corpus))
+    done = _call(piece, False, _START_S, "check", name, str(corpus))
     if done is None:
         return
     code, said, errors = done
@@ -195,6 +254,8 @@ def _replay(piece: Piece, name: str, corpus: Path) -> None:
     if held:
         answers = json.loads(said)
         piece.count(f"{name} replayed", answers.pop("inputs"))
+        if "ways" in answers:
+            piece.measure(f"{name} ways", answers["ways"])
         piece.note(f"{name}, its corpus: {answers}")
 
 
@@ -205,14 +266,13 @@ def _gist(errors: str) -> str:
 
 
 def run_atheris(piece: Piece) -> None:
-    """A part of it: each target in its turn, with an equal share of the time."""
+    """A part of it: the next target, by the seed."""
     if not is_there():
         piece.note("left out, atheris is not installed (pip install '.[fuzz]')")
         return
-    overhead_s = 20.0  # a target's: two processes that load, and the corpus once more
-    share_s = max(_LEAST_S, piece.seconds / len(TARGET_NAMES) - overhead_s)
-    for name in TARGET_NAMES:
-        run_target(piece, name, piece.folder.parent / "atheris-corpus" / name, share_s)
+    name = TARGET_NAMES[piece.seed % len(TARGET_NAMES)]
+    seconds = max(_LEAST_S, min(piece.seconds, PIECE_S) - _BESIDE_S)
+    run_target(piece, name, piece.folder.parent / "atheris-corpus" / name, seconds)
 
 
 def main() -> int:
@@ -222,7 +282,7 @@ def main() -> int:
             if not is_there():
                 print("atheris is not installed: pip install '.[fuzz]'", file=sys.stderr)
                 return 2
-            fuzz(name, arguments)
+            fuzz(make_target(name), arguments)
             return 0
         case ["check", name, *paths] if name in TARGET_NAMES and paths:
             missing = [path for path in paths if not Path(path).exists()]

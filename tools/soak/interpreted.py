@@ -1,18 +1,18 @@
 """The decoders' kernels a second time, interpreted: the same source, run by Python, for a fuzzer that follows coverage.
 
 A tool that instruments byte code sees nothing of a compiled kernel. Here the modules of `INTERPRETED` are executed
-again from their source under names of their own, with four things in the place of what only a compiler understands:
+again from their source under names of their own, with these in the place of what only a compiler understands:
 
-    @kernel                  leaves the function as it is, and notes it
-    intrinsics               `_address_of` and `_load_byte` over the frame at hand; a read outside it raises IndexError
-    records                  objects over the same bytes; a number that its field cannot hold raises, and is not cut
-    + - * << and unary -     the result of int64 arithmetic, by a call around each of them in the syntax tree
+    @kernel        a function whose syntax tree was rewritten (rewriting.py): int64 arithmetic, loops with a bound
+    intrinsics     `_address_of` knows the frame at hand; `_load_byte` is one of its bytes
+    records        objects over the same bytes; a number that its field cannot hold raises, and is not cut
 
-So what the interpreted kernels answer is what the compiled ones must answer, bit for bit: same state, same records.
+So what the interpreted kernels answer is what the compiled ones must answer, bit for bit: same state, same records. And
+how often each of their ways was taken is counted, which is what a fuzzer follows.
 
-Invariants: nothing of the modules in use is changed; bytes read are counted, so that a kernel that does not come to an
-end is found without a clock. Known limits: signed 64-bit arithmetic only (engine/units.py stays compiled); kernels run
-some hundred times slower than compiled.
+Invariants: nothing of the modules in use is changed; turns of loops are counted, so that a kernel that does not come to
+an end is found without a clock. Known limits: signed 64-bit arithmetic only (engine/units.py stays compiled); kernels
+run some hundred times slower than compiled.
 """
 
 from __future__ import annotations
@@ -21,50 +21,29 @@ import ast
 import builtins
 import importlib.util
 from collections.abc import Callable, Mapping
+from itertools import compress, repeat
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from tools.soak.rewriting import Rewriting, wrapped
+
 INTERPRETED = ("engine.ingest", "engine.integrity.wire_checksum", "tools.soak.number_kernels")
-_LEAST, _MOST, _SPAN = -(1 << 63), (1 << 63) - 1, 1 << 64
 _CODES = {"<i8": "q", "<u2": "H", "|u1": "B", "|i1": "b"}
 _SIZES = {"q": 8, "H": 2, "B": 1, "b": 1}
 
 
-class EndlessRead(AssertionError):
-    """A kernel has read more bytes than any frame of that length needs."""
+class EndlessLoop(AssertionError):
+    """A kernel has made more turns than any frame of that length needs."""
 
 
-def wrapped(value: Any) -> Any:
-    """An integer as int64 arithmetic leaves it; floats pass."""
-    if _LEAST <= value <= _MOST or isinstance(value, float):
-        return value
-    return (value - _LEAST) % _SPAN + _LEAST
+class _Bytes(dict[int, int]):
+    """The bytes of a frame by their places. A subscript of it costs no call, and no negative one means anything."""
 
-
-class _Wrap(ast.NodeTransformer):
-    """Puts a call of `_wrapped` around whatever can leave the range of int64."""
-
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-        self.generic_visit(node)
-        return _call(node) if isinstance(node.op, ast.Add | ast.Sub | ast.Mult | ast.LShift) else node
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
-        self.generic_visit(node)
-        return node if not isinstance(node.op, ast.USub) or isinstance(node.operand, ast.Constant) else _call(node)
-
-    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
-        self.generic_visit(node)
-        if not isinstance(node.target, ast.Name):
-            return node  # a field of a record, which holds what fits and raises otherwise
-        read = ast.Name(node.target.id, ast.Load())
-        return ast.Assign([node.target], _call(ast.BinOp(read, node.op, node.value)))
-
-
-def _call(node: ast.expr) -> ast.Call:
-    return ast.Call(ast.Name("_wrapped", ast.Load()), [node], [])
+    def __missing__(self, place: int) -> int:
+        raise IndexError(f"a read at {place}, outside the frame")
 
 
 def _is_kernel(function: ast.FunctionDef) -> bool:
@@ -100,21 +79,21 @@ def view_of(array: Any) -> memoryview:
 
 
 class Interpreter:
-    """The interpreted modules. `kernels` are their functions by module and name, before anybody instruments them."""
+    """The interpreted modules."""
 
     def __init__(self, edits: Mapping[str, tuple[str, str]] | None = None) -> None:
         """edits: by module, a piece of its source that is there once, and what stands in its place (for tests)."""
-        self.kernels: dict[str, Callable[..., Any]] = {}
+        self.counts: list[int] = []  # a place for each way, whole once all modules were asked for
         self.names: dict[str, None] = {}  # words of the wire formats, in the order in which they were met
-        self.reads_left = 0
         self._edits = dict(edits or {})
         self._modules: dict[str, ModuleType] = {}
         self._frame = b""
-        self._intrinsics: dict[str, Callable[..., int]] = {
-            "_address_of": self._address_of, "_load_byte": self._load_byte,
-        }
-        self._compiler = SimpleNamespace(kernel=self._kernel, checked_mode=lambda: True)
-        self._extending = SimpleNamespace(intrinsic=lambda function: self._intrinsics[function.__name__])
+        self._bytes = _Bytes()
+        self._noted: set[int] = set()
+        self._rewriting = Rewriting(self.counts)
+        intrinsics = {"_address_of": self._address_of, "_load_byte": self._load_byte}
+        self._compiler = SimpleNamespace(kernel=_kernel, checked_mode=lambda: True)
+        self._extending = SimpleNamespace(intrinsic=lambda function: intrinsics[function.__name__])
 
     def module(self, name: str) -> ModuleType:
         """The interpreted module of that name."""
@@ -134,17 +113,18 @@ class Interpreter:
         tree = ast.parse(source, spec.origin)
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and _is_kernel(node):
-                _Wrap().generic_visit(node)
+                self._rewriting.kernel(node)
         self.names |= dict.fromkeys(_words(tree))
         module = ModuleType(f"interpreted.{name}")
         space = vars(module)
         space["__builtins__"] = {**vars(builtins), "__import__": self._import}
-        space["_wrapped"] = wrapped
+        space |= {"_wrapped": wrapped, "_endless": _endless, "_note": self._noted.add, "_bytes": self._bytes}
         exec(compile(ast.fix_missing_locations(tree), spec.origin, "exec"), space)
         for key, value in list(space.items()):
             space[key] = _plain(value)
         if "np" in space:
             space["np"] = _Numpy()
+        space |= {"_counts": self.counts, "_turns": repeat(None, 0)}
         return module
 
     def _import(self, name: str, space: Any, local: Any, wanted: Any, level: int = 0) -> Any:
@@ -156,17 +136,14 @@ class Interpreter:
             return self._extending
         return builtins.__import__(name, space, local, wanted, level)
 
-    def _kernel(self, signature: Any = None, **options: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def note(function: Callable[..., Any]) -> Callable[..., Any]:
-            self.kernels[f"{function.__module__}.{function.__name__}"] = function
-            return function
-
-        return note
-
-    def hold(self, frame: bytes, reads: int) -> None:
-        """The frame that is read from now on, and how many bytes of it may be read, each time counted."""
+    def hold(self, frame: bytes, turns: int) -> None:
+        """The frame that is read from now on, and how many turns the loops of all kernels may make together."""
         self._frame = frame
-        self.reads_left = reads
+        self._bytes.clear()
+        self._bytes.update(enumerate(frame))
+        left = repeat(None, turns)
+        for module in self._modules.values():
+            vars(module)["_turns"] = left
 
     def _address_of(self, frame: bytes) -> int:
         if frame is not self._frame:
@@ -174,12 +151,23 @@ class Interpreter:
         return 0
 
     def _load_byte(self, address: int) -> int:
-        self.reads_left -= 1
-        if self.reads_left < 0:
-            raise EndlessRead("more bytes were read than a frame of that length needs")
-        if address < 0:
-            raise IndexError("read before the frame")
-        return self._frame[address]
+        return self._bytes[address]
+
+    def take_ways(self) -> dict[int, int]:
+        """How often each way was taken since the last call, by its number; those that were only noted once."""
+        ways = compress(range(len(self.counts)), self.counts)
+        taken = dict.fromkeys(self._noted, 1) | {way: self.counts[way] for way in ways}
+        self.counts[:] = [0] * len(self.counts)
+        self._noted.clear()
+        return taken
+
+
+def _kernel(signature: Any = None, **options: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return lambda function: function
+
+
+def _endless() -> None:
+    raise EndlessLoop("more turns than a frame of that length needs")
 
 
 class Buffer:

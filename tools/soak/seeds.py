@@ -61,6 +61,7 @@ def _binance(one: str, other: str, previous: bool) -> tuple[tuple[str, ...], ...
         (trade, trade, aggregate, trade.replace("77", "81").replace('"2"', "2e0")),
         (f'{{"stream":"x@trade","data":{trade}}}', '{"result":null,"id":1}', "{}", '{"id":1,"result":["x"]}'),
         (f'{{"u":9,"s":"{one}","b":"100.5","B":"1","a":"100.6","A":"2"}}',),
+        (_body(105), "\t" + _body(106), "\t " + _body(7)),
         (f'{{"e":"bookTicker","u":9,"s":"{one}","b":"100.5","B":"1","a":"100.6","A":"2","T":{_T},"E":{_T}}}',),
     )
 
@@ -80,6 +81,10 @@ def _futures_of_binance(one: str, other: str) -> tuple[tuple[str, ...], ...]:
     )
 
 
+_REST_BOOK = (
+    '\t{"error":[],"result":{"XXBTZCHF":{"asks":[["100.60000","0.500",1700000000],["100.7","1.000",1700000001]],'
+    '"bids":[["100.40000","2.000",1700000002]]}}}'
+)
 _V1 = (
     (
         '[320,{"as":[["100.60000","0.50000000","1700000000.000001"]],"bs":[["100.40000","2.00000000","1700000000.5"]]},'
@@ -102,6 +107,7 @@ _V1 = (
         '{"event":"subscriptionStatus","status":"error","errorMessage":"no"}', '{"event":"pong","reqid":4}',
         '{"event":"error","errorMessage":"no"}',
     ),
+    (_REST_BOOK, _REST_BOOK.replace("\t", "\t "), '\t{"error":["EGeneral:Busy"]}'),
 )
 _V2 = (
     (
@@ -133,6 +139,7 @@ _V2 = (
         '{"error":"no","method":"subscribe","success":false,"req_id":1}', '{"channel":"instrument","data":{}}',
         '{"method":"unsubscribe","success":true}', '{"channel":"ohlc","type":"update","data":[]}',
     ),
+    (_REST_BOOK,),
 )
 _FUTURES = (
     (

@@ -39,7 +39,7 @@ SUITES = (
     Suite("rings", run_rings, 60, {"records": RECORDS}),
     Suite("crash_points", run_crash_points, 30, {"killed writer": 500, "killed reader": 500}),
     Suite("fuzz", run_fuzz, 240, dict.fromkeys(RECORDINGS, 2_000_000)),
-    Suite("atheris", run_atheris, 600, dict.fromkeys(TARGET_NAMES, EXECUTIONS)),
+    Suite("atheris", run_atheris, 60, dict.fromkeys(TARGET_NAMES, EXECUTIONS)),
     Suite("integrity", run_integrity, 90, dict.fromkeys(MARKETS, RUNS)),
     Suite("resources", run_resources, 120, {"minutes": 30}, once=True),
 )
