@@ -366,6 +366,7 @@ def test_what_cannot_be_recorded_is_said_in_a_line(
     (tmp_path / "venue.toml").write_text(
         '[venue]\nembedded = false\nrest_url = "http://127.0.0.1:9"\nws_url = "ws://127.0.0.1:9"\n'
         "[safety]\ncooldown_s = 3600\n[strategies.momentum]\nsymbols = ['BTCUSDT']\n"  # none of them runs
+        "[feed.symbols.BTCUSDT]\nkinds = ['book']\n"
     )
     assert cli.main(["record", "--out", "c", *words]) == code
     error = capsys.readouterr().err

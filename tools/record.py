@@ -36,8 +36,10 @@ def _settings(options: argparse.Namespace) -> Settings:
     settings = read_settings(options.config)
     if options.symbols:
         venue = dataclasses.replace(settings.venue, symbols=options.symbols)
+        own = {symbol: item for symbol, item in settings.feed.symbols.items() if symbol in options.symbols}
+        feed = dataclasses.replace(settings.feed, symbols=own)
         # No strategy runs here, so what is recorded need not be what they trade.
-        settings = settings_from(as_plain(dataclasses.replace(settings, venue=venue, strategies={})))
+        settings = settings_from(as_plain(dataclasses.replace(settings, venue=venue, feed=feed, strategies={})))
     check_feed(settings)
     return settings
 
