@@ -559,7 +559,7 @@ def test_another_source_is_an_error() -> None:
     state = opened_state()
     batch = record_of(PREDICTION, Kind.CLOCK)
     with pytest.raises(ValueError, match="source"):
-        execution_step(as_bytes(state), 3, as_bytes(batch), 1, np.zeros(MAX_OUT * ORDER.itemsize, np.uint8),
+        execution_step(as_bytes(state), 99, as_bytes(batch), 1, np.zeros(MAX_OUT * ORDER.itemsize, np.uint8),
                        np.zeros(MAX_OUT, np.uint8))
 
 

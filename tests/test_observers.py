@@ -26,7 +26,7 @@ from procs.monitoring import Monitoring
 from procs.ports import Inlet, Outlet, record_latency
 from procs.recorder import Recorder
 from procs.summary import follower_counts
-from procs.table import HOPS, PROCESS_BY_ROLE, RING_BY_NAME, VITAL, Role
+from procs.table import HOPS, PROCESS_BY_ROLE, RING_BY_NAME, STRATEGIES, VITAL, Role
 from shm.control import Readiness, Stop, TripSource
 from shm.seqlock import SEQUENCE
 from tests.instance_memory import small_instance
@@ -76,7 +76,8 @@ def counts(mapping: Mapping, role: Role, ring: str) -> tuple[int, int]:
 def test_observers_are_those_that_nobody_needs_and_they_consume_nothing() -> None:
     for role, process in PROCESS_BY_ROLE.items():
         assert bool(process.follows) == (role not in VITAL)
-        assert not (process.follows and (process.inputs or process.outputs or process.hot))
+        assert not (process.follows and (process.inputs or process.hot))
+        assert not (process.follows and process.outputs) or role in STRATEGIES, "they alone say something"
         assert set(process.follows) <= set(RING_BY_NAME)
 
 

@@ -23,6 +23,7 @@ from procs.table import Role
 from shm.clock import python_monotonic_ns
 from tests.engine_session import Engine, bot4, engine, leftovers, replay, wait_until
 from tests.session_records import json_lines
+from tools.explain_text import explanation_lines
 
 pytestmark = pytest.mark.session
 PLACE, BTC = 1, 0  # of the strategy, and its instrument
@@ -255,5 +256,4 @@ def test_an_order_of_it_is_explained_with_the_target_that_caused_it(traded: Trad
     assert (target[side]["price"], target[side]["size"]) == (last["price"], last["size"])
     if found["trigger"] == "TARGET":
         assert target["taken_now"] is True
-    text = bot4("explain", str(last["order_id"]), "--session", str(traded.folder)).stdout
-    assert f"target {target['sequence']} of process 2 of the strategy" in text.lower()
+    assert any(line.startswith(f"target {target['sequence']} of process 2 of the") for line in explanation_lines(found))

@@ -83,6 +83,8 @@ def test_they_trade_on_a_recording(desk_folder: Path) -> None:
     def replayed() -> dict[str, Any]:
         done = in_folder(desk_folder, "tools.cli", "replay", str(recording), "--config", "one.toml", "--json")
         assert done.returncode == 0, done.stderr
+        for name in ("loner", "patient"):
+            assert f"bot4: {name} is Python alone: without a session's journal it decides nothing" in done.stderr
         summary: dict[str, Any] = orjson.loads(done.stdout)
         return summary
 
