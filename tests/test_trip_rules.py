@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from itertools import product
+import os
+import signal
+from itertools import chain, product, repeat
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from procs.embedded.mix import Draws
 from tools.soak.matrix import PIECES, cells_of
-from tools.trips import TRIGGER_NAMES
+from tools.trips import TRIGGER_NAMES, conditions, triggers
 from tools.trips.cells import FACTORS, Cell, all_cells, by_session, few_cells, makes_sense
 from tools.trips.conditions import CONDITIONS
 from tools.trips.covering import all_pairs, covering_rows, pairs_of
@@ -147,3 +151,30 @@ def test_the_command_line_knows_the_triggers() -> None:
 
 def test_a_cell_says_what_it_is() -> None:
     assert str(Cell("PAUSE", "kill", "venue gone")) == "kill in PAUSE with venue gone"
+
+
+def session_that_fills(step: int, pids: Any) -> SimpleNamespace:
+    """Its market ring gets some records at each look at the pid of validation, and drops what is beyond a hundred."""
+    ring = SimpleNamespace(dropped=3)
+    given = 0
+
+    def pid(role: int) -> int:
+        nonlocal given
+        given += step
+        ring.dropped = 3 + max(0, given - 100)
+        return int(next(pids))
+
+    return SimpleNamespace(live=SimpleNamespace(ring=lambda name: ring), pid=pid)
+
+
+def test_a_ring_is_full_only_if_the_successors_stand_still_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, signum: sent.append((pid, signum)))
+    monkeypatch.setattr(conditions, "_FILL_S", 0.2)
+    full = CONDITIONS["ring full"].begin
+    full(session_that_fills(25, iter([7, 7, 0, 8, 8])), Draws(1, 0))  # type: ignore[arg-type]
+    assert sent == [(7, signal.SIGSTOP), (8, signal.SIGSTOP)], "nobody sends a signal to his own group"
+    with pytest.raises(TimeoutError, match="full ring"):
+        full(session_that_fills(0, chain([7], repeat(9))), Draws(1, 0))  # type: ignore[arg-type]
+    triggers.send(0, signal.SIGKILL)
+    assert sent[2:] == [(7, signal.SIGSTOP), (9, signal.SIGSTOP)]

@@ -193,8 +193,8 @@ def _trip(session: TripSession, cell: Cell, draws: Draws, watch: TripWatch, outc
     try:
         try:
             condition.begin(session, draws)
-        except CannotSpin as error:
-            outcome.verdict.hold(False, str(error))
+        except (CannotSpin, TimeoutError) as error:
+            outcome.verdict.hold(False, f"{cell.condition}: {error}")
         pulled_ns = watch.now_ns()
         trigger.pull(session)
         watch.wait(lambda: control.word & bit != 0, trigger.patience_s)

@@ -1,9 +1,10 @@
 """What may be wrong with an engine, its machine or its venue when it is tripped; each begins, and is undone.
 
 `load`: two busy processes a core beside three times the market's flow. `spinning`: execution, which is strategies, gate
-and orders in one compiled loop, is made to jump on the spot for ever (tools/trips/spin.py). `ring full`: validation is
-stopped until the market ring has no room. Processes that are stopped or spin are not undone where the supervisor
-replaces them first. `disk full`: the engine's data lies on a small disk of its own, which is filled to the last page.
+and orders in one compiled loop, is made to jump on the spot for ever (tools/trips/spin.py). `ring full`: validation,
+and whoever takes its place, is stopped until the market ring has no room. Processes that are stopped or spin are not
+undone where the supervisor replaces them first. `disk full`: the engine's data lies on a small disk of its own, which
+is filled to the last page.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ _EVERY_REQUEST = 1_000_000
 _HANG_MS = 800  # within the validity of an order: one that hangs still takes effect
 _AWAY_MS = 2_500
 _HALF_OPEN_MS = 60_000
-_FULL = 0.99
 _FILL_S = 20.0
 
 
@@ -82,10 +82,19 @@ def _clean_up(session: TripSession) -> None:
 
 
 def _fill_ring(session: TripSession, draws: Draws) -> None:
-    send(session.pid(Role.VALIDATION), signal.SIGSTOP)
-    ring = session.live.ring("market")
-    with contextlib.suppress(TimeoutError):  # its successor has emptied it: the next look at a full ring
-        wait_until(lambda: ring.produced - ring.consumed >= _FULL * ring.capacity, _FILL_S, "full ring")
+    """Until something was dropped because there was no room. Raises TimeoutError when that does not happen."""
+    ring, stopped = session.live.ring("market"), 0
+    before = ring.dropped
+
+    def is_full() -> bool:
+        nonlocal stopped
+        pid = session.pid(Role.VALIDATION)
+        if pid != stopped:  # the supervisor replaces one that stands still before the ring is full
+            send(pid, signal.SIGSTOP)
+            stopped = pid
+        return ring.dropped != before
+
+    wait_until(is_full, _FILL_S, "full ring")
 
 
 def _spin(session: TripSession, draws: Draws) -> None:

@@ -23,9 +23,10 @@ _DEATHS = 3
 
 
 def send(pid: int, signum: int) -> None:
-    """A signal to a process that may be gone."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signum)
+    """A signal to a process that may be gone; 0, while nobody has the place, would be our own group."""
+    if pid > 0:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signum)
 
 
 def _nothing(session: TripSession) -> None:
