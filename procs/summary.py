@@ -154,10 +154,15 @@ def report(
         "unaccounted": unaccounted,
         "market": market_summary(states),
         **execution_summary(states[Role.EXECUTION], instruments),
-        "strategies": strategy_summary(states[Role.EXECUTION], list(settings.strategies) or ["maker"], instruments),
+        "strategies": by_strategy(states[Role.EXECUTION], settings, instruments),
         "latency_us": latency_summary(histograms),
         "memory_mb": memory_summary(memory),
     }
+
+
+def by_strategy(execution: np.ndarray, settings: Settings, instruments: Sequence[Instrument]) -> dict[str, Any]:
+    """What each strategy of a session decided and holds (strategy_summary); without any configured it is the maker."""
+    return strategy_summary(execution, list(settings.strategies) or ["maker"], instruments)
 
 
 def summarise(mapping: Mapping, duration_s: float, memory: dict[str, int], mode: str) -> dict[str, Any]:

@@ -216,6 +216,7 @@ def test_a_snapshot_is_what_lies_in_memory(plan: Plan, reader: Reader) -> None:
     Deaths(mapping.deaths()).add(Role.ML, 5)
     row = mapping.state(Role.EXECUTION)[0]
     row["sent"] = 7
+    row["strategies"]["books"][0]["faults"] = 2, 1
     row["ledger"]["balance"], row["ledger"]["realised"] = 12_300_000_000, -150_000_000
     row["ledger"]["positions"][0]["size"], row["ledger"]["positions"][0]["cost"] = -2000, 12_000_000_000_000
     row["views"][0]["mark_price"] = 6_010_050_000_000
@@ -249,6 +250,7 @@ def test_a_snapshot_is_what_lies_in_memory(plan: Plan, reader: Reader) -> None:
     assert next(ring for ring in seen.rings if ring.name == "valid").produced == 3
     account = seen.account
     assert (account.cash, account.pnl["realised"], account.counts["sent"]) == ("123.00000000", "-1.50000000", 7)
+    assert account.faults == {"maker": 3}
     held = account.positions[0]
     assert (float(held.size), float(held.entry), float(held.price)) == (-2000 / 10**item.size_exp, 60_000.0, 60_100.5)
     assert [(order.order_id, order.status) for order in account.orders] == [(9, "UNKNOWN"), (5, "LIVE")]

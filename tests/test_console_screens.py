@@ -196,6 +196,14 @@ def test_logs_scroll_back_and_stop_at_their_ends() -> None:
     assert "line 29" in text_of(typed(view, "END")[0], good()) and typed(view, *["DOWN"] * 9)[0].scroll == 0
 
 
+def test_a_strategy_that_fails_is_named() -> None:
+    assert "faults" not in text_of(View(pane=2), good())
+    failing = replace(good(), account=replace(good().account, faults={"crasher": 97, "leaner": 1}))
+    assert "!faults of strategies, which lost their quotes for them: crasher 97, leaner 1" in text_of(
+        View(pane=2), failing
+    )
+
+
 def test_a_long_line_of_a_log_is_shown_whole() -> None:
     said = "supervisor: " + "word-" * 60 + "end"
     shown = text_of(View(pane=5), replace(good(), log=("first", said)))

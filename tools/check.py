@@ -46,10 +46,10 @@ def _print_section(values: dict, name: str) -> None:
     """TOML of one section, sub-sections after the plain keys."""
     if name:
         print(f"[{name}]")
-    for key, value in values.items():
-        if not isinstance(value, dict):
-            print(f"{key} = {orjson.dumps(value).decode()}")
-    print()
+        for key, value in values.items():
+            if not isinstance(value, dict):
+                print(f"{key} = {orjson.dumps(value).decode()}")
+        print()
     for key, value in values.items():
         if isinstance(value, dict):
             _print_section(value, f"{name}.{key}" if name else key)

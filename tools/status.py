@@ -21,7 +21,7 @@ from procs.deaths import Deaths
 from procs.instance import Mapping
 from procs.memory_use import descriptor_count, pss_bytes
 from procs.metrics import as_plain, mode_name
-from procs.summary import follower_counts, hop_histograms, latency_summary, ring_counts
+from procs.summary import by_strategy, follower_counts, hop_histograms, latency_summary, ring_counts
 from procs.table import HOPS, Role
 from procs.venues.binance_usdm.dead_man import MISSES_TO_WARN
 from shm.control import tripped_sources
@@ -89,6 +89,7 @@ def status_of(mapping: Mapping) -> dict[str, Any]:
         "market": {"frames": int(mapping.state(Role.INGESTION)["frames"][0])},
         "validation": _validation(mapping),
         **execution_summary(state, mapping.plan.instruments),
+        "strategies": by_strategy(state, mapping.plan.settings, mapping.plan.instruments),
         "latency_us": latency_summary(hop_histograms(mapping)),
         "rate_budget": mapping.budget().report(),
         "followers": follower_counts(mapping),
@@ -174,8 +175,10 @@ def _as_text(status: dict[str, Any]) -> str:
             "", f"HOLDING: no entries, ledger and venue differ in {', '.join(compared['differs'])}",
             f"  ours  {compared['ours']}", f"  venue {compared['venue']}",
         ]
+    lines += ["", *_strategy_table(status["strategies"]), ""]
+    if orders["denied"]:
+        lines.append("denied " + ", ".join(f"{count} {reason}" for reason, count in orders["denied"].items()))
     lines += [
-        "",
         f"orders {orders['sent']} sent, {orders['filled']} filled, {orders['cancelled']} cancelled, "
         f"{orders['rejected']} rejected, {orders['unknown']} unknown; fills {status['fills']}",
         "positions " + ", ".join(f"{symbol} {size}" for symbol, size in status["positions"].items()),
@@ -193,6 +196,16 @@ def _as_text(status: dict[str, Any]) -> str:
     if status["dead_man"]["warning"]:
         lines.append(f"WARNING: {status['dead_man']['warning']}")
     return "\n".join(lines)
+
+
+def _strategy_table(strategies: dict[str, Any]) -> list[str]:
+    """What each strategy decided, was refused and holds: a heading, then a line a strategy."""
+    lines = [f"{'strategy':<24}{'signals':>10}{'intents':>10}{'denied':>10}{'faults':>10}{'fills':>10}  positions"]
+    for name, row in strategies.items():
+        counts = "".join(f"{row[key]:>10}" for key in ("signals", "intents", "denied", "faults", "fills"))
+        held = ", ".join(f"{symbol} {size}" for symbol, size in row["positions"].items())
+        lines.append(f"{name:<24}{counts}  {held}")
+    return lines
 
 
 def status_command(options: argparse.Namespace) -> int:

@@ -138,6 +138,9 @@ def trading_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> li
     lines.append(line(f" cash {money(account.cash)}   fills {count(counts.get('fills', 0))}   orders {orders}"))
     if refused := ", ".join(f"{count(counts[key])} {key}" for key in _REFUSALS if counts.get(key)):
         lines.append(line(f" orders refused or in doubt, ever: {refused}"))
+    if account.faults:
+        failed = ", ".join(f"{name} {count(number)}" for name, number in account.faults.items())
+        lines.append(line(f"!faults of strategies, which lost their quotes for them: {failed}", BAD))
     if account.holding:
         lines.append(line(f"!HOLDING, no entries: ledger and venue differ in {account.holding}", BAD))
     rows = max(height - len(lines) - 2, 0)

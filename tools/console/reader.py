@@ -26,7 +26,7 @@ from procs.deaths import Deaths
 from procs.instance import Mapping
 from procs.metrics import mode_name
 from procs.states import state_dtype
-from procs.summary import hop_histograms, latency_summary, ring_counts
+from procs.summary import by_strategy, hop_histograms, latency_summary, ring_counts
 from procs.table import Role
 from shm.clock import python_monotonic_ns
 from shm.histogram import between
@@ -229,6 +229,7 @@ class Reader:
     def _account(self, now: int) -> Account:
         state, items = self._execution.read(), self.plan.instruments
         row, summary = state[0], execution_summary(state, items)
+        strategies = by_strategy(state, self.plan.settings, items)
         self._fills.look()
         compared = summary["reconciliation"]
         return Account(
@@ -240,6 +241,7 @@ class Reader:
             tuple(_position(state, item) for item in items), self._orders(row["orders"]["slots"], now),
             tuple(self._fill(record) for record in self._fills.newest_of_all()),
             ", ".join(compared["differs"]) or "an answer was not whole" if compared["holding"] else "",
+            {name: row["faults"] for name, row in strategies.items() if row["faults"]},
         )
 
     def _symbols(self) -> dict[int, Instrument]:

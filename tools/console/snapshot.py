@@ -135,6 +135,7 @@ class Account:
     orders: tuple[Order, ...] = ()
     fills: tuple[Fill, ...] = ()  # newest first
     holding: str = ""  # why nothing is entered: ledger and venue differ
+    faults: dict[str, int] = field(default_factory=dict)  # strategies that failed, and how often
 
 
 Percentiles = dict[str, float]  # count, and in us p50, p99, p99_9, max
