@@ -18,7 +18,8 @@ from tools.soak import guided
 from tools.soak.accidents import mutated
 from tools.soak.body_targets import BODIES
 from tools.soak.decoder_targets import TURNS_BESIDE, NumberTarget, SessionTarget, Unsound
-from tools.soak.interpreted import Buffer, EndlessLoop, Interpreter, wrapped
+from tools.soak.interpreted import Buffer, EndlessLoop, Interpreter
+from tools.soak.rewriting import wrapped
 from tools.soak.seeds import INSTRUMENTS, SESSIONS
 from tools.soak.tally import Piece
 from tools.soak.target_table import TARGET_NAMES, make_target
@@ -210,6 +211,42 @@ def test_the_seeds_are_small_and_of_every_dialect() -> None:
     assert len(BODIES) + len(Dialect) + 1 == len(TARGET_NAMES)
 
 
+def test_a_piece_counts_what_is_new_and_is_one_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOT4_RECORDINGS", str(tmp_path))
+    calls: list[tuple[str, ...]] = []
+
+    def call(piece: Piece, checks: bool, limit_s: float, *arguments: str) -> tuple[int, str, str]:
+        calls.append(arguments)
+        if arguments[0] == "check":
+            return 0, '{"inputs": 3, "unsound": 0, "checked": false, "ways": 90, "ways there are": 244}', ""
+        errors = (
+            "#141\tINITED cov: 300 ft: 310 corp: 60/1Kb exec/s: 0 rss: 170Mb\n"
+            "#900\tNEW    cov: 301 ft: 311 corp: 61/1Kb lim: 4096 exec/s: 900 rss: 170Mb L: 4/9 MS: 1 Custom-\n"
+            "#5141\tDONE   cov: 302 ft: 312 corp: 62/1Kb lim: 4096 exec/s: 900 rss: 170Mb\n"
+        )
+        return 0, '{"checked": true}\n', errors
+
+    monkeypatch.setattr(guided, "_call", call)
+    monkeypatch.setattr(guided, "is_there", lambda: True)
+    seed = TARGET_NAMES.index("NUMBERS") + 2 * len(TARGET_NAMES)
+    piece = Piece(seed, 3600.0, tmp_path / "piece")
+    guided.run_atheris(piece)
+    assert not piece.violations
+    assert piece.counts == {"NUMBERS": 5_000, "NUMBERS replayed": 3}
+    assert piece.worst == {"NUMBERS features": 312, "NUMBERS corpus": 62, "NUMBERS ways": 90}
+    (_, fuzzed, *options), (_, checked, *_) = calls
+    assert fuzzed == checked == "NUMBERS"
+    assert f"-max_total_time={guided.PIECE_S - 15:.0f}" in options
+
+
+def test_the_build_without_checks_is_the_one_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels compiled with NUMBA_BOUNDSCHECK=0 have another stamp than those compiled without it."""
+    monkeypatch.setenv("NUMBA_BOUNDSCHECK", "1")
+    assert "NUMBA_BOUNDSCHECK" not in guided.environment_of(False)
+    monkeypatch.delenv("NUMBA_BOUNDSCHECK")
+    assert guided.environment_of(True)["NUMBA_BOUNDSCHECK"] == "1"
+
+
 @needs_atheris
 def test_a_piece_tells_a_violation_and_how_to_see_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BOT4_RECORDINGS", str(tmp_path))
@@ -255,13 +292,6 @@ def test_wrong_usage_is_told(
     assert guided.main() == 2
     said = capsys.readouterr().err
     assert ("no such file: /none" if "/none" in wrong else "targets: BINANCE_SPOT") in said
-
-
-def test_another_word_keeps_a_frame_well_formed() -> None:
-    draws = Draws(1, 0)
-    seen = {guided.other_word(b'{"a":"b","c":true}', ("x", "y"), draws) for _ in range(90)}
-    assert len(seen) == 9 and all(json.loads(frame) for frame in seen)
-    assert guided.other_word(b"12", ("x",), draws) == b"12" and guided.other_word(b'"a"', (), draws) == b'"a"'
 
 
 def test_without_atheris_a_piece_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,7 @@ class SessionTarget(InterpretedTarget):
         self._out = 0
         self._both("start", b"", _T0)
         self._fresh[:], self._started = self._states[0], self._out
+        self.take_ways()
 
     def _place_kernels(self) -> tuple[Any, Any] | None:
         """The kernel that says where a frame stands in its stream, compiled and interpreted, where there is one."""

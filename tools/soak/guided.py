@@ -48,7 +48,8 @@ _HUNG_S = 30  # no input may take longer
 _START_S = 600.0  # to load and, the first time, to compile
 _LEAST_S = 5.0
 _TELL_S = 10.0
-_LATEST, _TO_LATEST = 8, 0.4  # inputs; share of the changes
+_LATEST, _TO_LATEST = 16, 0.5  # inputs; share of the changes
+_TRIES = 6  # to make an input that was not there before: short ones have few neighbours
 _DEPTH = 2  # changes one after another: with more, most inputs are refused at once
 _SEEDED = 400  # recorded frames a target
 _MAGNITUDES = 4  # once, 2 or 3 times, up to 15 times, more
@@ -128,15 +129,21 @@ def fuzz(target: Target, arguments: list[str]) -> None:
     for function in target.functions():
         atheris.instrument_func(function)
     finds = _Finds()
+    tried: set[int] = set()
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
         draws = Draws(seed, 0)
-        data = finds.chosen(draws) or data
-        other = changed(data, target, draws)
-        own: bytes = atheris.Mutate(data, most) if other is None else other[:most]
-        return own
+        new = data
+        for _ in range(_TRIES):
+            if hash(new) not in tried:
+                break
+            base = finds.chosen(draws) or data
+            other = changed(base, target, draws)
+            new = atheris.Mutate(base, most) if other is None else other[:most]
+        return new
 
     def run(data: bytes) -> None:
+        tried.add(hash(data))
         target.run(data)
         reached = [_MAGNITUDES * way + _magnitude(count) for way, count in target.take_ways().items()]
         finds.note(data, reached)
@@ -174,15 +181,20 @@ def check(name: str, paths: Iterable[Path]) -> int:
     return found
 
 
+def environment_of(checks: bool) -> dict[str, str]:
+    """The environment of a process with or without bounds checks, in which hashes are what they were."""
+    environment = os.environ | {"PYTHONHASHSEED": "0", "NUMBA_BOUNDSCHECK": "1"}
+    if not checks:
+        del environment["NUMBA_BOUNDSCHECK"]  # with a 0 nothing is found in the cache, and all is compiled anew
+    return environment
+
+
 def _call(piece: Piece, checks: bool, limit_s: float, *arguments: str) -> tuple[int, str, str] | None:
     """One process of this module: (exit code, output, errors); None when it did not end, which is a violation.
 
     What the fuzzer has done so far is printed from time to time.
     """
-    environment = os.environ | {"PYTHONHASHSEED": "0"}
-    environment.pop("NUMBA_BOUNDSCHECK", None)  # with a 0 nothing is in the cache, and all is compiled anew
-    if checks:
-        environment["NUMBA_BOUNDSCHECK"] = "1"
+    environment = environment_of(checks)
     output, errors = (piece.folder / f"{arguments[0]}-{what}" for what in ("output", "errors"))
     end = python_monotonic_ns() + int(limit_s * 1e9)
     with output.open("w") as told, errors.open("w") as wrong:

@@ -22,7 +22,6 @@ _VALUES = (
     b"123456789012345678", b"9223372036854775807", b"9223372036854775808", b"1700000000000", b"null", b"true", b'""',
     b"[]", b"{}", b"[[]]",
 )  # fmt: skip
-_TRIES = 4  # to change anything: there may be no word, or the same may be drawn
 _NUMBER = re.compile(rb"(-?)([0-9]+)(?:(\.)([0-9]*))?(?:([eE])([-+]?)([0-9]*))?")
 _MARKS: dict[int, tuple[bytes, ...]] = {0: (b"", b"-"), 2: (b"", b"."), 4: (b"", b"e", b"E"), 5: (b"", b"+", b"-")}
 
@@ -124,15 +123,7 @@ def other_frames(data: bytes, others: Sequence[bytes], draws: Draws) -> bytes:
 
 
 def changed(data: bytes, target: Target, draws: Draws) -> bytes | None:
-    """The input after one such change, drawn; None where the fuzzer is to make one of its own."""
-    for _ in range(_TRIES):
-        other = _change(data, target, draws)
-        if other != data:
-            return other
-    return None
-
-
-def _change(data: bytes, target: Target, draws: Draws) -> bytes | None:
+    """The input after one such change, drawn, which may leave it as it is; None where the fuzzer is to make its own."""
     match draws.whole(0, 19):
         case 0 | 1 | 2:
             return mutated(data, target.seeds, draws, 1)  # the fuzzer makes several changes one after another

@@ -24,7 +24,7 @@ from tools.soak.interpreted import Interpreter
 from tools.soak.mutations import dictionary
 from tools.soak.target_table import make_target
 
-EXECUTIONS, SEEDS = 30_000, 5
+EXECUTIONS, SEEDS = 40_000, 5
 _LIMIT_S = 600.0
 _FOUND = "found after"
 
@@ -98,7 +98,7 @@ class Hunted(Target):
         try:
             self._target.run(data)
         except Exception:
-            print(f"\n{_FOUND} {self._inputs}", flush=True)
+            os.write(1, f"\n{_FOUND} {self._inputs}\n".encode())
             raise
 
 
