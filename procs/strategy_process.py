@@ -33,6 +33,7 @@ from shm.control import Stop
 
 LOG_EVERY_NS = 10_000_000_000
 _POLL_S = 0.002
+_CLOCK_NS = 50_000_000  # it is shown time so often, or oftener where what it wants lasts for less than four times that
 _BATCH = 4096
 _NICE = 10  # it may share its cores with the gateway and the kill switch
 
@@ -59,10 +60,10 @@ class StrategyProcess:
         self._caller = Caller(made, place, life, plan.settings.strategies[name].stale_ms, execution)
         self._outlet = Outlet(context, context.spec.outputs[0])
         self._clock = made.clock
+        self._clock_every_ns = min(_CLOCK_NS, plan.settings.strategies[name].stale_ms * 1_000_000 // 4)
         self._newest: dict[int, np.ndarray] = {}  # predictions that were not looked at yet, by instrument
         self._seen: set[int] = set()  # instruments that had a prediction
-        self._clock_ns = 0  # the last CLOCK
-        self._clocks = dict.fromkeys(self._caller.instruments, 0)  # the last one that was shown
+        self._shown_ns = dict.fromkeys(self._caller.instruments, 0)  # record time of the last event that was shown
         self._now_ns = 0  # record time
         self._ingest_id = 0
         self._turn = 0  # whose turn it is
@@ -92,9 +93,6 @@ class StrategyProcess:
             moved += len(records)
             self._now_ns = max(self._now_ns, int(records["recv_ts_ns"].max()))
             self._ingest_id = max(self._ingest_id, int(records["ingest_id"].max()))
-            clocks = records[records["kind"] == Kind.CLOCK]
-            if len(clocks):
-                self._clock_ns = int(clocks["recv_ts_ns"][-1])
             predictions = records[records["kind"] == Kind.PREDICTION]
             for index in self._caller.instruments:
                 places = np.flatnonzero(predictions["instrument"] == index)
@@ -112,11 +110,12 @@ class StrategyProcess:
             at = (self._turn + step) % len(instruments)
             index = instruments[at]
             newest = self._newest.pop(index, None)
-            ticks = self._clock and index in self._seen and self._clocks[index] < self._clock_ns
+            passed_ns = self._now_ns - self._shown_ns[index]
+            ticks = self._clock and index in self._seen and passed_ns >= self._clock_every_ns
             if newest is None and not ticks:
                 continue
             self._turn = at + 1
-            self._clocks[index] = self._clock_ns
+            self._shown_ns[index] = self._now_ns
             kind = Kind.CLOCK if newest is None else Kind.PREDICTION
             target = self._caller.call(kind, index, self._now_ns, self._ingest_id, newest)
             self._log()

@@ -357,7 +357,10 @@ def test_when_time_alone_goes_on_it_is_shown_that_and_no_instrument_that_it_neve
     predictions.give(1)
     body.look()
     body.show()
-    predictions.give(3, kind=Kind.CLOCK)
+    predictions.give(49, kind=Kind.CLOCK)
+    body.look()
+    assert body.show() == 0
+    predictions.give(1, kind=Kind.CLOCK)
     body.look()
     assert body.show() == 1 and body.show() == 0
     assert [kind for kind, _ in body._caller.state(0).calls] == [Kind.PREDICTION, Kind.CLOCK]
