@@ -216,7 +216,7 @@ def test_a_snapshot_is_what_lies_in_memory(plan: Plan, reader: Reader) -> None:
     Deaths(mapping.deaths()).add(Role.ML, 5)
     row = mapping.state(Role.EXECUTION)[0]
     row["sent"] = 7
-    row["strategies"]["books"][0]["faults"] = 2, 1
+    row["strategies"]["books"][0]["faults"][:2] = 2, 1
     row["ledger"]["balance"], row["ledger"]["realised"] = 12_300_000_000, -150_000_000
     row["ledger"]["positions"][0]["size"], row["ledger"]["positions"][0]["cost"] = -2000, 12_000_000_000_000
     row["views"][0]["mark_price"] = 6_010_050_000_000

@@ -1,4 +1,4 @@
-"""`bot4 status` on the memory of an instance without its processes: what strategies did stands there, what failed."""
+"""`bot4 status` on the memory of an instance without its processes: what strategies did, and what failed."""
 
 from __future__ import annotations
 
