@@ -37,7 +37,7 @@ bench: $(VENV)/kernels $(VENV)/peers
 
 # The long suites in turn, for so many hours; 0 shows what they have done so far. `make soak SUITE=kills` for one of them.
 HOURS ?= 1
-soak: $(VENV)/kernels-checked $(VENV)/fuzzer
+soak: $(VENV)/kernels $(VENV)/kernels-checked $(VENV)/fuzzer
 	@$(BIN)/python -m tools.soak --hours $(HOURS) $(addprefix --suite ,$(SUITE))
 
 # The pages that are made from the source; a test says when one is stale.

@@ -266,7 +266,7 @@ def fake_fuzzer(folder: Path, bad: bytes):  # type: ignore[no-untyped-def]
     def call(piece: Piece, checks: bool, limit_s: float, *arguments: str) -> tuple[int, str, str]:
         prefix = next(item.removeprefix("-artifact_prefix=") for item in arguments if "artifact" in item)
         Path(f"{prefix}crash-1").write_bytes(bad)
-        return 77, "", "tools.soak.decoder_targets.Unsound: planted\n"
+        return 77, '{"checked": true}\nUnsound: planted\n', "== ERROR: libFuzzer: fuzz target exited\n"
 
     return call
 

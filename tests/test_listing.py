@@ -285,6 +285,9 @@ def held(**fields: int) -> Terms:
         ({"price_exp": 3, "tick_size": 5}, {"status": Status.MISFIT}),
         ({"size_exp": 5, "lot_size": 1}, {"status": Status.MISFIT}),
         ({"contract_value": 1}, {"status": Status.MISFIT}),
+        ({"size_exp": 0, "lot_size": 2**63 - 1}, {"status": Status.MISFIT}),  # more than int64 holds in our units
+        ({"price_exp": 0, "tick_size": 2**63 // 100 + 1}, {"status": Status.MISFIT}),
+        ({"price_exp": 0, "tick_size": 2**63 // 100}, {"tick_size": 2**63 // 100 * 100}),
         ({"status": Status.POST_ONLY, "lot_size": 7}, {"status": Status.POST_ONLY, "lot_size": 7}),
         ({"min_notional": 9}, {"min_notional": 9}),
         (None, {"status": Status.CLOSED}),

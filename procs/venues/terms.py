@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from engine.instruments import Instrument
 from engine.records import Status
+from engine.units import INT64_MAX
 
 _LAYOUT = struct.Struct("<qqqq")
 
@@ -35,9 +36,10 @@ class Terms:
 
 
 def _in_units(value: int, exp: int, ours: int) -> int:
-    """A number of 10^-exp in units of 10^-ours, or 0 where it is no whole number of them."""
+    """A number of 10^-exp in units of 10^-ours, or 0 where it is no whole number of them that int64 holds."""
     if exp <= ours:
-        return int(value) * 10 ** (ours - exp)
+        scaled = int(value) * 10 ** (ours - exp)
+        return scaled if scaled <= INT64_MAX else 0
     whole, rest = divmod(value, 10 ** (exp - ours))
     return 0 if rest else whole
 

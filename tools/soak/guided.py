@@ -243,7 +243,7 @@ def run_target(piece: Piece, name: str, corpus: Path, seconds: float) -> None:
     code, said, errors = done
     evidence = sorted(left.iterdir())
     again = f"python -m tools.soak.guided check {name} {evidence[0]}" if evidence else ""
-    piece.hold(code == 0 and not evidence, f"{name}: exit code {code}: {_gist(errors)}", again)
+    piece.hold(code == 0 and not evidence, f"{name}: exit code {code}: {_gist(said + errors)}", again)
     lines = {what: figures for figures in _AT.findall(errors) for what in [figures[1]]}
     if code or not {"INITED", "DONE"} <= lines.keys():
         piece.hold(code != 0, f"{name}: the fuzzer did not tell what it did: {errors[-500:]}")
@@ -272,7 +272,7 @@ def _replay(piece: Piece, name: str, corpus: Path) -> None:
 
 
 def _gist(errors: str) -> str:
-    """What is worth telling of a fuzzer's errors: the exception, else the end."""
+    """What is worth telling of what a fuzzer said: the exception, else the end."""
     lines = [line for line in errors.splitlines() if re.search(r"Unsound|Error:|ERROR: libFuzzer", line)]
     return " | ".join(lines[-4:])[:1500] or errors[-800:]
 

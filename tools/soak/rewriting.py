@@ -79,6 +79,7 @@ class Rewriting(ast.NodeTransformer):
         return ast.BoolOp(ast.And(), [ast.UnaryOp(ast.Not(), _call("_note", self._place())), value])
 
     def visit_If(self, node: ast.If) -> ast.AST:
+        """Both ways of it are counted."""
         self.generic_visit(node)
         node.body = self._counted(node.body)
         if node.orelse or not isinstance(node.body[-1], _LEAVING):
@@ -86,11 +87,13 @@ class Rewriting(ast.NodeTransformer):
         return node
 
     def visit_For(self, node: ast.For) -> ast.AST:
+        """Its turns are counted."""
         self.generic_visit(node)
         node.body = self._counted(node.body)
         return node
 
     def visit_While(self, node: ast.While) -> ast.AST:
+        """Its turns are counted, and are some of those that the frame allows."""
         if node.orelse:
             raise ValueError(f"line {node.lineno}: a while with an else")
         counting, self._counting = self._counting, False
@@ -102,30 +105,36 @@ class Rewriting(ast.NodeTransformer):
         return ast.For(ast.Name("_turn", ast.Store()), _name("_turns"), [leave, *body], none_left)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        """Each operand but the first is noted."""
         self.generic_visit(node)
         node.values = [node.values[0], *map(self._noted, node.values[1:])]
         return node
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+        """What is chosen where the test holds is noted."""
         self.generic_visit(node)
         node.body = self._noted(node.body)
         return node
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        """Sums, products and shifts wrap."""
         self.generic_visit(node)
         return _wrap(node) if isinstance(node.op, _WRAPPING) else node
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        """A minus wraps."""
         self.generic_visit(node)
         return _wrap(node) if isinstance(node.op, ast.USub) and not isinstance(node.operand, ast.Constant) else node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        """Sums, products and shifts of a variable wrap."""
         self.generic_visit(node)
         if not isinstance(node.target, ast.Name) or not isinstance(node.op, _WRAPPING):
             return node  # a field of a record holds what fits and raises otherwise
         return ast.Assign([node.target], _wrap(ast.BinOp(_name(node.target.id), node.op, node.value)))
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
+        """`byte_at` becomes a subscript."""
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id == "byte_at":
             return ast.Subscript(_name("_bytes"), node.args[1], ast.Load())
