@@ -83,9 +83,10 @@ def test_a_contract_whose_name_says_nothing_is_refused() -> None:
 
 
 ENDLESS = {"rateLimitType": "ORDERS", "interval": "DAY", "intervalNum": float("inf"), "limit": 5}
+NAMELESS = {"rateLimitType": "REQUEST_WEIGHT", "interval": [[]], "intervalNum": 10, "limit": 30}
 
 
-@pytest.mark.parametrize("limits", [None, 5, "abc", [ENDLESS], [None], [{"rateLimitType": []}]])
+@pytest.mark.parametrize("limits", [None, 5, "abc", [ENDLESS], [NAMELESS], [None], [{"rateLimitType": []}]])
 def test_rate_limits_that_cannot_be_are_refused(limits: Any) -> None:
     with pytest.raises(ValueError, match="exchangeInfo"):
         limits_of({"rateLimits": limits})

@@ -66,8 +66,9 @@ def limits_of(exchange_info: Mapping[str, Any]) -> tuple[RateLimit, ...]:
         try:
             kind, header = _KINDS[entry["rateLimitType"]]
             number, interval, bound = int(entry["intervalNum"]), entry["interval"], int(entry["limit"])
+            seconds = number * _SECONDS[interval]
             header = f"{header}{number}{interval[0].lower()}" if header else ""
-            limits.append(RateLimit(kind, number * _SECONDS[interval], bound, header))
+            limits.append(RateLimit(kind, seconds, bound, header))
         except (LookupError, TypeError, ValueError, OverflowError):
             raise ValueError(f"exchangeInfo: rate limit {entry} cannot be understood") from None
     for kind, name in ((WEIGHT, "REQUEST_WEIGHT"), (ORDERS, "ORDERS")):
