@@ -62,7 +62,7 @@ class StrategyProcess:
         self._clock = made.clock
         self._clock_every_ns = min(_CLOCK_NS, plan.settings.strategies[name].stale_ms * 1_000_000 // 4)
         self._newest: dict[int, np.ndarray] = {}  # predictions that were not looked at yet, by instrument
-        self._seen: set[int] = set()  # instruments that had a prediction
+        self._seen: set[int] = set()  # instruments of which it was shown a prediction
         self._shown_ns = dict.fromkeys(self._caller.instruments, 0)  # record time of the last event that was shown
         self._now_ns = 0  # record time
         self._ingest_id = 0
@@ -72,9 +72,7 @@ class StrategyProcess:
 
     def run(self) -> None:
         """Serve until stopped."""
-        self.look()
-        self._caller.begin()
-        self._newest.clear()
+        self.begin()
         self._context.ready()
         while True:
             moved = self.look() + self.show()
@@ -85,6 +83,12 @@ class StrategyProcess:
                 sleep(_POLL_S)
         self._segment.close()
         self._following.close()
+
+    def begin(self) -> None:
+        """Leave alone what came before this process."""
+        self.look()
+        self._caller.begin()
+        self._newest.clear()
 
     def look(self) -> int:
         """Take what is new of the predictions ring, however much it is; returns how many records."""
@@ -99,7 +103,6 @@ class StrategyProcess:
                 if len(places):
                     self._caller.passed_over(index, len(places) - (index not in self._newest))
                     self._newest[index] = predictions[places[-1] :][:1].copy()
-                    self._seen.add(index)
         return moved
 
     def show(self) -> int:
@@ -117,6 +120,8 @@ class StrategyProcess:
             self._turn = at + 1
             self._shown_ns[index] = self._now_ns
             kind = Kind.CLOCK if newest is None else Kind.PREDICTION
+            if newest is not None:
+                self._seen.add(index)
             target = self._caller.call(kind, index, self._now_ns, self._ingest_id, newest)
             self._log()
             if target is not None:

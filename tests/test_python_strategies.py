@@ -367,6 +367,23 @@ def test_when_time_alone_goes_on_it_is_shown_that_and_no_instrument_that_it_neve
     assert body._caller.state(1).calls == []
 
 
+def test_it_is_shown_no_time_before_it_was_shown_a_market(process: Made) -> None:
+    """A successor finds a market that is older than it."""
+    body, plan = process(plain())
+    predictions = Predictions(plan)
+    predictions.give(1)
+    body.begin()
+    for _ in range(3):
+        predictions.give(60, kind=Kind.CLOCK)
+        body.look()
+        assert body.show() == 0
+    predictions.give(1)
+    predictions.give(CAPACITY - 4, kind=Kind.CLOCK)
+    body.look()
+    assert [body.show() for _ in range(2)] == [1, 0]
+    assert [kind for kind, _ in body._caller.state(0).calls] == [Kind.PREDICTION]
+
+
 def test_a_target_that_finds_no_room_is_counted_and_said_again(process: Made) -> None:
     body, plan = process(plain("sell(quotes, view, view.bid_price, 1 + event.ingest_id % 2)"))
     predictions = Predictions(plan)
