@@ -36,11 +36,13 @@ class FakeRequest:
         self.values = {line: line_settings.output_value for line, line_settings in self.settings.items()}
         self.events: deque[Any] = deque()
         self.readable, self._writable = os.pipe()
+        self._poll = select.poll()  # select takes no descriptor above 1023, and a long test run may have as many
+        self._poll.register(self.readable, select.POLLIN)
 
     def wait_edge_events(self, timeout: float) -> bool:
         if self.failure:
             raise OSError(self.failure)
-        return bool(select.select([self.readable], [], [], timeout)[0])
+        return bool(self._poll.poll(timeout * 1000))
 
     def read_edge_events(self, max_events: int) -> list[Any]:
         taken = [self.events.popleft() for _ in range(min(max_events, len(self.events)))]
@@ -58,6 +60,8 @@ class FakeRequest:
     def release(self) -> None:
         assert not self.released
         self.released = True
+        os.close(self.readable)
+        os.close(self._writable)
 
     def move(self, line: int, high: bool, stamp_ns: int) -> None:
         """The world moves an input: an event, if the line listens for that edge."""

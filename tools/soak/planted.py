@@ -4,7 +4,7 @@ Each mistake is one that a made frame does not show, behind several bytes that m
 reaches a way that was not taken before. Blind means the same fuzzer with the same changes and first inputs, which is
 told nothing of what an input reached.
 
-    python -m tools.soak.planted [EXECUTIONS [SEEDS]]    after how many executions each was found, by seed
+    python -m tools.soak.planted [NAME ...]    after how many executions each was found, by seed
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tools.soak.interpreted import Interpreter
 from tools.soak.mutations import dictionary
 from tools.soak.target_table import make_target
 
-EXECUTIONS, SEEDS = 40_000, 5
+EXECUTIONS, SEEDS = 30_000, 3
 _LIMIT_S = 600.0
 _FOUND = "found after"
 
@@ -103,7 +103,9 @@ class Hunted(Target):
 
 
 def hunt(name: str, seed: int, executions: int, folder: Path, *, blind: bool) -> int | None:
-    """How many executions it took to find a mistake; None where so many did not. In a forked process; needs atheris.
+    """How many executions it took to find a mistake; None where so many did not. Needs atheris.
+
+    In a fork of this process, which must have no other threads: the fuzzer's end would wait for them.
 
     folder: an empty one, for what the fuzzer writes. Raises RuntimeError when it ends in another way.
     """
@@ -130,19 +132,18 @@ def hunt(name: str, seed: int, executions: int, folder: Path, *, blind: bool) ->
 
 
 def main() -> int:
-    """The table. Exit code 1 when guidance missed one."""
-    executions, seeds = (*map(int, sys.argv[1:3]), *(EXECUTIONS, SEEDS)[len(sys.argv) - 1 :])
+    """The table of the named ones, or of all. Exit code 1 when guidance missed one."""
     missed = 0
-    for name in PLANTED:
+    for name in sys.argv[1:] or PLANTED:
         for blind in (False, True):
             with tempfile.TemporaryDirectory() as folder:
                 found = []
-                for seed in range(1, seeds + 1):
+                for seed in range(1, SEEDS + 1):
                     place = Path(folder, str(seed))
                     place.mkdir()
-                    found.append(hunt(name, seed, executions, place, blind=blind))
+                    found.append(hunt(name, seed, EXECUTIONS, place, blind=blind))
             missed += 0 if blind else found.count(None)
-            told = ", ".join("-" if count is None else f"{count:,}" for count in found)
+            told = " / ".join("-" if count is None else f"{count:,}" for count in found)
             print(f"{name}, {'blind' if blind else 'guided'}: {told}", flush=True)
     return 1 if missed else 0
 
