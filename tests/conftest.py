@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,21 @@ if TYPE_CHECKING:  # what only some tests need is imported where it is made
     from tests.embedded_venue import RunningVenue
     from tests.pump_bench import Bench
     from tests.trading_desk import Desk
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_signal_to_ourselves() -> Iterator[None]:
+    """The pid of a process that has not been started is 0, which stands for everybody in the tests' own group."""
+    send = os.kill
+
+    def guarded(pid: int, signum: int) -> None:
+        if pid <= 0:
+            raise ValueError(f"os.kill({pid}, {signum}): no process of its own")
+        send(pid, signum)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "kill", guarded)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

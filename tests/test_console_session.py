@@ -103,6 +103,7 @@ def test_a_run_on_a_terminal_and_one_that_is_killed(tmp_path: Path) -> None:
         terminal.wait_for("[1 Engine]", 60)
         with contextlib.closing(attach(made.name)) as mapping:
             control, launcher = mapping.control, mapping.plan.launcher_pid
+            wait_until(lambda: all(control.pid(spec.role) for spec in PROCESSES), 60, "every process")
             pids = [launcher, control.supervisor_pid, *(control.pid(spec.role) for spec in PROCESSES)]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
