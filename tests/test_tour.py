@@ -16,7 +16,7 @@ import pytest
 
 from engine.kernel import PROJECT_ROOT
 from shm.clock import sleep
-from tests.engine_session import Engine, engine, leftovers
+from tests.engine_session import Engine, engine, leftovers, wait_until
 from tests.snippets import Block, blocks, outline
 from tools.text import parse_duration
 
@@ -56,6 +56,12 @@ def run_line(words: list[str], made: Engine) -> str:
     return done.stdout
 
 
+def printed_with_figures(made: Engine) -> str | None:
+    """What `bot4 run` has printed, once its first line of figures is there: orders may be quicker than that line."""
+    printed = (made.folder / f"{made.name}.out").read_text()
+    return printed if "NORMAL" in printed else None
+
+
 def session_name(made: Engine) -> str:
     (folder,) = (made.folder / "var" / "sessions").iterdir()
     return folder.name
@@ -81,7 +87,7 @@ def test_the_tour(tmp_path: Path) -> None:
                 if words[:2] == ["bot4", "run"]:
                     made.start(*words[2:])
                     made.wait_trading()
-                    said += (tmp_path / f"{made.name}.out").read_text()
+                    said += wait_until(lambda: printed_with_figures(made), 30, "line with the run's figures")
                 elif words:
                     said += run_line(words, made)
         assert ended and checked >= 6
