@@ -20,6 +20,7 @@ from engine.stage import as_bytes
 from procs.budget import Level
 from procs.gateway_core import KEEP_ALIVE, Answer, Errands, GatewayCore, Job
 from procs.instance import ProcessContext
+from procs.journal.layout import NO_WAY
 from procs.journal.reader import read_stream
 from procs.last_words import log
 from procs.orphans import end_instance
@@ -65,9 +66,9 @@ class Gateway:
         self._calls = context.histogram(context.role, "call")
         self._stamps = context.stamps()
         self._intent_stamps = context.intent_stamps()
-        # When execution published the order that the main loop is at, and the one that the sender is at.
-        self._taken_published_ns = 0
-        self._sent_published_ns = 0
+        self._way_of = context.way_of()
+        # Of the order that the main loop is at, and of the one that the sender is at.
+        self._taken_way = self._sent_way = NO_WAY
         self._budget = context.budget()
 
         def make_client(before_order: Callable[[], None]) -> TradingClient:
@@ -83,7 +84,7 @@ class Gateway:
         self._outlet = Outlet(context, "fills")
         self._turns = Turns(context)
         self._arrivals: queue.SimpleQueue[Answer | PrivateEvent] = queue.SimpleQueue()
-        self._work: queue.SimpleQueue[tuple[Job | None, int]] = queue.SimpleQueue()  # and when it was published
+        self._work: queue.SimpleQueue[tuple[Job | None, tuple[int, ...]]] = queue.SimpleQueue()  # and its way
         self._stream = PrivateStream(self._stream_url, self._deliver)
         self._sender = threading.Thread(target=self._send_loop, name="sender", daemon=True)
         self._stream_up = False
@@ -120,15 +121,14 @@ class Gateway:
         """Show it in the control block."""
         set_gate_epoch(self._context.control.words, self._context.role, word)
 
-    def order_leaves(self, cause: int) -> int:
+    def order_leaves(self, cause: int) -> tuple[int, ...]:
         """Count the wire hop, from the intent and from the frame behind it."""
         now = self._context.now_ns()
-        published_ns = self._sent_published_ns
-        record_latency(self._wire, now - published_ns)
+        record_latency(self._wire, now - self._sent_way[-1])
         stamp = int(self._stamps[cause & (len(self._stamps) - 1)])
         if stamp:
             record_latency(self._frame_wire, now - stamp)
-        return published_ns
+        return self._sent_way
 
     def call_ended(self, took_ns: int) -> None:
         """Count it."""
@@ -136,7 +136,7 @@ class Gateway:
 
     def hand_over(self, job: Job) -> None:
         """Queue a job for the sender."""
-        self._work.put((job, self._taken_published_ns))
+        self._work.put((job, self._taken_way))
 
     def prolong_listen_key(self) -> None:
         """See procs.venues.binance_usdm.rest.listen_key."""
@@ -174,7 +174,7 @@ class Gateway:
     def _send_loop(self) -> None:
         errands = Errands()
         while True:
-            job, self._sent_published_ns = self._next_job(errands)
+            job, self._sent_way = self._next_job(errands)
             if job is None:
                 return
             answer = self._core.perform(job)
@@ -225,8 +225,8 @@ class Gateway:
         confirmed = control.gate_epoch(Role.KILLSWITCH) == control.token
         self._client.cut_orders(control.tripped and confirmed)
 
-    def _next_job(self, errands: Errands) -> tuple[Job | None, int]:
-        """What to do next, and when it was published.
+    def _next_job(self, errands: Errands) -> tuple[Job | None, tuple[int, ...]]:
+        """What to do next, and the way that it came.
 
         Orders go on while housekeeping waits for its next try: a cancel must not stand behind.
         """
@@ -238,7 +238,7 @@ class Gateway:
                 return self._work.get(timeout=wait_ns / 1e9)
             except queue.Empty:
                 pass
-        return errands.take(), 0
+        return errands.take(), NO_WAY
 
     # --- main loop ------------------------------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ class Gateway:
                 raise RuntimeError("a thread of the gateway has ended; its last words are above")
             if not moved and self._arrivals.empty():
                 self._inlet.wait(10_000_000)
-        self._work.put((None, 0))
+        self._work.put((None, NO_WAY))
         self._stream.stop()
         self._sender.join(timeout=_TIMEOUT_MS / 1000)
         self._take_arrivals()
@@ -311,7 +311,8 @@ class Gateway:
         cursor = self._inlet.cursor - count
         for place, order in enumerate(self._inlet.records[:count]):
             started = self._context.now_ns()
-            self._taken_published_ns = int(self._intent_stamps[(cursor + place) & (len(self._intent_stamps) - 1)])
+            published_ns = int(self._intent_stamps[(cursor + place) & (len(self._intent_stamps) - 1)])
+            self._taken_way = (*self._way_of(int(order["ingest_id"]), published_ns), published_ns)
             self._core.take_order(order, started)
             record_latency(self._hop, self._context.now_ns() - started)
         if count:

@@ -52,7 +52,7 @@ class Answer:
     order: np.ndarray | None
     reports: list[np.ndarray]
     body: bytes
-    left: tuple[int, int] | None = None  # a new order that went out: when its intent was published, when it left
+    left: tuple[int, ...] | None = None  # a new order that went out: LEFT_STAMPS
 
 
 class Journal(Protocol):
@@ -84,9 +84,9 @@ class Place(Protocol):
     def gate_is_shut(self, word: int) -> None:
         """Show for which emergency word no new order leaves any more; 0: the gate is open."""
 
-    def order_leaves(self, cause: int) -> int:
-        """A new order that ingest id `cause` led to is about to reach the socket; returns when its intent was
-        published, session time, 0 where that is not known."""
+    def order_leaves(self, cause: int) -> tuple[int, ...]:
+        """A new order that ingest id `cause` led to is about to reach the socket; returns the way that it came: all of
+        LEFT_STAMPS but the last."""
 
     def call_ended(self, took_ns: int) -> None:
         """A call to the venue took so long. In the sender."""
@@ -150,7 +150,7 @@ class GatewayCore:
         self._current_cause = 0  # ingest id behind it
         self._current_deadline = 0
         self._current_reduces_only = False
-        self._left: tuple[int, int] | None = None  # of the order that the sender is at, see Answer
+        self._left: tuple[int, ...] | None = None  # of the order that the sender is at, see Answer
         self._let_out = 0  # number of the last order that passed the gate
         self._under_way = False  # an order is somewhere between the gate and its answer
         self._shut_since_ns = 0  # when the main loop first found the gate shut with one under way
@@ -180,7 +180,7 @@ class GatewayCore:
         stamps = self._state["gate"][0]
         stamps[(int(self._state["sent"][0]) - 1) % len(stamps)] = self._current_order, at_ns
         if is_first:
-            self._left = (self.place.order_leaves(self._current_cause), at_ns)
+            self._left = (*self.place.order_leaves(self._current_cause), at_ns)
 
     def _call_ended(self, took_ns: int, failed: bool) -> None:
         self._state["calls"] += 1

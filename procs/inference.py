@@ -35,7 +35,7 @@ def run_inference(context: ProcessContext) -> None:
     stage = InferenceStage(model, context.state(context.role), _BATCH)
     inlet, outlet, turns = Inlet(context, "features", _BATCH), Outlet(context, "predictions"), Turns(context)
     hop, origin = context.histogram(context.role, "hop"), context.histogram(context.role, "origin")
-    stamps = context.stamps()
+    stamps, passed = context.stamps(), context.passed(context.role)
     if context.successor:
         _take_up(context, inlet, outlet)
     inbox = as_bytes(inlet.records)
@@ -56,6 +56,8 @@ def run_inference(context: ProcessContext) -> None:
             continue
         started = context.now_ns()
         stage.step(inbox, moved)
+        places = inlet.records["ingest_id"][:moved] & (len(stamps) - 1)
+        passed[places[passed[places] < stamps[places]]] = context.now_ns()
         given = outlet.give(stage.outbox, moved)
         while given < moved and context.stop != Stop.NOW:
             turns.turn(0)  # it waits for somebody else: it is not stuck
@@ -64,6 +66,6 @@ def run_inference(context: ProcessContext) -> None:
         inlet.release()
         ended = context.now_ns()
         record_latency(hop, ended - started)
-        stamp = int(stamps[int(inlet.records[moved - 1]["ingest_id"]) & (len(stamps) - 1)])
+        stamp = int(stamps[places[-1]])
         if stamp:
             record_latency(origin, ended - stamp)

@@ -33,7 +33,7 @@ from procs.checkpoint import (
     load_checkpoint,
 )
 from procs.decoding import ALL_INSTRUMENTS, Decoder, replay_inputs
-from procs.instance import ProcessContext
+from procs.instance import STAMPS, ProcessContext
 from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
 from procs.market_sockets import MarketSockets
@@ -72,7 +72,7 @@ class Ingestion:
         self._outlet = Outlet(context, "market")
         self._turns = Turns(context)
         self._now_ns = partial(python_session_ns, context.clock_offset)  # looked at several times for every frame
-        self._stamps = context.stamps()
+        self._stamps, self._passed = context.stamps(), context.passed(context.role)
         self._budget = context.budget()
         self._lag = VenueLag(context.lags(), self._decoder.records["exch_ts_ns"])
         self._feed_counts = context.feed_counts()
@@ -132,6 +132,12 @@ class Ingestion:
             # A book gets one GAP between two snapshots, so the reserve holds them all; without it nothing is sure.
             self.context.control.trip(TripSource.INTEGRITY)
 
+    def _stamp(self, now: int) -> None:
+        """The input that has just been decoded was in hand at `now`, and is passed on."""
+        place = self._decoder.ingest_id & (STAMPS - 1)
+        self._stamps[place] = now
+        self._passed[place] = self._now_ns()
+
     def _say(self, text: str) -> None:
         print(f"ingestion: {text}", flush=True)
 
@@ -142,7 +148,7 @@ class Ingestion:
             if self._decoder.refused:
                 self._note_refusal(now)
             self._lag.note(count, now)
-            self._stamps[self._decoder.ingest_id & (len(self._stamps) - 1)] = now
+            self._stamp(now)
             self._publish(count, now, self.sockets.more)
             if self._listing_frames[0] != self._listing_frames_seen:
                 self._listing_frames_seen = self._listing_frames[0]
@@ -168,6 +174,7 @@ class Ingestion:
             count = self._decoder.snapshot(index, body, now)
             if self._decoder.refused:
                 self._note_refusal(now)
+            self._stamp(now)
             self._publish(count, now)
 
     def _on_audit_asked(self, index: int) -> bool:
@@ -184,6 +191,7 @@ class Ingestion:
             count = self._decoder.audit(index, body, now)
             if self._decoder.refused:
                 self._note_refusal(now)
+            self._stamp(now)
             self._publish(count, now)
 
     def _on_socket_opened(self, number: int) -> None:

@@ -7,6 +7,7 @@ credentials reach the two processes that need them through a pipe.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ from shm.seqlock import Seqlock
 
 # Session time at which the frame of an ingest id was in hand, for latency only; 2^16 frames are kept.
 STAMPS = 1 << 16
+# The stages before execution, in the order in which a frame passes them: each notes beside them when it did.
+PASSED_BY = (Role.INGESTION, Role.VALIDATION, Role.FEATURES, Role.ML)
 # Latency histograms of a role: time in the stage, time since the frame was in hand, what a checkpoint takes, and time
 # since the order intent was published, and how long a call to the venue took.
 HISTOGRAM_KINDS = ("hop", "origin", "checkpoint", "intent", "call")
@@ -190,6 +193,7 @@ def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
         if role in CHECKPOINTED:
             create_arena(plan, role, state)
     _words_segment(plan, "stamps", STAMPS, create=True).close()
+    _words_segment(plan, "passed", len(PASSED_BY) * STAMPS, create=True).close()
     _words_segment(plan, "lags", LAG_WORDS, create=True).close()
     _words_segment(plan, "feed", len(FEED_COUNTS), create=True).close()
     _words_segment(plan, "intents", plan.capacities["orders"], create=True).close()
@@ -205,10 +209,10 @@ def create_memory(plan: Plan, states: dict[Role, np.ndarray]) -> ControlBlock:
 
 def memory_beside_rings(states: dict[Role, np.ndarray]) -> int:
     """Bytes that an instance needs beside its rings."""
-    pages = 4096 * (len(states) + len(RING_BY_NAME) + 10)
+    pages = 4096 * (len(states) + len(RING_BY_NAME) + 11)
     arenas = sum(8 * SLOTS * slot_words(state.nbytes) for role, state in states.items() if role in CHECKPOINTED)
-    words = STAMPS + RING_BY_NAME["orders"].capacity + _histogram_words() + BUDGET_WORDS + DEATH_WORDS
-    words += FOLLOWER_WORDS + METRICS_WORDS + LAG_WORDS + len(FEED_COUNTS)
+    words = (1 + len(PASSED_BY)) * STAMPS + RING_BY_NAME["orders"].capacity + _histogram_words()
+    words += BUDGET_WORDS + DEATH_WORDS + FOLLOWER_WORDS + METRICS_WORDS + LAG_WORDS + len(FEED_COUNTS)
     return arenas + sum(state.nbytes for state in states.values()) + 8 * words + pages + 65536
 
 
@@ -265,6 +269,30 @@ class Mapping:
     def stamps(self) -> np.ndarray:
         """int64[STAMPS]: session time at which a frame was in hand, at its ingest id modulo STAMPS."""
         return self._words("stamps", STAMPS)
+
+    def passed(self, role: Role) -> np.ndarray:
+        """int64[STAMPS]: session time at which a stage of PASSED_BY passed a frame on, at its ingest id modulo STAMPS.
+
+        What is before the stamp in `stamps` is of an older frame.
+        """
+        return self._all_passed()[PASSED_BY.index(role)]
+
+    def way_of(self) -> Callable[[int, int], tuple[int, ...]]:
+        """A function of an ingest id and a time: when each stage of PASSED_BY passed the frame on, session time.
+
+        A stamp is 0 where it is not known: the frame was never in hand, or newer ones took its place by that time.
+        """
+        stamps, passed = self.stamps(), self._all_passed()
+
+        def way(ingest_id: int, until_ns: int) -> tuple[int, ...]:
+            place = ingest_id & (STAMPS - 1)
+            in_hand = stamps[place]
+            return tuple(at if 0 < in_hand <= at <= until_ns else 0 for at in passed[:, place].tolist())
+
+        return way
+
+    def _all_passed(self) -> np.ndarray:
+        return self._words("passed", len(PASSED_BY) * STAMPS).reshape(len(PASSED_BY), STAMPS)
 
     def intent_stamps(self) -> np.ndarray:
         """int64[capacity of `orders`]: session time at which an order record was published, at its slot."""

@@ -74,7 +74,9 @@ P_ROLE = 6
 P_OWN_BELL = 7  # index of this process's doorbell
 P_JOURNAL = 8  # 1: journal every batch before it is stepped
 P_WANTS_TRIP = 9  # 1: insert a TRIP record when the emergency word changes
-P_STAMP_ALL = 10  # 1: since-origin latency of every batch; 0: of every record of the main input that had output
+# 1: since-origin latency of every batch, and note when a frame passed; 0: of every record of the main input that had
+# output.
+P_STAMP_ALL = 10
 P_TRIP_SOURCE = 11  # source number under which the TRIP record is stepped
 P_IN_SLICE = 12  # ..18 by source: first byte of a record that is journaled
 P_IN_LENGTH = 19  # ..25 by source: bytes of a record that are journaled
@@ -191,6 +193,23 @@ def _record_since_origin(
 
 
 @kernel()
+def _note_passed(
+    passed: np.ndarray, stamps: np.ndarray, inbox: np.ndarray, count: int, size: int, now: int
+) -> None:
+    """Note when this stage passed the frames of a batch on.
+
+    A frame's first batch counts: records of a timer name the frame before them, and are no part of it.
+    """
+    ids = inbox[: count * size].view(np.int64)
+    mask = np.int64(stamps.size - 1)
+    words = size // 8
+    for index in range(count):
+        place = ids[index * words] & mask
+        if passed[place] < stamps[place]:
+            passed[place] = now
+
+
+@kernel()
 def _backlog(
     level: int, inputs: int, outputs: int, in_controls: Arrays, in_locals: Arrays, out_controls: Arrays,
     out_locals: Arrays,
@@ -235,15 +254,16 @@ def _checkpoint(
 @kernel(
     types.int64(
         STEP, BYTES, _INPUT_WORDS, _INPUT_WORDS, _INPUT_BYTES, _OUTPUT_WORDS, _OUTPUT_WORDS, _OUTPUT_BYTES, BYTES,
-        BYTES, INT64S, INT32S, INT64S, INT64S, INT64S, BYTES, INT64S, BYTES, INT64S, INT64S, INT64S, INT64S, INT64S,
+        BYTES, INT64S, INT32S, INT64S, INT64S, INT64S, INT64S, BYTES, INT64S, BYTES, INT64S, INT64S, INT64S, INT64S,
+        INT64S,
     )
 )
 def pump(
     step: Any, state: np.ndarray, in_controls: Arrays, in_locals: Arrays, in_slots: Arrays, out_controls: Arrays,
     out_locals: Arrays, out_slots: Arrays, outbox: np.ndarray, routes: np.ndarray, control: np.ndarray,
-    bells: np.ndarray, hop: np.ndarray, origin: np.ndarray, stamps: np.ndarray, journal: np.ndarray,
-    journal_cursor: np.ndarray, scratch: np.ndarray, params: np.ndarray, arena: np.ndarray, header: np.ndarray,
-    checkpoint_cost: np.ndarray, published: np.ndarray,
+    bells: np.ndarray, hop: np.ndarray, origin: np.ndarray, stamps: np.ndarray, passed: np.ndarray,
+    journal: np.ndarray, journal_cursor: np.ndarray, scratch: np.ndarray, params: np.ndarray, arena: np.ndarray,
+    header: np.ndarray, checkpoint_cost: np.ndarray, published: np.ndarray,
 ) -> int:
     """Run a stage until it is asked to stop and its inputs are empty, or its journal segment is full.
 
@@ -251,6 +271,7 @@ def pump(
     outbox, routes  room for P_BATCH * P_MAX_OUT output records
     hop, origin     latency histograms: of a batch in this stage, and since the frame was in hand
     stamps          int64[2^k]: session time at which the frame of an ingest id was in hand
+    passed          the same, at which this stage passed it on; not touched without P_STAMP_ALL
     scratch         uint8 with room for a journaled batch
     arena, header   the checkpoint slots and the words of the last one (procs/checkpoint.py)
     checkpoint_cost histogram of what a checkpoint takes
@@ -333,6 +354,9 @@ def pump(
                 else:
                     params[P_BACKLOG] = level
             produced = step(state, source, inbox, count, outbox, routes)
+            if source == 0 and params[P_STAMP_ALL] != 0:
+                # Before what it made of them is visible: whoever takes that finds the stamps.
+                _note_passed(passed, stamps, inbox, count, size, session_ns(offset))
             if produced > 0 and outputs > 0:
                 _publish(
                     outbox, routes, produced, outputs, out_controls, out_locals, out_slots, bells, params, published

@@ -169,14 +169,15 @@ class StageProcess:
         )
         hop, origin, cost = (context.histogram(context.role, kind) for kind in ("hop", "origin", "checkpoint"))
         stamps = context.stamps()
+        passed = context.passed(context.role) if self.params[p.P_STAMP_ALL] else stamps
         buffer = journal.buffer() if journal else np.zeros(8, np.uint8)
         cursor = np.array([journal.offset, journal.ordinal] if journal else [0, 0], np.int64)
         context.ready()
         while True:
             outcome = p.pump(
                 self.stage.step, self.state, *arguments, self.outbox, self.routes, context.control.words,
-                context.control.bells, hop, origin, stamps, buffer, cursor, self.scratch, self.params, self.arena,
-                self.header, cost, self.published,
+                context.control.bells, hop, origin, stamps, passed, buffer, cursor, self.scratch, self.params,
+                self.arena, self.header, cost, self.published,
             )
             if outcome == p.LOOK:
                 self._look()

@@ -127,7 +127,8 @@ class _Maker:
         if order["kind"] == OrderAction.RECONCILE:
             return
         if order["kind"] == OrderAction.NEW:
-            gateway.append(Entry.LEFT, LEFT_STAMPS.pack(now + 10 * _US, now + 500 * _US), now, count=number)
+            passed = (now - us * _US for us in (40, 30, 20, 10))
+            gateway.append(Entry.LEFT, LEFT_STAMPS.pack(*passed, now + 10 * _US, now + 500 * _US), now, count=number)
         gateway.append(Entry.ANSWER, b"{}", now + 900 * _US, count=number)
         answer = _answer(order, now + 900 * _US, fill=self._dice.random() < 0.2)
         if answer is not None:

@@ -125,6 +125,7 @@ class Bench:
         self.state = np.zeros(LOG + 3 * LOG_ROOM, np.int64)
         self.hop, self.origin = new_histogram(), new_histogram()
         self.stamps = np.zeros(1 << 12, np.int64)
+        self.passed = np.zeros(1 << 12, np.int64)
         self.published = np.zeros(out_capacity, np.int64)
         self.journal = journal
         self.cursor = np.zeros(2, np.int64)
@@ -165,8 +166,8 @@ class Bench:
                 tuple(r.slots for r in inputs), tuple(r.control for r in outputs), tuple(r.producer for r in outputs),
                 tuple(r.slots for r in outputs), np.zeros(batch * MAX_OUT * MARKET_SIZE, np.uint8),
                 np.zeros(batch * MAX_OUT, np.uint8), self.control.words, self.control.bells, self.hop, self.origin,
-                self.stamps, buffer, self.cursor, np.zeros(batch * MARKET_SIZE, np.uint8), self.params, self.arena,
-                self.header, self.checkpoint_cost, self.published,
+                self.stamps, self.passed, buffer, self.cursor, np.zeros(batch * MARKET_SIZE, np.uint8), self.params,
+                self.arena, self.header, self.checkpoint_cost, self.published,
             )
         )
         if self.journal is not None:

@@ -22,7 +22,7 @@ from procs.decoding import Decoder, replay_inputs
 from procs.feed_counts import FEED_COUNTS
 from procs.ingestion import Ingestion
 from procs.instance import Mapping, ProcessContext
-from procs.journal.layout import Entry
+from procs.journal.layout import FRAMES, Entry
 from procs.journal.reader import read_stream
 from procs.table import Role
 from procs.venues.binance import BinanceMarket
@@ -91,9 +91,13 @@ def test_what_reaches_the_ring_is_what_the_journal_gives_again(venue: RunningVen
         until(lambda: run.ready, "books")
         until(lambda: len(run.take()) > 3_000, "records")
         feed = run.mapping.feed_counts()
+        in_hand, passed = run.mapping.stamps(), run.mapping.passed(Role.INGESTION)
         until(lambda: feed.tolist() == [2, *[0] * (len(FEED_COUNTS) - 1)], "two open sockets and nothing else")
     live = run.ingestion._decoder.state
     records, state = run.replayed()
+    frames = [entry for entry in read_stream(tmp_path, "ingestion") if entry.kind in FRAMES]
+    assert in_hand[1 : len(frames) + 1].tolist() == [entry.ts_ns for entry in frames], "REST snapshots too"
+    assert (passed >= in_hand).all() and not passed[len(frames) + 1 :].any()
     assert records.tobytes() == run.records.tobytes()
     assert state.tobytes() == live.tobytes()
     assert int(live["dropped"][0, Reason.RING_FULL]) == 0 == run.mapping.ring("market").dropped

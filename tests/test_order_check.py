@@ -19,6 +19,7 @@ from engine.reasons import Reason
 from engine.records import ORDER, Flag, OrderAction, OrderType, ReportKind, TimeInForce
 from engine.safety.mode import Mode
 from procs.gateway_core import GatewayCore
+from procs.journal.layout import NO_WAY
 from procs.states import GATEWAY_STATE
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints
 from procs.venues.binance_usdm.trading import TradingClient
@@ -51,9 +52,9 @@ class Place:
     def gate_is_shut(self, word: int) -> None:
         assert word == self.word
 
-    def order_leaves(self, cause: int) -> int:
+    def order_leaves(self, cause: int) -> tuple[int, ...]:
         self.left += 1
-        return 0
+        return NO_WAY
 
     def call_ended(self, took_ns: int) -> None:
         assert took_ns >= 0

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from procs import pump as p
+from procs.instance import PASSED_BY, STAMPS, Mapping
 from shm.clock import python_session_ns
 from shm.control import Stop
 from shm.histogram import summary
+from tests.instance_memory import small_instance
 from tests.pump_bench import (
     ROLE,
     Bench,
@@ -93,3 +97,45 @@ def test_a_successor_leaves_the_stamps_of_what_its_predecessor_published(bench: 
     assert b.take()["ingest_id"].tolist() == list(range(1, 8))
     assert b.published[:5].tolist() == stamps[:5].tolist() and stamps[:5].all()
     assert (b.published[5:7] > stamps[:5].max()).all()
+
+
+def test_a_stage_notes_once_when_it_passed_each_frame(bench: Callable[..., Bench]) -> None:
+    b = bench(batch=4, out_capacity=128)
+
+    def now() -> int:
+        return python_session_ns(b.control.session_offset_ns)
+
+    def pass_on(first: int, count: int) -> list[int]:
+        b.feed(records(first, count))
+        b.drain()
+        return b.passed[np.arange(first, first + count) % len(b.passed)].tolist()
+
+    before = now()
+    b.stamps[1:9] = before
+    stamps = pass_on(1, 8)
+    assert before <= stamps[0] and stamps == sorted(stamps) and stamps[-1] <= now()
+    assert len(set(stamps)) == 2, "a stamp for each batch"
+    assert pass_on(8, 1) == stamps[-1:], "what a timer says names the frame before it, and is no part of it"
+    assert pass_on(9, 1) == [0], "this one was never in hand"
+    again = 1 + len(b.passed)
+    b.stamps[1] = now()
+    assert pass_on(again, 1)[0] >= b.stamps[1] > stamps[-1], "a newer frame takes the place of an old one"
+    b.params[p.P_STAMP_ALL] = 0
+    b.stamps[2] = now()
+    assert pass_on(2, 1) == stamps[1:2], "execution's is told by what it publishes"
+
+
+def test_the_way_of_a_frame_is_that_of_no_other(tmp_path: Path) -> None:
+    with small_instance(tmp_path) as plan:
+        mapping = Mapping(plan)
+        stamps, way_of = mapping.stamps(), mapping.way_of()
+        for number, role in enumerate(PASSED_BY):
+            mapping.passed(role)[7] = 110 + number
+        assert way_of(7, 200) == (0, 0, 0, 0), "it was never in hand"
+        stamps[7] = 100
+        assert way_of(7, 200) == way_of(7, 113) == (110, 111, 112, 113)
+        assert way_of(7, 111) == (110, 111, 0, 0), "what came after the intent did not lead to it"
+        assert way_of(8, 200) == (0, 0, 0, 0)
+        stamps[7] = 112  # the frame STAMPS later
+        assert way_of(7 + STAMPS, 200) == (0, 0, 112, 113), "features and ml are at the newer one, the others are not"
+        mapping.close()

@@ -72,7 +72,7 @@ def _lines(trace: dict[str, Any]) -> Iterator[str]:
             + _bar(max(before, begin), at, begin, end)
         ).rstrip()
         before = at
-    yield "  the first hop is on the venue's clock; stages without a stamp of their own: percentiles by `bot4 latency`"
+    yield "  the first hop is on the venue's clock; percentiles of all: `bot4 latency`"
 
 
 def _bar(since: int, at: int, begin: int, end: int) -> str:

@@ -1,7 +1,7 @@
 """The hops of one decision, from the stamps that the journals hold: nothing is replayed, nothing estimated.
 
-What has no stamp of its own for a single decision is named and has no time: the stages between ingestion and execution
-keep histograms alone.
+The stages between ingestion and execution stamp every frame in shared memory; the gateway journals those of the frame
+behind an order that leaves. A frame that led to no order has none, and what has no stamp is named and has no time.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from engine.records import SOURCE_MAIN, SOURCE_TARGETS, OrderAction, ReportKind
 from procs.explain.life import Life, client_id, read_life
 from procs.explain.session import ExplainError, Session, placed_entries
 from procs.journal.index import find_entry
-from procs.journal.layout import Entry
+from procs.journal.layout import NO_WAY, Entry
 from procs.journal.reader import JournalEntry
 from procs.table import Role
 
 _BINANCE = (Dialect.BINANCE_USDM, Dialect.BINANCE_SPOT, Dialect.BINANCE_COINM)
+_STAGES = ("decoded", "validation", "features", "ml")
 _MS = 1_000_000
 
 
@@ -45,27 +46,28 @@ def trace_order(session: Session, order_id: int) -> dict[str, Any]:
     ingest_id = int(life.new.order["ingest_id"])
     return {
         "order_id": order_id, "client_id": client_id(session, order_id), "ingest_id": ingest_id,
-        "hops": _until_execution(session, ingest_id) + _from_execution(session, life),
+        "hops": _until_execution(session, ingest_id, life.passed_ns) + _from_execution(session, life),
     }
 
 
 def trace_frame(session: Session, ingest_id: int) -> dict[str, Any]:
     """The hops of a frame that led to no order, as far as there are any. Raises ExplainError, JournalError."""
-    return {"order_id": 0, "client_id": "", "ingest_id": ingest_id, "hops": _until_execution(session, ingest_id)}
+    hops = _until_execution(session, ingest_id, NO_WAY[:-1])
+    return {"order_id": 0, "client_id": "", "ingest_id": ingest_id, "hops": hops}
 
 
 def _hop(name: str, at_ns: int, source: str) -> dict[str, Any]:
     return {"hop": name, "at_ns": at_ns or None, "source": source if at_ns else "not recorded"}
 
 
-def _until_execution(session: Session, ingest_id: int) -> list[dict[str, Any]]:
+def _until_execution(session: Session, ingest_id: int, passed_ns: tuple[int, ...]) -> list[dict[str, Any]]:
     frame = find_entry(session.folder, Role.INGESTION.label, ingest_id=ingest_id)
     if frame is None:
         raise ExplainError(f"{session.folder}: ingestion's journal has no frame {ingest_id}")
     return [
         _hop("venue event", venue_time_ns(session, frame), "the frame, on the venue's clock"),
         _hop("frame received", frame.ts_ns, "ingestion's journal"),
-        *(_hop(name, 0, "") for name in ("decoded and published", "validation", "features", "ml")),
+        *(_hop(name, at_ns, "gateway's journal") for name, at_ns in zip(_STAGES, passed_ns, strict=True)),
     ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.records import ORDER, REPORT, SOURCE_FILLS, OrderAction, ReportKind
 from procs.explain.session import ExplainError, Placed, Session, placed_entries
-from procs.journal.layout import LEFT_STAMPS, Entry
+from procs.journal.layout import LEFT_STAMPS, NO_WAY, Entry
 from procs.table import Role
 from procs.venues.binance_usdm.reports import ClientIds
 
@@ -40,6 +40,8 @@ class Life:
 
     order_id: int
     requests: list[Request] = field(default_factory=list)
+    # When ingestion, validation, features and ml passed the frame behind it on; 0: not recorded.
+    passed_ns: tuple[int, ...] = NO_WAY[:-1]
     published_ns: int = 0  # when its intent was published; 0: not recorded
     left_ns: int = 0  # when its bytes left; 0: not recorded, or they never did
     answers: list[Placed] = field(default_factory=list)
@@ -72,7 +74,8 @@ def read_life(session: Session, order_id: int) -> Life:
         if entry.kind == Entry.REQUEST:
             life.requests.append(Request(np.frombuffer(entry.payload, ORDER)[0], number, placed))
         elif entry.kind == Entry.LEFT:
-            life.published_ns, life.left_ns = LEFT_STAMPS.unpack(entry.payload)
+            *passed, life.published_ns, life.left_ns = LEFT_STAMPS.unpack(entry.payload)
+            life.passed_ns = tuple(passed)
         elif entry.kind == Entry.ANSWER:
             life.answers.append(placed)
     for placed in placed_entries(session.folder, Role.EXECUTION.label):

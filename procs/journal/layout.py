@@ -14,10 +14,13 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
-MAGIC = b"B4JRNL01"
+MAGIC = b"B4JRNL02"
 FILE_HEADER = struct.Struct("<8s16s16sqqq")
 ENTRY_HEADER = struct.Struct("<IIqqBBHI")
-LEFT_STAMPS = struct.Struct("<qq")  # session time ns; the first is 0 where it is not known
+# Session time in ns, 0 where it is not known: when the frame behind an order was passed on by ingestion, validation,
+# features and ml, when its intent was published, when it left.
+LEFT_STAMPS = struct.Struct("<6q")
+NO_WAY: tuple[int, ...] = (0,) * 5  # all but the last, where nothing is known
 CRC_TAIL = struct.Struct("<qqBBHI")  # the part of the entry header that the CRC covers
 assert FILE_HEADER.size == 64 and ENTRY_HEADER.size == 32 and CRC_TAIL.size == 24
 
@@ -39,7 +42,7 @@ class Entry(IntEnum):
     ANSWER = 32  # gateway: a REST answer to order `count`
     PRIVATE = 33  # gateway: a frame of the private stream
     REQUEST = 34  # gateway: what is about to be sent for an order
-    LEFT = 35  # gateway: new order `count` went out; payload (LEFT_STAMPS): when its intent was published, when it left
+    LEFT = 35  # gateway: new order `count` went out; payload: LEFT_STAMPS
 
 
 FRAMES = (Entry.FRAME, Entry.SNAPSHOT, Entry.AUDIT)  # of ingestion: the kinds that have an ingest id

@@ -22,7 +22,7 @@ from engine.records import ORDER, OrderAction
 from engine.safety.mode import Mode
 from procs.embedded.venue import Reply
 from procs.gateway_core import KEEP_ALIVE, Answer, Errands, GatewayCore, Job
-from procs.journal.layout import Entry
+from procs.journal.layout import NO_WAY, Entry
 from procs.journal.reader import JournalEntry
 from procs.venues.binance_usdm.endpoints import Credentials, Endpoints, VenueUnreachable
 from procs.venues.binance_usdm.paying import paying_session
@@ -119,10 +119,10 @@ class VirtualGateway:
     def gate_is_shut(self, word: int) -> None:
         """Nobody looks."""
 
-    def order_leaves(self, cause: int) -> int:
+    def order_leaves(self, cause: int) -> tuple[int, ...]:
         """The order is the wire's from now on."""
         self.at_work = None
-        return 0
+        return NO_WAY
 
     def call_ended(self, took_ns: int) -> None:
         """Nobody looks."""
