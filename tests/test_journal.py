@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from procs.journal.kernel import crc32, journal_append, journal_room
+from procs.journal.crc import CAN_FOLD, crc32, crc32_from
+from procs.journal.kernel import journal_append, journal_room
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalError, read_segment, read_stream, segment_path
 from procs.journal.writer import JournalFull, JournalWriter
+
+_folds = pytest.mark.skipif(not CAN_FOLD, reason="this processor has no carry-less multiplication")
 
 
 @njit
@@ -23,11 +26,14 @@ def _append(buffer, cursor, kind, source, count, ts, payload, length):
     journal_append(buffer, cursor, kind, source, count, ts, payload, length)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.binary(max_size=300), st.integers(0, 2**32 - 1))
-def test_crc_equals_zlib(data: bytes, start: int) -> None:
-    array = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
-    assert crc32(array, 0, len(data), start) == zlib.crc32(data, start)
+@pytest.mark.parametrize("least_folded", [pytest.param(16, marks=_folds), pytest.param(1 << 62, id="tables")])
+@settings(max_examples=200, deadline=None)
+@given(data=st.binary(max_size=300), start=st.integers(0, 2**32 - 1), offset=st.integers(0, 40))
+def test_crc_equals_zlib(least_folded: int, data: bytes, start: int, offset: int) -> None:
+    array = np.frombuffer(data + b"beyond", np.uint8)
+    offset = min(offset, len(data))
+    told = crc32_from(array, offset, len(data) - offset, start, least_folded)
+    assert told == crc32(array, offset, len(data) - offset, start) == zlib.crc32(data[offset:], start)
 
 
 def test_round_trip_over_segments(tmp_path: Path) -> None:
