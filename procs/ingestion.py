@@ -33,15 +33,15 @@ from procs.checkpoint import (
     load_checkpoint,
 )
 from procs.decoding import ALL_INSTRUMENTS, Decoder, replay_inputs
-from procs.instance import STAMPS, ProcessContext
+from procs.frame_outlet import FrameOutlet
+from procs.instance import ProcessContext
 from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
 from procs.market_sockets import MarketSockets
-from procs.ports import EdgeJournal, Outlet, Turns, record_latency
+from procs.ports import EdgeJournal, Turns, record_latency
 from procs.rest_audits import RestAudits
 from procs.rest_polls import RestPolls
 from procs.table import Role
-from procs.venue_lag import VenueLag
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.paying import paying_session
 from procs.venues.market import audit_period_s, market_of
@@ -49,6 +49,7 @@ from procs.venues.terms import terms_after
 from shm.clock import python_session_ns, sleep
 from shm.control import TripSource
 
+_FRAME = Entry.FRAME  # looked up for every frame
 _TIMER_S = 0.01
 # Slots of the market ring that only GAP records may use.
 _GAP_RESERVE = 64
@@ -69,14 +70,11 @@ class Ingestion:
         self._listing_frames = listing_frames(self._decoder.state).data  # read at every frame
         self._listing_frames_seen = self._listing_frames[0]
         self._journal = EdgeJournal(context)
-        self._outlet = Outlet(context, "market")
+        self._outlet = FrameOutlet(context)
         self._turns = Turns(context)
         self._now_ns = partial(python_session_ns, context.clock_offset)  # looked at several times for every frame
-        self._stamps, self._passed = context.stamps(), context.passed(context.role)
         self._budget = context.budget()
-        self._lag = VenueLag(context.lags(), self._decoder.records["exch_ts_ns"])
         self._feed_counts = context.feed_counts()
-        self._hop = context.histogram(context.role, "hop")
         self._checkpoint_cost = context.histogram(context.role, "checkpoint")
         self._market = market_of(plan.instruments[0].dialect)
         self._has_rest_snapshots = has_rest_snapshots(self._market.dialect)
@@ -114,17 +112,27 @@ class Ingestion:
 
     # --- one input: journal, decode, publish ------------------------------------------------------------------------
 
-    def _publish(self, count: int, now: int, more: bool = False) -> None:
-        """more: other frames have arrived already; validation is woken for several of them at once."""
+    def _pass_on(self, count: int, now: int, more: bool = False) -> None:
+        """Publish what a frame gave. more: others have arrived already; validation is woken for several at once."""
         self._inputs += 1
-        wake = not more or self._unheard >= _MOST_UNHEARD
-        unheard, self._unheard = self._unheard, 0 if wake else self._unheard + 1
-        if count == 0:
-            if wake and unheard:
-                self._outlet.ring()
-            return
-        if self._outlet.offer(self._decoder.outbox, count, _GAP_RESERVE, wake):
-            return
+        if more and self._unheard < _MOST_UNHEARD:
+            wake = False
+            self._unheard += 1
+        else:
+            wake = count > 0 or self._unheard > 0
+            self._unheard = 0
+        decoder = self._decoder
+        if not self._outlet.pass_on(decoder.outbox, count, _GAP_RESERVE, wake, decoder.ingest_id, now):
+            self._drop(count, now)
+
+    def _publish(self, count: int, now: int) -> None:
+        """Publish what another input gave."""
+        self._inputs += 1
+        if count and not self._outlet.offer(self._decoder.outbox, count, _GAP_RESERVE):
+            self._drop(count, now)
+
+    def _drop(self, count: int, now: int) -> None:
+        """What the last input gave found no room."""
         self._journal.write(Entry.DROPPED, b"", now)
         self._outlet.drop(count)
         count = self._decoder.dropped(now)
@@ -132,28 +140,19 @@ class Ingestion:
             # A book gets one GAP between two snapshots, so the reserve holds them all; without it nothing is sure.
             self.context.control.trip(TripSource.INTEGRITY)
 
-    def _stamp(self, now: int) -> None:
-        """The input that has just been decoded was in hand at `now`, and is passed on."""
-        place = self._decoder.ingest_id & (STAMPS - 1)
-        self._stamps[place] = now
-        self._passed[place] = self._now_ns()
-
     def _say(self, text: str) -> None:
         print(f"ingestion: {text}", flush=True)
 
     def _on_socket_frame(self, _: int, data: bytes) -> None:
         now = self._now_ns()
-        if self._journal.write(Entry.FRAME, data, now):
+        if self._journal.write(_FRAME, data, now):
             count = self._decoder.frame(data, now)
             if self._decoder.refused:
                 self._note_refusal(now)
-            self._lag.note(count, now)
-            self._stamp(now)
-            self._publish(count, now, self.sockets.more)
+            self._pass_on(count, now, self.sockets.more)
             if self._listing_frames[0] != self._listing_frames_seen:
                 self._listing_frames_seen = self._listing_frames[0]
                 self._on_news(data)
-            record_latency(self._hop, self._now_ns() - now)
 
     def _on_news(self, data: bytes) -> None:
         """A frame of a channel that tells of listings: what it says of ours is an input of its own, behind it."""
@@ -174,8 +173,7 @@ class Ingestion:
             count = self._decoder.snapshot(index, body, now)
             if self._decoder.refused:
                 self._note_refusal(now)
-            self._stamp(now)
-            self._publish(count, now)
+            self._pass_on(count, now)
 
     def _on_audit_asked(self, index: int) -> bool:
         """A book is about to be held against REST; whether that has begun."""
@@ -191,8 +189,7 @@ class Ingestion:
             count = self._decoder.audit(index, body, now)
             if self._decoder.refused:
                 self._note_refusal(now)
-            self._stamp(now)
-            self._publish(count, now)
+            self._pass_on(count, now)
 
     def _on_socket_opened(self, number: int) -> None:
         """A subscription asks for every book of it that comes over the socket."""

@@ -66,10 +66,11 @@ def _give(
 
 
 @kernel(types.boolean(INT64S, INT64S, BYTES, INT32S, types.int64, BYTES, types.int64, types.int64, types.boolean))
-def _offer(
+def offer_records(
     control: np.ndarray, local: np.ndarray, slots: np.ndarray, bells: np.ndarray, bell: int, outbox: np.ndarray,
     count: int, reserve: int, wake: bool,
 ) -> bool:
+    """See `Outlet.offer`."""
     if producer_room(control, local, count + reserve) < count + reserve:
         return False
     producer_claim(control, local, count)
@@ -157,7 +158,7 @@ class Outlet:
         self._slots = ring.slots
         self._ring = ring
         self._bell = (context.control.bells, context.consumer_bell(ring_name).at)
-        self._offer = partial(direct(_offer), *self._cursors, self._slots, *self._bell)
+        self._offer = partial(direct(offer_records), *self._cursors, self._slots, *self._bell)
 
     def offer(self, outbox: np.ndarray, count: int, reserve: int, wake: bool = True) -> bool:
         """Publish the first `count` (at least 1) records of outbox if that leaves `reserve` free slots; False when it
@@ -201,7 +202,7 @@ class EdgeJournal:
         """Append an entry; False when it could not be kept, and must then not be acted upon."""
         try:
             # Not while tripped: market data flows on, and a full disk would be asked for room at every frame.
-            if self._writer.half_full and not self._context.control.tripped:
+            if self._writer.offset > self._writer.prepare_at and not self._context.control.tripped:
                 self._writer.prepare_next()
         except JournalFull:
             self._trip()

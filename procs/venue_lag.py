@@ -3,7 +3,7 @@
 The least of many is the one that was hindered least on its way, so what is left of it is the difference of the clocks
 (and the shortest way). It may be negative: then the venue's clock is ahead of ours.
 Layout: int64[2 * LAG_SECONDS], by second of session time modulo LAG_SECONDS: the least lag in ns, and behind all of
-them which second it is of. One writer, ingestion, which writes a second when it is over.
+them which second it is of. One writer, ingestion; a second is read once it is over.
 """
 
 from __future__ import annotations
@@ -11,36 +11,29 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import types
+
+from engine.kernel import kernel
 
 LAG_SECONDS = 128
 LAG_WORDS = 2 * LAG_SECONDS
 _SECOND = 1_000_000_000
+INT64S = types.Array(types.int64, 1, "C")
 
 
-class VenueLag:
-    """The writer. stamps: venue times of the records of a frame, 0 where there is none."""
-
-    def __init__(self, words: np.ndarray, stamps: np.ndarray) -> None:
-        self._words, self._stamps = words, stamps
-        self._second = 0
-        self._least: int | None = None
-
-    def note(self, count: int, now_ns: int) -> None:
-        """A frame of `count` records was received now; the last of them tells when the venue sent it."""
-        second = now_ns // _SECOND
-        if second != self._second:
-            self._keep()
-            self._second = second
-        stamp = int(self._stamps[count - 1]) if count else 0
-        if stamp and (self._least is None or now_ns - stamp < self._least):
-            self._least = now_ns - stamp
-
-    def _keep(self) -> None:
-        if self._least is not None:
-            place = self._second % LAG_SECONDS
-            self._words[place] = self._least
-            self._words[LAG_SECONDS + place] = self._second
-        self._least = None
+@kernel(types.void(INT64S, types.int64, types.int64))
+def note_lag(words: np.ndarray, stamp_ns: int, now_ns: int) -> None:
+    """A frame was received now; the venue stamped it so, 0: it has no stamp."""
+    if stamp_ns == 0:
+        return
+    lag = now_ns - stamp_ns
+    second = now_ns // _SECOND
+    place = second % LAG_SECONDS
+    if words[LAG_SECONDS + place] != second:
+        words[place] = lag
+        words[LAG_SECONDS + place] = second
+    elif lag < words[place]:
+        words[place] = lag
 
 
 def least_lag_ns(words: np.ndarray, now_ns: int, window_s: float) -> float:

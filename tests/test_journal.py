@@ -40,7 +40,7 @@ def test_round_trip_over_segments(tmp_path: Path) -> None:
     writer = JournalWriter(tmp_path, "ingestion", "s1", segment_bytes=4096)
     payloads = [os.urandom(n % 700) for n in range(200)]
     for number, payload in enumerate(payloads):
-        if writer.half_full:
+        if writer.offset > writer.prepare_at:
             writer.prepare_next()
         assert writer.append(Entry.FRAME, payload, 1000 + number, source=number % 3, count=number) == number + 1
     writer.close()

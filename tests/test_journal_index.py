@@ -55,7 +55,7 @@ def test_a_tail_sees_every_entry_once_as_it_is_written_over_the_end_of_segments(
     seen: list[JournalEntry] = []
     for _ in range(300):
         write(writer, dice, dice.randint(0, 5))
-        if dice.random() < 0.3 and writer.half_full:
+        if dice.random() < 0.3 and writer.offset > writer.prepare_at:
             writer.prepare_next()  # a segment made ahead of need is not begun
         if dice.random() < 0.5:
             seen += all_of(tail)

@@ -18,7 +18,7 @@ from engine.safety.modes import By, ModeState, Rules
 from procs.instance import Mapping
 from procs.panic import PanicWatch
 from procs.table import VITAL, Role
-from procs.venue_lag import LAG_WORDS, VenueLag, least_lag_ns
+from procs.venue_lag import LAG_WORDS, least_lag_ns, note_lag
 from shm.control import Readiness, TripSource
 from shm.histogram import record
 from tests.instance_memory import small_instance
@@ -72,8 +72,7 @@ class Engine:
         self.dead: set[Role] = set()
         self.silent = False
         self.lag_ns = 3 * MS
-        stamps = np.zeros(1, np.int64)
-        self.stamps, self.lag = stamps, VenueLag(mapping.lags(), stamps)
+        self.lags = mapping.lags()
         for role in VITAL:
             mapping.control.set_readiness(role, Readiness.READY)
         self.watch = PanicWatch(mapping, self.plane)
@@ -90,8 +89,7 @@ class Engine:
                 self.flows["vectors"] += 1
                 self.flows["valid"] = 1
                 self.execution["views"]["bid_price"], self.execution["views"]["ask_price"] = 100, 101
-                self.stamps[0] = now - self.lag_ns
-                self.lag.note(1, now)
+                note_lag(self.lags, now - self.lag_ns, now)
             self.watch.look()
         return sorted(self.watch.findings)
 
@@ -103,7 +101,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         made = Engine(mapping)
         assert made.run(10) == []
         yield made
-        del made.flows, made.execution, made.gateway, made.watch, made.lag
+        del made.flows, made.execution, made.gateway, made.watch, made.lags
         mapping.close()
 
 
@@ -205,12 +203,11 @@ def test_what_is_held_since_an_earlier_session_is_let_go_of(engine: Engine) -> N
 
 @given(st.lists(st.tuples(st.integers(0, 3 * SECOND), st.integers(-SECOND, SECOND)), min_size=1, max_size=80))
 def test_least_lag_equals_brute_force(frames: list[tuple[int, int]]) -> None:
-    words, stamps = np.zeros(LAG_WORDS, np.int64), np.zeros(1, np.int64)
-    lag, now, seen = VenueLag(words, stamps), START, []
+    words = np.zeros(LAG_WORDS, np.int64)
+    now, seen = START, []
     for wait, late in frames:
         now += wait
-        stamps[0] = now - late
-        lag.note(1, now)
+        note_lag(words, now - late, now)
         seen.append((now // SECOND, late))
         second = now // SECOND
         inside = [value for when, value in seen if second - 30 <= when < second]

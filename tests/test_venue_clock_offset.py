@@ -17,7 +17,7 @@ from procs.journal.layout import Entry
 from procs.metrics import METRICS, as_plain
 from procs.ports import record_latency
 from procs.replay import open_source
-from procs.venue_lag import LAG_WORDS, VenueLag, least_lag_ns
+from procs.venue_lag import LAG_WORDS, least_lag_ns, note_lag
 from shm.histogram import HISTOGRAM_WORDS, summary
 from tests.market_records import make_instrument, run_stage
 from tests.recordings import require_capture
@@ -32,7 +32,6 @@ def test_recorded_stamps_of_the_future_are_estimated_and_change_nothing() -> Non
     decoder = Decoder(make_state(source.instruments), source.instruments)
     state = make_validation_state(Settings().validation, source.instruments)
     words, histogram = np.zeros(LAG_WORDS, np.int64), np.zeros(HISTOGRAM_WORDS, np.int64)
-    lag = VenueLag(words, decoder.records["exch_ts_ns"])
     now = invalid = 0
     ahead: list[int] = []
     for number, entry in enumerate(source.inputs()):
@@ -41,7 +40,8 @@ def test_recorded_stamps_of_the_future_are_estimated_and_change_nothing() -> Non
         (count,) = replay_inputs(decoder, iter([entry]))
         now = entry.ts_ns
         if entry.kind == Entry.FRAME:
-            lag.note(count, now)
+            if count:
+                note_lag(words, decoder.records["exch_ts_ns"][count - 1], now)
             data = orjson.loads(entry.payload)
             stamp = data.get("data", data).get("E", 0)
             ahead.append(now - stamp * 1_000_000)

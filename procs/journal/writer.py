@@ -19,6 +19,7 @@ from procs.journal.layout import ENTRY_HEADER, FILE_HEADER, MAGIC, Entry, padded
 from procs.journal.reader import begun, end_of_segment, segment_path
 
 DEFAULT_SEGMENT_BYTES = 16 << 20
+_NEVER = 1 << 62
 _ZEROS = memoryview(bytes(1 << 20))
 _MADV_POPULATE_WRITE = 23  # Linux, mman.h
 _append = direct(append_bytes)
@@ -67,7 +68,8 @@ class JournalWriter:
     def _take_buffer(self) -> None:
         """What appending needs of the segment that was begun or taken up."""
         self._buffer = self.buffer()
-        self._half_at = len(self._buffer) - self._segment_bytes // 2
+        # Beyond this offset it is time for `prepare_next`: half a segment is left, and no next one is there yet.
+        self.prepare_at = _NEVER if self._next else len(self._buffer) - self._segment_bytes // 2
 
     def _resume(self) -> None:
         """Map the last segment that was begun, cut what was torn, and forget one that was made ahead of need."""
@@ -119,16 +121,12 @@ class JournalWriter:
         """Allocate the following segment ahead of need. Raises JournalFull."""
         if self._next is None:
             self._next = self._make(self._number + 1, self._segment_bytes)
+            self.prepare_at = _NEVER
 
     @property
     def next_ready(self) -> bool:
         """True while the next segment is allocated, so that `roll` cannot fail."""
         return self._next is not None
-
-    @property
-    def half_full(self) -> bool:
-        """True once the current segment is half full and the next one is not there yet."""
-        return self._next is None and self.offset > self._half_at
 
     def roll(self, need: int = 0) -> None:
         """Close the current segment at its length and go on in the next one. Raises JournalFull."""
