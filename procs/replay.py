@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from procs.recordings import read_inputs, read_instruments
 from procs.strategies import check_declared, kept_strategies, load_strategies
 from procs.summary import report
 from procs.table import Role
+from procs.warm_up import continued, warm_up
 from shm.clock import python_monotonic_ns, sleep
 from shm.histogram import new_histogram, record
 
@@ -57,6 +58,7 @@ class Source:
     instruments: tuple[Instrument, ...]
     read: Inputs
     is_session: bool  # a whole one; a part of it is an open loop, as a capture is
+    before: Inputs | None = field(default=None, kw_only=True)  # what was recorded before the part that is replayed
     strategies: tuple[Bound, ...] = field(default=(), kw_only=True)  # none: those that the settings name
 
     def inputs(self) -> Iterator[JournalEntry]:
@@ -75,15 +77,19 @@ def open_source(path: Path, settings: Settings, selection: Selection = EVERYTHIN
     What ran in a session is its own copies of the strategies. Raises ReplayError, CaptureError, SettingsError or
     ModelError.
     """
+    before = None
+    if selection.from_ns > EVERYTHING.from_ns:
+        earlier = replace(selection, from_ns=EVERYTHING.from_ns, to_ns=selection.from_ns)
+        before = open_source(path, settings, earlier).read
     if not path.exists():
         raise ReplayError(f"{path}: there is no such file or folder")
     if not path.is_dir():
         instruments = read_instruments(path)
         part = open_part(path, instruments, lambda: read_inputs(path, instruments), selection)
-        return Source(path, settings, *part, is_session=False, strategies=_own_strategies(settings))
+        return Source(path, settings, *part, is_session=False, before=before, strategies=_own_strategies(settings))
     if is_capture(path):
         capture = open_capture(path, selection)
-        return Source(path, settings, *capture, is_session=False, strategies=_own_strategies(settings))
+        return Source(path, settings, *capture, is_session=False, before=before, strategies=_own_strategies(settings))
     try:
         session = orjson.loads((path / "session.json").read_bytes())
         own = build(Settings, session["settings"])
@@ -98,7 +104,7 @@ def open_source(path: Path, settings: Settings, selection: Selection = EVERYTHIN
         raise ReplayError(f"{path}: no session folder ({type(error).__name__} in session.json)") from None
     part = open_part(path, listed, lambda: read_stream(path, Role.INGESTION.label), selection)
     strategies = load_strategies(own, kept_strategies(path, own))
-    return Source(path, own, *part, is_session=selection.everything, strategies=strategies)
+    return Source(path, own, *part, is_session=selection.everything, before=before, strategies=strategies)
 
 
 def _own_strategies(settings: Settings) -> tuple[Bound, ...]:
@@ -201,6 +207,14 @@ class MergeReplayer:
         return int(EXECUTION.step(self._state, source, inbox, count, self.outbox, self._routes))
 
 
+def warmed_path(source: Source) -> tuple[FusedPath, int]:
+    """The path that a source begins with, and how many frames were recorded before. Raises CaptureError."""
+    path = FusedPath(source.settings, source.instruments, not source.is_session, source.strategies)
+    if source.before is not None:
+        warm_up(path, source.before())
+    return path, path.decoder.ingest_id
+
+
 def _paced(source: Source, speed: float | None, path: FusedPath) -> Iterator[tuple[int, int]]:
     """Every input through the decoder: (when it was in hand, on the monotonic clock; records decoded)."""
     pacer = Pacer(speed)
@@ -208,7 +222,7 @@ def _paced(source: Source, speed: float | None, path: FusedPath) -> Iterator[tup
 
     def inputs() -> Iterator[JournalEntry]:
         nonlocal started
-        for entry in source.inputs():
+        for entry in continued(source.inputs(), path.decoder):
             pacer.wait(entry.ts_ns)
             started = python_monotonic_ns()
             yield entry
@@ -229,9 +243,9 @@ def _predictions(source: Source, speed: float | None, path: FusedPath) -> Iterat
 def replay_fused(source: Source, speed: float | None) -> dict[str, Any]:
     """Replay in this process; returns the summary. Raises ReplayError, JournalError, CaptureError or ModelError."""
     began = python_monotonic_ns()
-    path = FusedPath(source.settings, source.instruments, not source.is_session, source.strategies)
+    path, before = warmed_path(source)
     decision = new_histogram()
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = {"warm_up_frames": before}
     if source.is_session:
         waiting = Waiting(_predictions(source, speed, path))
         merger = MergeReplayer(path.states[Role.EXECUTION], source.merges(), waiting.take)

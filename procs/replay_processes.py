@@ -27,12 +27,13 @@ from procs.instance import Mapping, Plan, ProcessContext, create_memory, memory_
 from procs.memory_use import pss_bytes
 from procs.orphans import free_instance, sweep
 from procs.ports import Inlet, Outlet, Turns, record_latency
-from procs.replay import MergeReplayer, Pacer, ReplayError, Source, replay_summary
+from procs.replay import MergeReplayer, Pacer, ReplayError, Source, replay_summary, warmed_path
 from procs.stage_process import run_stage
 from procs.states import initial_states
 from procs.summary import hop_histograms, ring_counts
 from procs.table import Role, placement, ring_capacities
 from procs.venues.binance_usdm.endpoints import Endpoints
+from procs.warm_up import continued
 from shm.clock import python_monotonic_ns, sleep
 from shm.control import Stop
 from shm.lease import Lease
@@ -43,9 +44,13 @@ _ROOM_RETRY_S = 0.0002
 _BATCH = 64
 
 
-def _feed(context: ProcessContext, source: Source, speed: float | None) -> None:
-    """Body of ingestion in a replay: every recorded input, waiting for room instead of dropping."""
+def _feed(context: ProcessContext, source: Source, speed: float | None, before: int) -> None:
+    """Body of ingestion in a replay: every recorded input, waiting for room instead of dropping.
+
+    before: the frames that its state has seen.
+    """
     decoder = Decoder(context.state(context.role), source.instruments)
+    decoder.ingest_id = before
     outlet, turns, pacer = Outlet(context, "market"), Turns(context), Pacer(speed)
     stamps = context.stamps()
     hop = context.histogram(context.role, "hop")
@@ -53,7 +58,7 @@ def _feed(context: ProcessContext, source: Source, speed: float | None) -> None:
 
     def stamped() -> Any:
         nonlocal started
-        for entry in source.inputs():
+        for entry in continued(source.inputs(), decoder):
             pacer.wait(entry.ts_ns)
             started = context.now_ns()
             stamps[(decoder.ingest_id + 1) & (len(stamps) - 1)] = started
@@ -108,9 +113,9 @@ def _merge(context: ProcessContext, source: Source) -> None:
             inlet.wait(10_000_000)
 
 
-def _bodies(source: Source, speed: float | None) -> dict[Role, Callable[[ProcessContext], None]]:
+def _bodies(source: Source, speed: float | None, before: int) -> dict[Role, Callable[[ProcessContext], None]]:
     return {
-        Role.INGESTION: lambda context: _feed(context, source, speed),
+        Role.INGESTION: lambda context: _feed(context, source, speed, before),
         Role.VALIDATION: lambda context: run_stage(context, VALIDATION),
         Role.FEATURES: lambda context: run_stage(context, FEATURES),
         Role.ML: run_inference,
@@ -125,7 +130,8 @@ def _bodies(source: Source, speed: float | None) -> dict[Role, Callable[[Process
 def replay_auto(source: Source, speed: float | None) -> dict[str, Any]:
     """Replay through processes; returns the summary. Raises ReplayError or SegmentError."""
     settings = source.settings
-    states = initial_states(settings, source.instruments, not source.is_session, source.strategies)
+    path, before = warmed_path(source)
+    states = initial_states(settings, source.instruments, not source.is_session, source.strategies) | path.states
     cores, spin, _ = placement(tuple(sorted(os.sched_getaffinity(0))), "auto")
     name = f"replay-{new_session_id()}"
     children: list[Child] = []
@@ -141,11 +147,11 @@ def replay_auto(source: Source, speed: float | None) -> dict[str, Any]:
         lease = Lease.acquire(lock_path(name))
         try:
             create_memory(plan, states).close()
-            bodies = _bodies(source, speed)
+            bodies = _bodies(source, speed, before)
             children = [fork_child(plan, role, bodies[role]) for role in _ROLES]
             mapping = Mapping(plan)
             memory = _run_to_the_end(plan, mapping, children)
-            return _summary(source, mapping, (python_monotonic_ns() - started) / 1e9, memory)
+            return _summary(source, mapping, (python_monotonic_ns() - started) / 1e9, memory, before)
         finally:
             for child in children:
                 kill(child)
@@ -180,10 +186,12 @@ def _fail_if_dead(plan: Plan, dead: list[Child]) -> None:
         raise ReplayError(f"{child.role.label} {child.died_in_words()}: {words[-1] if words else 'no last words'}")
 
 
-def _summary(source: Source, mapping: Mapping, duration_s: float, memory: dict[str, int]) -> dict[str, Any]:
+def _summary(
+    source: Source, mapping: Mapping, duration_s: float, memory: dict[str, int], before: int
+) -> dict[str, Any]:
     states = {role: mapping.state(role) for role in reversed(_ROLES)}
     rings = ring_counts(mapping, ("market", "valid", "features", "predictions"))
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = {"warm_up_frames": before}
     if source.is_session:
         compared, different = mapping.state(Role.GATEWAY)["spare"][0, :2]
         extra["predictions"] = {"compared": int(compared), "different": int(different)}

@@ -46,6 +46,17 @@ def test_convert_show_and_replay(tmp_path: Path, config: Path, capsys: pytest.Ca
     assert some["decision_hash"] == told(capsys, "replay", raw, "--config", config, *part)["decision_hash"]
 
 
+def test_a_torn_end_is_left_out_and_said(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw, own = spaced(tmp_path / "a.raw", two_symbols()), tmp_path / "own"
+    told(capsys, "data", "convert", raw, own)
+    with (own / "segment-000000.capture").open("ab") as file:
+        file.write(b"half a block")
+    assert cli.main(["replay", str(own), "--config", str(config)]) == 0
+    said = capsys.readouterr()
+    assert f"bot4: {own}: the last 12 bytes are torn, or being written: they are left out\n" == said.err
+    assert said.out.startswith(f"{own}: 401 frames")
+
+
 def test_a_part_of_a_session_is_an_open_loop_and_must_be_asked_for_as_one(
     tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

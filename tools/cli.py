@@ -123,7 +123,10 @@ def _add_explain(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _add_selection(command: argparse.ArgumentParser) -> None:
     """Which part of recorded data a command is about; tools/selection.py reads them."""
-    command.add_argument("--from", dest="begin", type=parse_time, metavar="TIME", help="ISO 8601 or Unix seconds")
+    command.add_argument(
+        "--from", dest="begin", type=parse_time, metavar="TIME",
+        help="ISO 8601 or Unix seconds; what was recorded before is only watched",
+    )
     command.add_argument("--to", dest="end", type=parse_time, metavar="TIME", help="up to, not including, this time")
     command.add_argument("--symbols", type=parse_symbols, metavar="A,B", help="of these instruments only")
 

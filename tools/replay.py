@@ -11,6 +11,8 @@ from typing import Any
 import orjson
 
 from models.inference import ModelError
+from procs.capture.manifest import is_capture
+from procs.capture.reader import CaptureReader
 from procs.captures import CaptureError
 from procs.config_file import read_settings
 from procs.journal.reader import JournalError
@@ -53,6 +55,9 @@ def replay_command(options: argparse.Namespace) -> int:
                 if bound.stale_ms:
                     print(f"bot4: {bound.name} is Python alone: without a session's journal it decides nothing",
                           file=sys.stderr)
+        if is_capture(options.source) and (torn := CaptureReader(options.source).find_torn()):
+            print(f"bot4: {options.source}: the last {torn} bytes are torn, or being written: they are left out",
+                  file=sys.stderr)
         replay = replay_auto if options.placement == "auto" else replay_fused
         summary = replay(source, speed)
     except (ReplayError, CaptureError, JournalError, ModelError, SegmentError) as error:
@@ -89,6 +94,7 @@ def _words(summary: dict[str, Any]) -> str:
         f"{market['trades']} trades, "
         f"{market['book_tickers']} book tickers, {market['gaps']} gaps, {market['crossed_books']} crossed books",
         f"books right {market['book_valid_ratio']:.2%} of the time",
+        *([f"before them {summary['warm_up_frames']} frames were only watched"] if summary["warm_up_frames"] else []),
         *_refusals(summary["stages"]),
         f"{decisions['signals']} signals, {decisions['intents']} intents, {summary['fills']} fills",
         f"decision hash {summary['decision_hash']}, unaccounted records: {summary['unaccounted']}",

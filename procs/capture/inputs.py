@@ -1,10 +1,11 @@
 """Captures, and parts of any recording, as the inputs of ingestion.
 
-Whatever the source, the inputs are those of procs/recordings.py: START, then FRAME, SNAPSHOT and LOST as they came. Of
-a selection come the frames and snapshots of its symbols within its times, the symbols numbered anew; what is of no
-symbol in particular comes too. A part that begins in the middle has no book until its next snapshot. What a recorder
-kept of listings and open interest becomes the inputs that a live session makes of it (listings.py); a part that begins
-in the middle of a capture has the terms of its manifest until the next change.
+Whatever the source, the inputs are those of procs/recordings.py: START, then FRAME, SNAPSHOT and LOST as they came.
+Of a selection come the frames and snapshots of its symbols within its times, the symbols numbered anew; what is of no
+symbol in particular comes too. A part that begins in the middle has no book until its next snapshot; who wants one
+takes what was before it first (procs/warm_up.py). What a recorder kept of listings and open interest becomes the
+inputs that a live session makes of it (listings.py); a part that begins in the middle of a capture has the terms of
+its manifest until the next change.
 """
 
 from __future__ import annotations
@@ -33,16 +34,20 @@ _OF_ONE = (Entry.SNAPSHOT, Entry.LISTED, Entry.AUDIT_ASKED, Entry.AUDIT)  # inpu
 Inputs = Callable[[], Iterator[JournalEntry]]
 
 
+class NothingSelected(CaptureError):
+    """A selection of times in which nothing was recorded."""
+
+
 def _chosen(instruments: tuple[Instrument, ...], places: tuple[int, ...]) -> tuple[Instrument, ...]:
     """The instruments at these places, with indexes of their own."""
     return tuple(dataclasses.replace(instruments[place], index=index) for index, place in enumerate(places))
 
 
 def _started(entries: Iterator[JournalEntry], where: Path) -> Iterator[JournalEntry]:
-    """The same behind a START of the first one's time. Raises CaptureError when there is none."""
+    """The same behind a START of the first one's time. Raises NothingSelected when there is none."""
     first = next(entries, None)
     if first is None:
-        raise CaptureError(f"{where}: nothing in it is of the times and symbols asked for")
+        raise NothingSelected(f"{where}: nothing in it is of the times and symbols asked for")
     yield JournalEntry(Entry.START, 0, first.ts_ns, 0, 1, b"")
     yield first
     yield from entries

@@ -95,6 +95,12 @@ class CaptureReader:
                     raise CaptureError(f"{path}: ends within the block at byte {end} (entries from {ordinal} on)")
                 self.torn_bytes = size - end
 
+    def find_torn(self) -> int:
+        """`torn_bytes`, from the headers alone. Raises CaptureError."""
+        for _ in self.blocks():
+            pass
+        return self.torn_bytes
+
     def entries(self, selection: Selection = EVERYTHING) -> Iterator[CaptureEntry]:
         """The entries of a selection, in order. Raises CaptureError."""
         places = {NO_SYMBOL, *selection.places(self.manifest.symbols, self.folder)}
