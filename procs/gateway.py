@@ -113,9 +113,10 @@ class Gateway:
         """The mode, read afresh."""
         return mode_of(self._context.control.mode)
 
-    def trip(self) -> None:
-        """Set the emergency word."""
+    def trip(self, why: str) -> None:
+        """Set the emergency word, then say why in the log."""
         self._context.control.trip(TripSource.GATEWAY)
+        log(f"tripped: {why}")
 
     def gate_is_shut(self, word: int) -> None:
         """Show it in the control block."""

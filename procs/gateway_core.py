@@ -78,7 +78,7 @@ class Place(Protocol):
     def mode(self) -> Mode:
         """The mode that the control plane published."""
 
-    def trip(self) -> None:
+    def trip(self, why: str) -> None:
         """Stop trading: something about our money cannot be understood."""
 
     def gate_is_shut(self, word: int) -> None:
@@ -203,7 +203,7 @@ class GatewayCore:
             self._under_way = False
         if any(one["reason"][0] == Reason.DENIED_INTENT for one in reports):
             self._state["breaches"] += 1
-            self.place.trip()
+            self.place.trip(f"what was to be sent for order {self._current_order} is not what was decided")
         return Answer(job, reports, self.client.last_answer, self._left)
 
     def _housekeeping(self, job: str) -> Answer | None:
@@ -334,17 +334,20 @@ class GatewayCore:
                 return
             record = from_order_update(event, self._instruments, self.client.ids)
             filled = record is not None and event["o"]["X"] == "FILLED"
-        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             self._state["records_in"] += 1
             self._state["quarantined"][0, Reason.BAD_JSON] += 1
-            self.place.trip()
+            self.place.trip(
+                f"a private frame cannot be understood (journal entry {self._journal.ordinal}): "
+                f"{type(error).__name__}: {error}"
+            )
             return
         if record is None:
             self._state["foreign_events"] += 1
             return
         order_id = int(record["order_id"][0])
         if not order_id:
-            self.place.trip()  # the venue trades for our account: it is being liquidated
+            self.place.trip("the venue trades for our account: it is being liquidated")
         self.client.history.learn(
             int(record["venue_order_id"][0]), order_id or FORCED, int(record["instrument"][0]),
             int(record["trade_id"][0]),

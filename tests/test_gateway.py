@@ -227,7 +227,7 @@ def test_cancels_do_not_stand_behind_a_catch_up_that_fails(desk: Desk) -> None:
     assert desk.venue.state()["pending_faults"]["http"], "the catch-up was still failing"
 
 
-def test_a_private_event_that_cannot_be_read_trips(desk: Desk) -> None:
+def test_a_private_event_that_cannot_be_read_trips(desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:
     desk.start()
     without_status = {
         "s": "BTCUSDT", "c": "autoclose-1", "S": "SELL", "f": "IOC", "x": "TRADE", "i": 5, "l": "0.004", "z": "0.004",
@@ -247,6 +247,7 @@ def test_a_private_event_that_cannot_be_read_trips(desk: Desk) -> None:
     rings = ring_counts(desk.mapping, ("orders", "fills"))
     stages, unaccounted = stage_accounts({Role.GATEWAY: desk.mapping.state(Role.GATEWAY)}, rings)
     assert stages["gateway"]["quarantined"] == {"BAD_JSON": 5} and unaccounted == 0
+    assert capfd.readouterr().err.count("tripped: a private frame cannot be understood (journal entry ") == 5
 
 
 def test_a_gateway_finds_a_venue_that_comes_later(desk: Desk) -> None:

@@ -46,7 +46,7 @@ class Place:
     def mode(self) -> Mode:
         return self.current_mode
 
-    def trip(self) -> None:
+    def trip(self, why: str) -> None:
         self.trips += 1
 
     def gate_is_shut(self, word: int) -> None:

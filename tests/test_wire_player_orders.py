@@ -127,9 +127,11 @@ def test_a_resting_order_waits_for_its_turn_and_the_account_says_so(tmp_path: Pa
         "mine", "TRADE", "PARTIALLY_FILLED", "1.000", "1.000", "100.00", True
     )  # fmt: skip
     assert told["n"] == "0.02000000" and told["rp"] == "0.00000000"
+    assert told["N"] == "USDT" and [one["a"] for one in account["a"]["B"]] == ["USDT"], "which the frames do not say"
     at.play(2)  # a trade through the price fills the rest at the order's own price
     assert [event["o"]["X"] for event in at.news() if "o" in event] == ["FILLED"]
     trades = at.ask("GET", "/fapi/v1/userTrades", symbol="BTCUSDT")[1]
+    assert {fill["commissionAsset"] for fill in trades} == {"USDT"}
     assert [(fill["price"], fill["qty"], fill["maker"]) for fill in trades] == [
         ("100.00", "1.000", True), ("100.00", "0.500", True)
     ]  # fmt: skip

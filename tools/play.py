@@ -24,6 +24,10 @@ from tools.text import parse_speed
 from tools.usage import UsageError, require_there
 
 _LONGEST_LATENCY_MS = 60_000
+_OTHER_TIME = (
+    "its clock is the recording's: an engine that trades here pauses, unless its bot4.toml has "
+    'clock = "off" in [panic]\n'
+)
 
 
 def _torn(recording: Recording) -> str:
@@ -81,6 +85,7 @@ def play_command(options: argparse.Namespace) -> int:
                 f"{_torn(recording)}"
                 f"REST {urls['rest_url']}\nWebSocket {urls['ws_url']}\n"
                 f"{''.join(f'{name} {value}{chr(10)}' for name, value in keys.items())}"
+                f"{_OTHER_TIME if trading else ''}"
                 f"{urls['rest_url']}/bot4/player tells what was played and which faults took effect; Ctrl-C stops"
             )
             sys.stdout.flush()

@@ -112,7 +112,7 @@ class VirtualGateway:
         """These sessions have no control plane."""
         return Mode.NORMAL
 
-    def trip(self) -> None:
+    def trip(self, why: str) -> None:
         """Something about our money could not be understood."""
         self.desk.trip()
 

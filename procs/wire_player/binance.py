@@ -9,6 +9,7 @@ notice "Base URL Split & Migration".
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -214,16 +215,19 @@ def _names(symbol: str, pairs: Sequence[str] = _QUOTES) -> tuple[str, str]:
     return symbol, ""
 
 
-def assets_of(item: Instrument) -> tuple[str, str]:
-    """(base, quote) as a capture says, else as far as the symbol shows them."""
-    return (item.base, item.quote) if item.quote else _names(item.symbol.partition("_")[0])
+def with_assets(item: Instrument) -> Instrument:
+    """The instrument with its base and quote as a capture says, else as far as the symbol shows them."""
+    if item.quote:
+        return item
+    base, quote = _names(item.symbol.partition("_")[0])
+    return dataclasses.replace(item, base=base, quote=quote)
 
 
 def _listed(item: Instrument) -> dict[str, Any]:
     """One symbol in the words of its market."""
     tick, lot = format_units(item.tick_size, item.price_exp), format_units(item.lot_size, item.size_exp)
     pair = item.symbol.partition("_")[0]
-    base, quote = assets_of(item)
+    base, quote = item.base, item.quote
     entry: dict[str, Any] = {
         "symbol": item.symbol, "baseAsset": base, "quoteAsset": quote, "status": "TRADING",
         "filters": [

@@ -21,7 +21,7 @@ from engine.instruments import Dialect, Instrument
 from procs.capture.layout import Captured
 from procs.capture.reader import EVERYTHING, Selection
 from procs.captures import CaptureError, instruments_of
-from procs.wire_player.binance import BinanceVenue
+from procs.wire_player.binance import BinanceVenue, with_assets
 from procs.wire_player.kraken_futures import KrakenFutures
 from procs.wire_player.kraken_spot import KrakenSpotV1, KrakenSpotV2
 from procs.wire_player.sequence import Item, What
@@ -130,7 +130,7 @@ class Recording:
     def _wanted_instruments(self, known: tuple[Instrument, ...]) -> tuple[Instrument, ...]:
         """Those of the selection, numbered in their order. Raises CaptureError for one that is not there."""
         places = self._selection.places(tuple(item.symbol for item in known), Path(self.name))
-        return tuple(dataclasses.replace(known[place], index=index) for index, place in enumerate(places))
+        return tuple(dataclasses.replace(with_assets(known[place]), index=index) for index, place in enumerate(places))
 
     def _seen_instruments(self) -> tuple[Instrument, ...]:
         """What the frames of Binance show of the instruments."""

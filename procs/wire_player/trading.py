@@ -37,7 +37,7 @@ from procs.embedded.errors import refused
 from procs.embedded.events import account_event, order_event, wallet_event
 from procs.embedded.rest_usdm import UsdmRest
 from procs.embedded.signing import parameters
-from procs.wire_player.binance import BinanceVenue, assets_of
+from procs.wire_player.binance import BinanceVenue
 from procs.wire_player.sequence import Item, What
 from procs.wire_player.venue import PlayedVenue, last_part
 
@@ -78,9 +78,8 @@ def _ignore(_: int, __: np.ndarray) -> None:
 
 
 def _contract(item: Instrument) -> SymbolSettings:
-    base, quote = assets_of(item)
     return SymbolSettings(
-        symbol=item.symbol, base=base, quote=quote, price_exp=item.price_exp, size_exp=item.size_exp,
+        symbol=item.symbol, base=item.base, quote=item.quote, price_exp=item.price_exp, size_exp=item.size_exp,
         tick_size=format_units(item.tick_size, item.price_exp), lot_size=format_units(item.lot_size, item.size_exp),
         max_size=_LARGEST_ORDER, min_notional=format_units(item.min_notional, MONEY_EXP),
     )
