@@ -16,7 +16,7 @@ from engine.records import OUTPUT_COUNT
 from engine.safety.mode import Mode, mode_of
 from engine.units import MONEY_EXP, format_units
 from procs.feed_counts import FEED_COUNTS
-from procs.table import HOPS, RINGS, STRATEGIES, Role
+from procs.table import HOPS, RING_BY_NAME, STRATEGIES, Role
 from shm.control import Readiness
 from shm.seqlock import seqlock_bytes
 
@@ -78,7 +78,7 @@ METRICS = np.dtype(
         ("realised", "<i8"), ("unrealised", "<i8"), ("fees", "<i8"), ("funding", "<i8"), ("balance", "<i8"),
         ("seen", "<i8", (len(SEEN),)),
         ("validation", VALIDATION_METRICS),
-        ("rings", RING_METRICS, (len(RINGS),)),
+        ("rings", RING_METRICS, (len(RING_BY_NAME),)),  # in that order; no capacity: it is not there
         ("hops", HOP_METRICS, (len(HOPS),)),
         ("processes", PROCESS_METRICS, (len(Role),)),
         ("instruments", INSTRUMENT_METRICS, (MAX_INSTRUMENTS,)),
@@ -116,7 +116,9 @@ def as_plain(metrics: np.void, instruments: Sequence[Instrument]) -> dict[str, A
         "cash": money("balance"),
         "seen": {name: int(metrics["seen"][place]) for place, name in enumerate(SEEN)},
         "validation": _validation(metrics["validation"]),
-        "rings": {spec.name: _ring(metrics["rings"][place]) for place, spec in enumerate(RINGS)},
+        "rings": {
+            name: _ring(row) for name, row in zip(RING_BY_NAME, metrics["rings"], strict=True) if row["capacity"]
+        },
         "latency_us": {
             hop: {"count": int(row["count"]), **{key: int(row[key]) / 1000 for key in ("p50", "p99", "p99_9", "max")}}
             for hop, row in zip(HOPS, metrics["hops"], strict=True)

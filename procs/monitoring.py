@@ -26,7 +26,7 @@ from procs.lines import LineFile
 from procs.memory_use import descriptor_count, pss_bytes
 from procs.metrics import METRICS, REST_AUDITS, SEEN, as_plain
 from procs.ports import Turns
-from procs.table import HOPS, RINGS, Role
+from procs.table import HOPS, Role
 from procs.venue_lag import least_lag_ns
 from shm.clock import sleep
 from shm.control import Stop
@@ -138,7 +138,7 @@ class Monitoring:
         self._written += 1
 
     def _measure_rings(self, row: np.void, per_second: float) -> None:
-        for place, spec in enumerate(RINGS):
+        for place, spec in enumerate(self._context.plan.rings):
             ring, target = self._view.ring(spec.name), row["rings"][place]
             consumed = ring.consumed  # read first, so that nothing in flight is ever negative
             produced = ring.produced

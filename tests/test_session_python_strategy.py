@@ -189,6 +189,9 @@ def test_it_trades_beside_the_maker_and_everything_is_accounted_for(traded: Trad
     assert sum(found["intents"] for found in summary["strategies"].values()) == summary["decisions"]["intents"]
     ring = summary["rings"]["targets_1"]
     assert ring["produced"] == ring["consumed"] > 0 and ring["dropped"] == 0 and "targets_2" not in summary["rings"]
+    last = orjson.loads((traded.folder / "metrics.jsonl").read_bytes().splitlines()[-1])
+    assert last["rings"].keys() == summary["rings"].keys()
+    assert last["rings"]["targets_1"]["produced"] == ring["produced"]
     refused = summary["stages"]["execution"]["quarantined"].get("ENDED_PROCESS", 0)
     assert slow["process"]["targets"] == ring["produced"] - refused
     follower = summary["followers"]["strategy_1"]["predictions"]

@@ -20,7 +20,7 @@ from procs.metrics import (
     as_plain,
 )
 from procs.metrics_guide import FIGURES, HOP_TEXTS
-from procs.table import HOPS, RINGS, Role
+from procs.table import HOPS, RING_BY_NAME, Role
 from shm.histogram import BUCKETS, HISTOGRAM_BYTES
 from tools.docs.markdown import code, table
 from tools.docs.source_text import MissingText
@@ -58,7 +58,7 @@ _NAMES = {"rings": "RING", "latency_us": "HOP", "processes": "PROCESS", "instrum
 def figures() -> list[str]:
     """The place of every figure in a line of metrics.jsonl, in order, such as rings.RING.fill."""
     metrics = np.zeros(1, METRICS)
-    metrics["hops"]["count"] = 1
+    metrics["hops"]["count"] = metrics["rings"]["capacity"] = 1
     instrument = Instrument(0, "SYMBOL", "BASE", "QUOTE", 2, 3, 10, 1, 0)
     return list(dict.fromkeys(_places(as_plain(metrics[0], [instrument]), "")))
 
@@ -80,7 +80,7 @@ def page() -> str:
         raise MissingText(f"procs/metrics_guide.py and the metrics do not have the same: {', '.join(missing)}")
     lines = table(("figure", "unit", "what it is"), ((code(name), *FIGURES[name]) for name in known))
     names = table(("stands for", "is one of"), (
-        ("RING", ", ".join(code(ring.name) for ring in RINGS)), ("HOP", ", ".join(map(code, HOPS))),
+        ("RING", ", ".join(map(code, RING_BY_NAME))), ("HOP", ", ".join(map(code, HOPS))),
         ("PROCESS", ", ".join(code(role.label) for role in Role)), ("SYMBOL", "the venue's names of the instruments"),
     ))  # fmt: skip
     hops = table(("hop", "process", "histogram", "from -> to"), (
