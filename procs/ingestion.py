@@ -112,8 +112,9 @@ class Ingestion:
 
     # --- one input: journal, decode, publish ------------------------------------------------------------------------
 
-    def _pass_on(self, count: int, now: int, more: bool = False) -> None:
-        """Publish what a frame gave. more: others have arrived already; validation is woken for several at once."""
+    def _pass_on(self, count: int, now: int, is_live: bool = False, more: bool = False) -> None:
+        """Publish what a frame or a body gave. more: others have arrived already; validation is woken for several at
+        once."""
         self._inputs += 1
         if more and self._unheard < _MOST_UNHEARD:
             wake = False
@@ -122,7 +123,7 @@ class Ingestion:
             wake = count > 0 or self._unheard > 0
             self._unheard = 0
         decoder = self._decoder
-        if not self._outlet.pass_on(decoder.outbox, count, _GAP_RESERVE, wake, decoder.ingest_id, now):
+        if not self._outlet.pass_on(decoder.outbox, count, _GAP_RESERVE, wake, decoder.ingest_id, now, is_live):
             self._drop(count, now)
 
     def _publish(self, count: int, now: int) -> None:
@@ -149,7 +150,7 @@ class Ingestion:
             count = self._decoder.frame(data, now)
             if self._decoder.refused:
                 self._note_refusal(now)
-            self._pass_on(count, now, self.sockets.more)
+            self._pass_on(count, now, True, self.sockets.more)
             if self._listing_frames[0] != self._listing_frames_seen:
                 self._listing_frames_seen = self._listing_frames[0]
                 self._on_news(data)
@@ -325,6 +326,8 @@ class Ingestion:
         for count in replay_inputs(self._decoder, after):
             again = min(count, published)
             published -= again
+            if again < count:
+                self._outlet.forget(self._decoder.ingest_id)
             while again < count:
                 again += self._outlet.give(self._decoder.outbox, count - again, again)
                 if again < count:

@@ -40,7 +40,7 @@ from procs.recordings import read_inputs, read_instruments
 from procs.strategies import check_declared, kept_strategies, load_strategies
 from procs.summary import report
 from procs.table import Role
-from procs.warm_up import continued, warm_up
+from procs.warm_up import in_two, warm_up
 from shm.clock import python_monotonic_ns, sleep
 from shm.histogram import new_histogram, record
 
@@ -58,38 +58,43 @@ class Source:
     instruments: tuple[Instrument, ...]
     read: Inputs
     is_session: bool  # a whole one; a part of it is an open loop, as a capture is
-    before: Inputs | None = field(default=None, kw_only=True)  # what was recorded before the part that is replayed
+    from_ns: int = field(default=EVERYTHING.from_ns, kw_only=True)  # inputs before are only watched
     strategies: tuple[Bound, ...] = field(default=(), kw_only=True)  # none: those that the settings name
 
     def inputs(self) -> Iterator[JournalEntry]:
         """The inputs of ingestion, from the beginning."""
         return self.read()
 
+    def in_two(self) -> tuple[Iterator[JournalEntry], Iterator[JournalEntry]]:
+        """(those that are only watched, the others), to be taken in this order."""
+        return in_two(self.inputs(), self.from_ns, self.path)
+
     def merges(self) -> Iterator[JournalEntry]:
         """The batches of execution in the order in which they were taken; only of a session."""
         return read_stream(self.path, Role.EXECUTION.label)
 
 
-def open_source(path: Path, settings: Settings, selection: Selection = EVERYTHING) -> Source:
+def open_source(
+    path: Path, settings: Settings, selection: Selection = EVERYTHING, watch_before: bool = False
+) -> Source:
     """A session folder (with the settings and instruments of its own), or a capture or another recording (with these
     settings), or the part of it that is selected.
 
-    What ran in a session is its own copies of the strategies. Raises ReplayError, CaptureError, SettingsError or
-    ModelError.
+    What ran in a session is its own copies of the strategies. watch_before: what was recorded before the part is among
+    the inputs, to be watched only. Raises ReplayError, CaptureError, SettingsError or ModelError.
     """
-    before = None
-    if selection.from_ns > EVERYTHING.from_ns:
-        earlier = replace(selection, from_ns=EVERYTHING.from_ns, to_ns=selection.from_ns)
-        before = open_source(path, settings, earlier).read
+    is_whole, from_ns = selection.everything, EVERYTHING.from_ns
+    if watch_before:
+        selection, from_ns = replace(selection, from_ns=from_ns), selection.from_ns
     if not path.exists():
         raise ReplayError(f"{path}: there is no such file or folder")
     if not path.is_dir():
         instruments = read_instruments(path)
         part = open_part(path, instruments, lambda: read_inputs(path, instruments), selection)
-        return Source(path, settings, *part, is_session=False, before=before, strategies=_own_strategies(settings))
+        return Source(path, settings, *part, is_session=False, from_ns=from_ns, strategies=_own_strategies(settings))
     if is_capture(path):
         capture = open_capture(path, selection)
-        return Source(path, settings, *capture, is_session=False, before=before, strategies=_own_strategies(settings))
+        return Source(path, settings, *capture, is_session=False, from_ns=from_ns, strategies=_own_strategies(settings))
     try:
         session = orjson.loads((path / "session.json").read_bytes())
         own = build(Settings, session["settings"])
@@ -104,7 +109,7 @@ def open_source(path: Path, settings: Settings, selection: Selection = EVERYTHIN
         raise ReplayError(f"{path}: no session folder ({type(error).__name__} in session.json)") from None
     part = open_part(path, listed, lambda: read_stream(path, Role.INGESTION.label), selection)
     strategies = load_strategies(own, kept_strategies(path, own))
-    return Source(path, own, *part, is_session=selection.everything, before=before, strategies=strategies)
+    return Source(path, own, *part, is_session=is_whole, from_ns=from_ns, strategies=strategies)
 
 
 def _own_strategies(settings: Settings) -> tuple[Bound, ...]:
@@ -207,33 +212,36 @@ class MergeReplayer:
         return int(EXECUTION.step(self._state, source, inbox, count, self.outbox, self._routes))
 
 
-def warmed_path(source: Source) -> tuple[FusedPath, int]:
-    """The path that a source begins with, and how many frames were recorded before. Raises CaptureError."""
+def warmed_path(source: Source) -> tuple[FusedPath, int, Iterator[JournalEntry]]:
+    """The path that a source begins with, how many frames it has watched, and the inputs that follow. Raises
+    CaptureError."""
     path = FusedPath(source.settings, source.instruments, not source.is_session, source.strategies)
-    if source.before is not None:
-        warm_up(path, source.before())
-    return path, path.decoder.ingest_id
+    before, others = source.in_two()
+    warm_up(path, before)
+    return path, path.decoder.ingest_id, others
 
 
-def _paced(source: Source, speed: float | None, path: FusedPath) -> Iterator[tuple[int, int]]:
+def _paced(
+    inputs: Iterator[JournalEntry], speed: float | None, path: FusedPath
+) -> Iterator[tuple[int, int]]:
     """Every input through the decoder: (when it was in hand, on the monotonic clock; records decoded)."""
     pacer = Pacer(speed)
     started = 0
 
-    def inputs() -> Iterator[JournalEntry]:
+    def paced() -> Iterator[JournalEntry]:
         nonlocal started
-        for entry in continued(source.inputs(), path.decoder):
+        for entry in inputs:
             pacer.wait(entry.ts_ns)
             started = python_monotonic_ns()
             yield entry
 
-    for decoded in replay_inputs(path.decoder, inputs()):
+    for decoded in replay_inputs(path.decoder, paced()):
         yield started, decoded
 
 
-def _predictions(source: Source, speed: float | None, path: FusedPath) -> Iterator[np.ndarray]:
+def _predictions(inputs: Iterator[JournalEntry], speed: float | None, path: FusedPath) -> Iterator[np.ndarray]:
     """Copies of all PREDICTION records, batch by batch."""
-    for _, decoded in _paced(source, speed, path):
+    for _, decoded in _paced(inputs, speed, path):
         for first in range(0, decoded, BATCH):
             found = path.predict(first, min(BATCH, decoded - first))
             if found:
@@ -242,19 +250,19 @@ def _predictions(source: Source, speed: float | None, path: FusedPath) -> Iterat
 
 def replay_fused(source: Source, speed: float | None) -> dict[str, Any]:
     """Replay in this process; returns the summary. Raises ReplayError, JournalError, CaptureError or ModelError."""
+    path, before, inputs = warmed_path(source)
     began = python_monotonic_ns()
-    path, before = warmed_path(source)
     decision = new_histogram()
     extra: dict[str, Any] = {"warm_up_frames": before}
     if source.is_session:
-        waiting = Waiting(_predictions(source, speed, path))
+        waiting = Waiting(_predictions(inputs, speed, path))
         merger = MergeReplayer(path.states[Role.EXECUTION], source.merges(), waiting.take)
         merger.run()
         while len(waiting.take(4096)):
             pass  # what execution never came to take still counts upstream
         extra["predictions"] = {"compared": merger.compared, "different": merger.different}
     else:
-        for started, decoded in _paced(source, speed, path):
+        for started, decoded in _paced(inputs, speed, path):
             if path.decide(decoded):
                 record(decision, python_monotonic_ns() - started)
     return replay_summary(

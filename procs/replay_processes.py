@@ -33,7 +33,6 @@ from procs.states import initial_states
 from procs.summary import hop_histograms, ring_counts
 from procs.table import Role, placement, ring_capacities
 from procs.venues.binance_usdm.endpoints import Endpoints
-from procs.warm_up import continued
 from shm.clock import python_monotonic_ns, sleep
 from shm.control import Stop
 from shm.lease import Lease
@@ -58,7 +57,10 @@ def _feed(context: ProcessContext, source: Source, speed: float | None, before: 
 
     def stamped() -> Any:
         nonlocal started
-        for entry in continued(source.inputs(), decoder):
+        watched, inputs = source.in_two()
+        for _ in watched:
+            pass  # its state has seen them
+        for entry in inputs:
             pacer.wait(entry.ts_ns)
             started = context.now_ns()
             stamps[(decoder.ingest_id + 1) & (len(stamps) - 1)] = started
@@ -130,7 +132,7 @@ def _bodies(source: Source, speed: float | None, before: int) -> dict[Role, Call
 def replay_auto(source: Source, speed: float | None) -> dict[str, Any]:
     """Replay through processes; returns the summary. Raises ReplayError or SegmentError."""
     settings = source.settings
-    path, before = warmed_path(source)
+    path, before, _ = warmed_path(source)
     states = initial_states(settings, source.instruments, not source.is_session, source.strategies) | path.states
     cores, spin, _ = placement(tuple(sorted(os.sched_getaffinity(0))), "auto")
     name = f"replay-{new_session_id()}"

@@ -1,25 +1,25 @@
 """What a replay that begins in the middle of a recording begins with.
 
-What was recorded before goes the whole way through the stages first, so that books, features and strategies are what
-those of an engine would be that was there all along; nothing is entered, as in PAUSE. Then every count begins at
-nothing: what the summary tells is of the part alone.
+What was recorded before goes through the stages first, so that books, features and what execution knows of the market
+are those of an engine that was there all along and in PAUSE: nothing is entered, and strategies are not asked; they
+begin fresh. Then every count begins at nothing: what the summary tells is of the part alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from engine.ingest.dialects import waiting_frames
 from engine.safety.mode import Mode
-from procs.capture.inputs import NothingSelected
-from procs.decoding import Decoder, replay_inputs
+from procs.capture.inputs import nothing_selected
+from procs.capture.reader import EARLIEST_NS
+from procs.decoding import replay_inputs
 from procs.fused import FusedPath
-from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 from procs.table import Role
-from procs.venues.terms import Terms
 
 _ALL = ("records_in", "processed", "out", "quarantined", "dropped")
 _COUNTS = {
@@ -34,18 +34,44 @@ _COUNTS = {
 }
 
 
+def in_two(
+    entries: Iterator[JournalEntry], from_ns: int, where: Path
+) -> tuple[Iterator[JournalEntry], Iterator[JournalEntry]]:
+    """The inputs before the first one of a time, and the others; take them in this order, and to their ends.
+
+    They are one reading: whoever makes inputs of recorded listings knows in the second what the first told. The first
+    raises CaptureError at its end where nothing is left for the second.
+    """
+    later: list[JournalEntry] = []
+
+    def before() -> Iterator[JournalEntry]:
+        for entry in entries:
+            if entry.ts_ns >= from_ns:
+                later.append(entry)
+                return
+            yield entry
+        if from_ns > EARLIEST_NS:
+            raise nothing_selected(where)
+
+    def others() -> Iterator[JournalEntry]:
+        yield from later
+        yield from entries
+
+    return before(), others()
+
+
 def warm_up(path: FusedPath, before: Iterator[JournalEntry]) -> None:
     """Take what was recorded before, if anything was. Raises CaptureError, JournalError."""
     execution = path.states[Role.EXECUTION]
     mode = execution["mode"].copy()
     execution["mode"] = Mode.PAUSE
-    try:
-        for decoded in replay_inputs(path.decoder, before):
-            path.decide(decoded)
-    except NothingSelected:
+    taken = 0
+    for decoded in replay_inputs(path.decoder, before):
+        path.decide(decoded)
+        taken += 1
+    execution["mode"] = mode
+    if not taken:
         return
-    finally:
-        execution["mode"] = mode
     for role, state in path.states.items():
         _begin_to_count(role, state)
 
@@ -68,18 +94,3 @@ def _begin_to_count(role: Role, state: np.ndarray) -> None:
             for name in ("agreed", "disagreed"):
                 state[audits][name] = 0
 
-
-def continued(entries: Iterator[JournalEntry], decoder: Decoder) -> Iterator[JournalEntry]:
-    """The inputs of a part for who has taken what was before it: begun already, and told only of terms that change.
-
-    All of them for who has taken nothing yet.
-    """
-    if not decoder.ingest_id:
-        yield from entries
-        return
-    for entry in entries:
-        if entry.kind == Entry.START:
-            continue
-        if entry.kind == Entry.LISTED and Terms.from_bytes(entry.payload) == decoder.terms(entry.source):
-            continue
-        yield entry

@@ -143,3 +143,24 @@ def test_a_successor_goes_on_after_the_last_whole_entry(tmp_path: Path, torn: in
     entries = list(read_stream(tmp_path, "a"))
     assert [entry.ordinal for entry in entries] == list(range(1, kept[-1] + 31))
     assert [entry.ts_ns for entry in entries[len(kept) :]] == list(range(1000, 1030))
+
+
+def test_a_roll_that_fails_leaves_the_next_segment_to_be_prepared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = JournalWriter(tmp_path, "ingestion", "s1", segment_bytes=4096)
+    half = writer.prepare_at
+    writer.prepare_next()
+    assert writer.prepare_at > 4096, "it is there"
+
+    def no_room(number: int, size: int) -> None:
+        raise JournalFull(28, "no room")
+
+    with monkeypatch.context() as full:
+        full.setattr(writer, "_make", no_room)
+        with pytest.raises(JournalFull):
+            writer.append(Entry.FRAME, b"x" * 8000, 1)
+    assert writer.prepare_at == half and not writer.next_ready
+    assert writer.append(Entry.FRAME, b"y" * 8000, 1) == 1, "the disk has room again"
+    writer.close()
+    assert [entry.payload for entry in read_stream(tmp_path, "ingestion")] == [b"y" * 8000]

@@ -25,9 +25,10 @@ from procs.capture.recorder import Recorder
 from procs.capture.writer import open_writer
 from procs.decoding import Decoder, replay_inputs
 from procs.journal.layout import Entry
-from procs.replay import open_source, replay_fused
+from procs.replay import open_source, replay_fused, warmed_path
 from procs.venues.binance_usdm.endpoints import Endpoints
 from procs.venues.market import Listing, Market, market_of
+from procs.venues.terms import Terms
 from procs.wire_player.recording import Recording
 from shm.clock import new_session_offset_ns, python_monotonic_ns, python_session_ns, wall_ns
 from tests.embedded_venue import RunningVenue
@@ -126,6 +127,14 @@ def test_a_replay_has_epochs_status_and_open_interest_as_they_were(venue: Runnin
     # Both parts of the engine take it, and the same comes of it twice; of one symbol what is of that one.
     one, other = (replay_fused(open_source(folder, Settings()), None) for _ in range(2))
     assert one["decision_hash"] == other["decision_hash"] and one["unaccounted"] == 0
+    # A part that begins while ETHUSDT is closed knows it, and hears that it trades again, as the manifest has it.
+    listed = [entry for entry in open_source(folder, Settings()).inputs() if entry.kind == Entry.LISTED]
+    closed_ns = next(entry.ts_ns for entry in listed if Terms.from_bytes(entry.payload).status == Status.CLOSED)
+    path, _, others = warmed_path(open_source(folder, Settings(), Selection(from_ns=closed_ns + 1), watch_before=True))
+    assert path.decoder.terms(1).status == Status.CLOSED
+    for _ in replay_inputs(path.decoder, others):
+        pass
+    assert path.decoder.terms(1).status == Status.TRADING
     part, _ = replayed(folder, Selection(symbols=("ETHUSDT",)))
     assert of_kind(part, Kind.STATUS)["instrument"].tolist() == [0, 0] and len(of_kind(part, Kind.INSTRUMENT)) == 1
     # The player says at the start what was listed at the start.

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from engine.book.book import book_best
 from engine.config import Settings
-from engine.records import Kind
 from engine.safety.mode import Mode
 from procs.capture.convert import convert
 from procs.capture.reader import Selection
+from procs.captures import CaptureError
+from procs.decoding import replay_inputs
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 from procs.replay import Source, open_source, replay_fused, warmed_path
 from procs.replay_processes import replay_auto
 from procs.table import Role
 from procs.venues.terms import Terms
-from procs.warm_up import continued
 from tests.kraken_oracle import V1_CAPTURES
 from tests.recordings import USDM_CAPTURES, require_capture
 from tests.test_capture_sources import NS, SECOND, spaced, two_symbols
@@ -43,7 +43,7 @@ def pieces(path: Path, from_ns: int) -> tuple[Source, Source, Source]:
     """(all of it, what is before a time, the rest)."""
     return (
         open_source(path, Settings()), open_source(path, Settings(), Selection(to_ns=from_ns)),
-        open_source(path, Settings(), Selection(from_ns=from_ns)),
+        open_source(path, Settings(), Selection(from_ns=from_ns), watch_before=True),
     )
 
 
@@ -74,8 +74,8 @@ def test_the_stages_stand_where_those_of_an_engine_would_that_was_there_before(r
     path = require_capture(relative)
     from_ns = begin_at(path, part)
     _, _, rest = pieces(path, from_ns)
-    warm, frames = warmed_path(rest)
-    cold, _ = warmed_path(dataclasses.replace(rest, before=None))
+    warm, frames, _ = warmed_path(rest)
+    cold, _, _ = warmed_path(open_source(path, Settings()))
     for entry in open_source(path, Settings(), Selection(to_ns=from_ns)).inputs():
         cold.decide(cold.decoder.apply(entry))
     assert frames == cold.decoder.ingest_id > 0
@@ -95,7 +95,7 @@ def test_a_part_is_decided_alike_by_processes_and_from_a_capture(tmp_path: Path)
     path = require_capture(USDM_CAPTURES[0])
     convert(path, tmp_path / "own")
     selection = Selection(from_ns=begin_at(path, 0.6))
-    raw, own = (open_source(place, Settings(), selection) for place in (path, tmp_path / "own"))
+    raw, own = (open_source(place, Settings(), selection, watch_before=True) for place in (path, tmp_path / "own"))
     one, *others = replay_fused(raw, None), replay_fused(own, None), replay_auto(own, None), replay_fused(raw, 4000.0)
     assert one["decisions"]["intents"] > 0 and one["market"]["book_valid_ratio"] == 1.0
     assert one["warm_up_frames"] > 1_000
@@ -109,8 +109,8 @@ def test_a_part_begins_with_the_book_that_was_there(tmp_path: Path) -> None:
     frames = [diff([["99.0", "1"]], [], U=1, u=5, pu=0), SNAPSHOT]
     frames += [diff([["98.0", f"{number}"]], [], U=number, u=number, pu=number - 1) for number in range(8, 30)]
     path = spaced(tmp_path / "a.raw", frames)
-    source = open_source(path, Settings(), Selection(from_ns=NS + 10 * SECOND))
-    warm, frames_before = warmed_path(source)
+    source = open_source(path, Settings(), Selection(from_ns=NS + 10 * SECOND), True)
+    warm, frames_before, _ = warmed_path(source)
     assert frames_before == 10
     assert int(book_best(warm.states[Role.FEATURES]["books"][0], 0, 1)[0]) == 1000
     summary = replay_fused(source, None)
@@ -121,7 +121,7 @@ def test_a_part_begins_with_the_book_that_was_there(tmp_path: Path) -> None:
 def test_diffs_that_wait_for_a_snapshot_wait_on(tmp_path: Path) -> None:
     frames = [diff([["98.0", f"{number}"]], [], U=number, u=number, pu=number - 1) for number in range(8, 20)]
     frames += [SNAPSHOT, diff([["98.0", "77"]], [], U=20, u=20, pu=19)]
-    source = open_source(spaced(tmp_path / "a.raw", frames), Settings(), Selection(from_ns=NS + 10 * SECOND))
+    source = open_source(spaced(tmp_path / "a.raw", frames), Settings(), Selection(from_ns=NS + 10 * SECOND), True)
     summary = replay_fused(source, None)
     assert summary["unaccounted"] == 0 and summary["stages"]["ingestion"]["in_flight"] == 0
     assert summary["stages"]["ingestion"]["in"] == len(frames), "ten of them waited from before"
@@ -130,31 +130,43 @@ def test_diffs_that_wait_for_a_snapshot_wait_on(tmp_path: Path) -> None:
 def test_a_part_from_before_the_beginning_is_all_of_it(tmp_path: Path) -> None:
     path = spaced(tmp_path / "a.raw", two_symbols())
     whole, part = (
-        replay_fused(open_source(path, Settings(), selection), None)
+        replay_fused(open_source(path, Settings(), selection, watch_before=True), None)
         for selection in (Selection(), Selection(from_ns=NS - SECOND))
     )
     assert part["decision_hash"] == whole["decision_hash"] and part["stages"] == whole["stages"]
     assert part["warm_up_frames"] == whole["warm_up_frames"] == 0
 
 
-def test_terms_that_hold_already_are_not_told_again(tmp_path: Path) -> None:
-    source = open_source(spaced(tmp_path / "a.raw", two_symbols()), Settings(), Selection(from_ns=NS + 9 * SECOND))
-    path, _ = warmed_path(source)
-    held = path.decoder.terms(0)
-    other = Terms(held.tick_size * 2, held.lot_size, held.min_notional, held.status)
+LISTINGS = [  # before the part and in it, by their tick: what a session journals is what changed
+    ((50,), (100,)), ((50, 100), ()), ((50, 100), (50,)), ((50, 100, 200), (100,)), ((), (50,)),
+]
 
-    def listed() -> Any:
-        first, *rest = source.read()
-        yield first
-        for terms in (held, other, other):
-            yield JournalEntry(Entry.LISTED, 0, NS + 9 * SECOND, 0, 1, terms.to_bytes())
-        yield from rest
 
-    told = np.zeros(0)
-    summary = replay_fused(dataclasses.replace(source, read=listed), None)
-    assert summary["unaccounted"] == 0
-    for entry in continued(listed(), path.decoder):
-        count = path.decoder.apply(entry)
-        if entry.kind == Entry.LISTED:
-            told = np.append(told, path.decoder.records["kind"][:count])
-    assert (told == Kind.INSTRUMENT).sum() == 1
+@pytest.mark.parametrize(("before", "inside"), LISTINGS)
+def test_a_part_has_the_terms_that_were_told_last(
+    before: tuple[int, ...], inside: tuple[int, ...], tmp_path: Path
+) -> None:
+    source = open_source(spaced(tmp_path / "a.raw", two_symbols()), Settings())
+
+    def listed() -> Iterator[JournalEntry]:
+        for entry in source.read():
+            yield entry
+            place = (entry.ts_ns - NS) // SECOND
+            ticks = before if place == 5 else inside if place == 15 else ()
+            for tick in ticks if entry.kind != Entry.START else ():
+                terms = Terms(tick, 1, 0, 1).to_bytes()
+                yield JournalEntry(Entry.LISTED, 0, entry.ts_ns, 0, 1, terms)
+
+    part = dataclasses.replace(source, read=listed, from_ns=NS + 10 * SECOND)
+    path, _, others = warmed_path(part)
+    taken = list(replay_inputs(path.decoder, others))
+    assert path.decoder.terms(0).tick_size == (*before, *inside)[-1]
+    assert len(taken) == len(two_symbols()) - 10 + len(inside)
+
+
+def test_after_the_end_there_is_nothing(tmp_path: Path) -> None:
+    path = spaced(tmp_path / "a.raw", two_symbols())
+    source = open_source(path, Settings(), Selection(from_ns=NS + 10_000 * SECOND), watch_before=True)
+    for replay in (replay_fused, replay_auto):
+        with pytest.raises(CaptureError, match="nothing in it is of the times and symbols asked for"):
+            replay(source, None)

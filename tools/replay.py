@@ -42,7 +42,7 @@ def replay_command(options: argparse.Namespace) -> int:
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _end)
     try:
-        source = open_source(options.source, settings, selection)
+        source = open_source(options.source, settings, selection, watch_before=True)
         if options.fills and source.is_session:
             raise UsageError("--fills: a session's journal holds its own fills; leave the option out")
         if not options.fills and not selection.everything and is_session_folder(options.source):

@@ -34,8 +34,9 @@ _OF_ONE = (Entry.SNAPSHOT, Entry.LISTED, Entry.AUDIT_ASKED, Entry.AUDIT)  # inpu
 Inputs = Callable[[], Iterator[JournalEntry]]
 
 
-class NothingSelected(CaptureError):
-    """A selection of times in which nothing was recorded."""
+def nothing_selected(where: Path) -> CaptureError:
+    """A selection of times or symbols in which nothing was recorded."""
+    return CaptureError(f"{where}: nothing in it is of the times and symbols asked for")
 
 
 def _chosen(instruments: tuple[Instrument, ...], places: tuple[int, ...]) -> tuple[Instrument, ...]:
@@ -44,10 +45,10 @@ def _chosen(instruments: tuple[Instrument, ...], places: tuple[int, ...]) -> tup
 
 
 def _started(entries: Iterator[JournalEntry], where: Path) -> Iterator[JournalEntry]:
-    """The same behind a START of the first one's time. Raises NothingSelected when there is none."""
+    """The same behind a START of the first one's time. Raises CaptureError when there is none."""
     first = next(entries, None)
     if first is None:
-        raise NothingSelected(f"{where}: nothing in it is of the times and symbols asked for")
+        raise nothing_selected(where)
     yield JournalEntry(Entry.START, 0, first.ts_ns, 0, 1, b"")
     yield first
     yield from entries

@@ -69,7 +69,10 @@ class JournalWriter:
         """What appending needs of the segment that was begun or taken up."""
         self._buffer = self.buffer()
         # Beyond this offset it is time for `prepare_next`: half a segment is left, and no next one is there yet.
-        self.prepare_at = _NEVER if self._next else len(self._buffer) - self._segment_bytes // 2
+        self.prepare_at = _NEVER if self._next else self._half()
+
+    def _half(self) -> int:
+        return len(self._buffer) - self._segment_bytes // 2
 
     def _resume(self) -> None:
         """Map the last segment that was begun, cut what was torn, and forget one that was made ahead of need."""
@@ -150,6 +153,7 @@ class JournalWriter:
             os.close(self._next[1])
             segment_path(self._folder, self._stream, self._number + 1).unlink()
             self._next = None
+            self.prepare_at = self._half()
 
     def append(self, kind: Entry, payload: bytes | memoryview, ts_ns: int, source: int = 0, count: int = 1) -> int:
         """Write one entry and return its ordinal. Raises JournalFull (see `reserve`)."""
