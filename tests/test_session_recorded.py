@@ -28,9 +28,9 @@ def filled_and_refused(mapping: Mapping) -> bool:
 
 
 def test_an_engine_trades_on_a_recording_with_faults(tmp_path: Path) -> None:
-    recorded = require_capture(USDM_CAPTURES[0])
+    recorded = require_capture(USDM_CAPTURES[1])
     words = ["play", str(recorded), "--port", "0", "--speed", "1x", "--orders", "--json"]
-    words += ["--fault", "corrupt:depth=0.02", "--fault", "duplicate:depth=0.01", "--seed", "4"]
+    words += ["--fault", "corrupt:depth=0.004", "--fault", "duplicate:depth=0.01", "--seed", "4"]
     player = subprocess.Popen(
         [sys.executable, "-m", "tools.cli", *words], cwd=tmp_path, stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(PROJECT_ROOT)},
