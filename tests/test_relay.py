@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.execution.kernel import MAX_OUT
@@ -396,9 +396,11 @@ _STEPS = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(_STEPS)
+@example([("target", (BID - 20, 0), (BID - 20, 1), STALE_MS, 0, 0)])
+@example([("target", (BID - 20, 0), (BID - 20, 1), STALE_MS + 1, 0, 0)])
 def test_whatever_comes_in_whatever_order_nothing_is_sent_that_was_not_said_of_late(steps: list[Any]) -> None:
     state = trading(open_loop=True)
-    now, ended, sequence = 1, 0, 0
+    now, ended, sequence = 0, 0, 0  # the market that it has seen is of this time
     said: dict[str, Any] = {}  # the last target taken
     sent: dict[int, int] = {1: 0, -1: 0}  # orders of it, by side
     inputs: list[Input] = []
