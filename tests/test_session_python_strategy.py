@@ -129,7 +129,8 @@ def trouble(made: Engine, mapping: Mapping) -> dict[str, Any]:
 
     stale = kept(mapping, "went_stale")
     os.kill(pid, signal.SIGSTOP)
-    seen["silent_ms"] = gone_after_ms(mapping)
+    seen["silent_ms"] = gone_after_ms(mapping)  # sooner than by age where they were filled
+    wait_until(lambda: kept(mapping, "went_stale") > stale, 10, "target that is too old")
     seen["went_stale"] = kept(mapping, "went_stale") - stale
     os.kill(pid, signal.SIGCONT)
     wait_until(lambda: stands(mapping), 10, "quotes after its silence")

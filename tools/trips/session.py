@@ -319,7 +319,7 @@ def trip_session(
     make_key(key)
     flow = {**WIDE_LIMITS, **(BUSY_MARKET if load else {})}
     settings: dict[str, dict[str, Any]] = {
-        "engine": {"memory_budget_mib": 10, "deaths_to_stop": deaths_to_stop, "stall_s": _STALL_S},
+        "engine": {"memory_budget_mib": 12, "deaths_to_stop": deaths_to_stop, "stall_s": _STALL_S},
         "panic": CALM | ({"stalled": "emergency", "stalled_s": _STALLED_S} if panic else {}),
     }
     with contextlib.ExitStack() as stack:
