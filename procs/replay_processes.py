@@ -19,6 +19,7 @@ from engine.kernel import kernel_digest
 from engine.records import PREDICTION
 from engine.validation.step import VALIDATION
 from procs.attach import lock_path
+from procs.capture.reader import EARLIEST_NS
 from procs.children import Child, fork_child, kill, wait_all, wait_for_death
 from procs.decoding import Decoder, replay_inputs
 from procs.identity import new_session_id
@@ -132,8 +133,11 @@ def _bodies(source: Source, speed: float | None, before: int) -> dict[Role, Call
 def replay_auto(source: Source, speed: float | None) -> dict[str, Any]:
     """Replay through processes; returns the summary. Raises ReplayError or SegmentError."""
     settings = source.settings
-    path, before, _ = warmed_path(source)
-    states = initial_states(settings, source.instruments, not source.is_session, source.strategies) | path.states
+    states = initial_states(settings, source.instruments, not source.is_session, source.strategies)
+    before = 0
+    if source.from_ns > EARLIEST_NS:
+        path, before, _ = warmed_path(source)
+        states |= path.states
     cores, spin, _ = placement(tuple(sorted(os.sched_getaffinity(0))), "auto")
     name = f"replay-{new_session_id()}"
     children: list[Child] = []

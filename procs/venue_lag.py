@@ -11,17 +11,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import types
 
 from engine.kernel import kernel
 
 LAG_SECONDS = 128
 LAG_WORDS = 2 * LAG_SECONDS
 _SECOND = 1_000_000_000
-INT64S = types.Array(types.int64, 1, "C")
 
 
-@kernel(types.void(INT64S, types.int64, types.int64))
+@kernel()
 def note_lag(words: np.ndarray, stamp_ns: int, now_ns: int) -> None:
     """A frame was received now; the venue stamped it so, 0: it has no stamp."""
     if stamp_ns == 0:
