@@ -260,12 +260,14 @@ class Oracle:
         self.count["frames"] += 1
         self.count["records_in"] += 1
         self.tick(recv, ingest_id)
-        if "result" in data:
+        if "e" in data and "data" in data:
+            raise Refused("a frame is an event or wraps one")
+        if "result" in data and isinstance(data.get("data"), dict):
+            raise Refused("an answer wraps no event")
+        if "result" in data and not {"e", "u"} & data.keys():
             self.count["acks"] += 1
             self.count["processed"] += 1
             return
-        if "e" in data and "data" in data:
-            raise Refused("a frame is an event or wraps one")
         data = data.get("data", data)
         order = data.get("o", data)
         item = self.instruments[order["s"]]

@@ -150,6 +150,20 @@ def test_answers_to_subscriptions_are_counted() -> None:
     assert session.frame(b'{"error":{"code":2,"msg":"Invalid request"},"id":1}', T0, 3) == -Reason.UNKNOWN_STREAM
 
 
+def test_an_answer_that_is_news_too_is_refused() -> None:
+    """Two frames that ran into one another; in an event that names itself, `result` is one more unknown member."""
+    wrapped = {"result": None, "data": TRADE}
+    interest = {"result": None, "openInterest": "1", "symbol": "BTCUSDT", "time": 1}
+    session = ready()
+    for news in (wrapped, interest):
+        for frame in (news, dict(reversed(news.items()))):
+            assert session.frame(dumps(frame), T0 + 5, 2) == -Reason.BAD_JSON
+    assert not session.written and session.balances()
+    for frame in ({"result": None, **TRADE}, {**TRADE, "t": TRADE["t"] + 1, "result": None}):
+        assert session.frame(dumps(frame), T0 + 5, 3) == 1
+    assert session.row["acks"] == 0 and session.row["trades"] == 2 and session.balances()
+
+
 def test_an_empty_diff_moves_the_sequence_and_makes_no_record() -> None:
     session = ready()
     assert session.frame(dumps({**DEPTH, "b": [], "a": []}), T0 + 5, 2) == 0

@@ -322,7 +322,7 @@ def decode_frame(state: StateRow, text: Text, rows: np.ndarray, base: int) -> De
     position = skip_space(text, start + 1)
     if position < size and byte_at(text, position) == CLOSE_OBJECT:
         return _nothing(UNKNOWN_STREAM if skip_space(text, position + 1) == size else BAD_JSON)
-    is_event, is_answer = False, False
+    is_event, is_wrapped, is_answer = False, False, False
     open_at, symbol_at, time_of = 0, 0, 0
     instrument, bids, levels = BAD_JSON, -1, -1
     more = True
@@ -338,7 +338,7 @@ def decode_frame(state: StateRow, text: Text, rows: np.ndarray, base: int) -> De
             break
         key = read_name(text, position)
         if same_name(key, DATA_KEY) and byte_at(text, value) == OPEN_OBJECT and not is_event:
-            is_event = True
+            is_event, is_wrapped = True, True
             position, instrument, bids, levels = scan_event(state, text, value, rows, base)
         else:
             seen = 0
@@ -360,6 +360,8 @@ def decode_frame(state: StateRow, text: Text, rows: np.ndarray, base: int) -> De
         return _nothing(position)
     if skip_space(text, position) != size:
         return _nothing(BAD_JSON)
+    if is_answer and (is_wrapped or open_at != 0):
+        return _nothing(BAD_JSON)  # an answer and news at once: no venue sends that, two frames run into one another do
     if open_at != 0 and not is_event:
         return _decode_open_interest(state, text, rows, base, open_at, symbol_at, time_of)
     if is_event:

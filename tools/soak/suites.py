@@ -13,6 +13,7 @@ from tools.soak.hostile import run_hostile, run_hostile_sockets
 from tools.soak.integrity import MARKETS, RUNS, run_integrity
 from tools.soak.kills import SIGNALS, VICTIMS, run_kills
 from tools.soak.matrix import run_matrix
+from tools.soak.properties import PASSED, run_properties
 from tools.soak.resources import run_resources
 from tools.soak.ring_exchange import RECORDS, run_rings
 from tools.soak.tally import Piece
@@ -40,6 +41,7 @@ SUITES = (
     Suite("crash_points", run_crash_points, 30, {"killed writer": 500, "killed reader": 500}),
     Suite("fuzz", run_fuzz, 240, dict.fromkeys(RECORDINGS, 2_000_000)),
     Suite("atheris", run_atheris, 60, dict.fromkeys(TARGET_NAMES, EXECUTIONS)),
+    Suite("properties", run_properties, 60, {"properties": PASSED}),
     Suite("integrity", run_integrity, 90, dict.fromkeys(MARKETS, RUNS)),
     Suite("resources", run_resources, 120, {"minutes": 30}, once=True),
 )
