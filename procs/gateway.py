@@ -34,7 +34,7 @@ from procs.venues.binance_usdm.rest import listen_key
 from procs.venues.binance_usdm.signed import SignedSession
 from procs.venues.binance_usdm.trading import TradingClient
 from shm.clock import python_monotonic_ns, sleep
-from shm.control import Readiness, Stop, TripSource, set_gate_epoch
+from shm.control import Readiness, Stop, TripSource
 
 _TIMEOUT_MS = 5000
 _RECV_WINDOW_MS = 1000
@@ -120,7 +120,7 @@ class Gateway:
 
     def gate_is_shut(self, word: int) -> None:
         """Show it in the control block."""
-        set_gate_epoch(self._context.control.words, self._context.role, word)
+        self._context.control.set_gate_epoch(self._context.role, word)
 
     def order_leaves(self, cause: int) -> tuple[int, ...]:
         """Count the wire hop, from the intent and from the frame behind it."""

@@ -42,7 +42,7 @@ from procs.venues.binance_usdm.private_stream import PrivateStream, StreamEvent
 from procs.venues.binance_usdm.reports import ClientIds
 from procs.venues.binance_usdm.signed import HttpLine, Line, SignedSession
 from shm.clock import sleep
-from shm.control import Stop, TripSource, set_gate_epoch, tripped_sources, word_of
+from shm.control import Stop, TripSource, tripped_sources, word_of
 from shm.doorbell import Doorbell
 
 _LIVES = 5
@@ -292,7 +292,7 @@ class _Life:
             self._look_again_ns = self._clocks.monotonic_ns() + _LOOK_AGAIN_NS
             if self._given_up:
                 self._note("stopped before the venue was clean")
-        set_gate_epoch(self._control.words, Role.KILLSWITCH, handled)
+        self._control.set_gate_epoch(Role.KILLSWITCH, handled)
         return handled
 
     def _look_again(self) -> None:
@@ -301,7 +301,7 @@ class _Life:
             self._look_again_ns = self._clocks.monotonic_ns() + _LOOK_AGAIN_NS
             if not self._sweep.once(dry=True).clean:
                 self._handled = 0
-                set_gate_epoch(self._control.words, Role.KILLSWITCH, 0)  # it is not done any more
+                self._control.set_gate_epoch(Role.KILLSWITCH, 0)  # it is not done any more
 
     def _cover_for_the_dead(self) -> None:
         """Cancel what rests once execution or the gateway has been silent for a second: nobody looks after it."""

@@ -228,6 +228,7 @@ class Turns:
     def __init__(self, context: ProcessContext) -> None:
         self._context = context
         self._words = context.control.words
+        self._role = int(context.role)  # numba looks at an enum's whole class in each call: 20 us
         self._parent = os.getppid()
 
     @property
@@ -243,7 +244,7 @@ class Turns:
 
     def turn(self, moved: int) -> int:
         """Publish that the process lives and did `moved` things; returns a value of Stop."""
-        return int(_turn(self._words, self._context.role, self._context.now_ns(), moved))
+        return int(_turn(self._words, self._role, self._context.now_ns(), moved))
 
 
 def ring_own_bell(context: ProcessContext) -> None:

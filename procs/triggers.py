@@ -80,7 +80,7 @@ class Triggers:
     def start(self) -> None:
         """Arm. A button that is pressed, or cannot be served, trips."""
         # The first trip of a process loads compiled code, half a second of it: on a word that is nobody's.
-        trip(np.zeros(CONTROL_WORDS, np.int64), TripSource.HARDWARE)
+        trip(np.zeros(CONTROL_WORDS, np.int64), int(TripSource.HARDWARE))
         self._context.control.doorbell(self._context.role).ring()
         self._publish()
         if self.button is not None:

@@ -46,7 +46,7 @@ def rehearse() -> None:
     from procs.summary import follower_counts
     from procs.table import RINGS, Role
     from procs.venues.binance_usdm.endpoints import Endpoints
-    from shm.control import Readiness, Stop, TripSource, gate_epoch, set_gate_epoch
+    from shm.control import Readiness, Stop, TripSource
     from shm.segment import unlink_all
 
     instruments = tuple(item.instrument(index) for index, item in enumerate(VenueSettings().listed()))
@@ -69,7 +69,7 @@ def rehearse() -> None:
                 raise RuntimeError("a process that said it is ready is not")
             control.heartbeat(context.role)
             control.progress(context.role)
-            set_gate_epoch(control.words, context.role, gate_epoch(control.words, context.role))
+            control.set_gate_epoch(context.role, control.gate_epoch(context.role))
             for spec in RINGS:
                 records = as_bytes(np.zeros(2, spec.dtype))
                 Outlet(context, spec.name).give(records, 2)

@@ -379,7 +379,7 @@ class ControlBlock:
 
     def trip(self, source: int) -> int:
         """Stop trading everywhere, then wake all roles so that they notice; returns the word."""
-        word = int(trip(self.words, source))
+        word = int(trip(self.words, int(source)))
         for role in range(ROLES):
             self.doorbell(role).ring()
         return word
@@ -423,7 +423,7 @@ class ControlBlock:
     def mode(self, value: int) -> None:
         if not 0 <= value <= _MODE_MASK:
             raise ValueError(f"mode {value}: 0 to {_MODE_MASK} are allowed")
-        set_mode(self.words, value)
+        set_mode(self.words, int(value))
 
     @property
     def asserted(self) -> list[TripSource]:
@@ -433,6 +433,10 @@ class ControlBlock:
     def gate_epoch(self, role: int) -> int:
         """What a gateway or the kill switch published with `set_gate_epoch`; 0 before that."""
         return int(gate_epoch(self.words, _checked(role)))
+
+    def set_gate_epoch(self, role: int, value: int) -> None:
+        """Publish what `gate_epoch` of the module says of a gateway or the kill switch."""
+        set_gate_epoch(self.words, _checked(role), value)
 
     def doorbell(self, role: int) -> Doorbell:
         """The doorbell of a role."""

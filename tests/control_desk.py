@@ -24,7 +24,7 @@ from procs.instance import Mapping, Plan
 from procs.latch import read_latch
 from procs.table import Role
 from shm.clock import sleep
-from shm.control import Readiness, set_gate_epoch
+from shm.control import Readiness
 from tests.instance_memory import small_instance
 
 SECRET = "correct horse battery staple"
@@ -95,7 +95,7 @@ class Desk:
 
     def control_words(self, role: Role, value: int) -> None:
         """Publish what a role has acted upon."""
-        set_gate_epoch(self.control.words, role, value)
+        self.control.set_gate_epoch(role, value)
 
     def tick(self) -> None:
         """As the supervisor does it."""

@@ -34,7 +34,7 @@ from procs.spawned import run_kill_switch
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Endpoints
 from procs.venues.binance_usdm.private_stream import StreamEvent
-from shm.control import Stop, TripSource, set_gate_epoch
+from shm.control import Stop, TripSource
 from shm.doorbell import Doorbell
 from tests.instance_memory import small_instance
 
@@ -373,7 +373,7 @@ class World:
         def turn() -> None:
             self.control.beat(Role.GATEWAY, self.now_ns)
             self.control.beat(Role.EXECUTION, self.now_ns)
-            set_gate_epoch(self.control.words, Role.GATEWAY, self.control.word)
+            self.control.set_gate_epoch(Role.GATEWAY, self.control.word)
             self.later(10 * MS, turn)
 
         self.control.set_pid(Role.GATEWAY, _NOBODY)

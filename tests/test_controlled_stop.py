@@ -27,7 +27,7 @@ from procs.kill_credentials import KillCredentials, has_own_key, kill_credential
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Credentials, CredentialsError
 from procs.venues.binance_usdm.signed import SignedSession
-from shm.control import Stop, TripSource, gate_epoch
+from shm.control import Stop, TripSource
 from tests import kill_world
 from tests.kill_world import KEY, MS, SECRET, START_NS, World, sleeping_child, world
 
@@ -73,7 +73,7 @@ def test_every_source_cancels_and_some_flatten(made: World, source: TripSource) 
     assert (last["event"], last["flat"]) == ("stopped", source in FLATTENING)
     assert last["orders"] == "confirms"
     assert last["positions"] == ("confirms" if source in FLATTENING else "held")
-    assert int(gate_epoch(made.control.words, Role.KILLSWITCH)) == made.control.token
+    assert made.control.gate_epoch(Role.KILLSWITCH) == made.control.token
 
 
 def test_a_decision_is_not_undone_by_a_heartbeat_that_is_lost_too(made: World) -> None:
@@ -196,7 +196,7 @@ def test_a_word_that_is_reset_ends_the_stop(made: World) -> None:
     made.at_ms(5_000, lambda: made.control.reset(made.control.word))
     run_trip(made, TripSource.DEAD_MAN, stop_ms=12_000)
     assert made.events()[-1] == "reset before the stop was done"
-    assert int(gate_epoch(made.control.words, Role.KILLSWITCH)) == made.control.token == 1 << 44
+    assert made.control.gate_epoch(Role.KILLSWITCH) == made.control.token == 1 << 44
 
 
 def test_an_order_to_stop_now_is_obeyed(made: World) -> None:
@@ -467,4 +467,4 @@ def test_a_disk_that_takes_neither_notes_nor_last_words_ends_nobody(
         monkeypatch.setattr(last_words, "STANDARD_ERROR", full.fileno())
         run_trip(made, TripSource.STORAGE)
     assert made.resting() == 0
-    assert int(gate_epoch(made.control.words, Role.KILLSWITCH)) == made.control.token
+    assert made.control.gate_epoch(Role.KILLSWITCH) == made.control.token

@@ -24,7 +24,7 @@ from procs.summary import ring_counts, stage_accounts
 from procs.table import Role
 from procs.venues.binance_usdm.endpoints import Endpoints
 from procs.venues.binance_usdm.private_stream import StreamEvent
-from shm.control import Stop, TripSource, gate_epoch, set_gate_epoch, tripped_sources
+from shm.control import Stop, TripSource, tripped_sources
 from tests.embedded_venue import RunningVenue
 from tests.gateway_desk import Desk, clear
 from tests.instance_memory import small_instance
@@ -111,9 +111,9 @@ def test_after_a_trip_orders_are_denied_and_cancels_go_out(desk: Desk) -> None:
     desk.start()
     resting = desk.new(taking=False)
     desk.wait(resting, ReportKind.ACCEPTED)
-    word = desk.mapping.control.trip(TripSource.OPERATOR)
-    words = desk.mapping.control.words
-    until(lambda: int(gate_epoch(words, Role.GATEWAY)) == word, "shut gate", 1.0)
+    control = desk.mapping.control
+    word = control.trip(TripSource.OPERATOR)
+    until(lambda: control.gate_epoch(Role.GATEWAY) == word, "shut gate", 1.0)
     denied = desk.new(taking=True)
     desk.wait(denied, ReportKind.DENIED)
     assert desk.denial(denied) == Reason.DENIED_EMERGENCY
@@ -130,7 +130,7 @@ def test_once_the_stop_is_confirmed_only_questions_leave_until_the_reset(desk: D
     desk.wait(resting, ReportKind.ACCEPTED)
     control = desk.mapping.control
     word = control.trip(TripSource.OPERATOR)
-    set_gate_epoch(control.words, Role.KILLSWITCH, control.token)
+    control.set_gate_epoch(Role.KILLSWITCH, control.token)
     gate = desk.gateway._client._gate
     until(lambda: gate._only_reads, "cut", 2.0)
     desk.send(OrderAction.QUERY, 77)

@@ -10,7 +10,7 @@ from enum import Enum
 
 from procs.clocks import SYSTEM_CLOCKS, Clocks
 from procs.orphans import end_process
-from shm.control import ControlBlock, gate_epoch
+from shm.control import ControlBlock
 
 _POLL_S = 0.001
 _DEATH_MS = 500
@@ -41,7 +41,7 @@ class GateWatch:
         """Wait until the gate is shut, or end who does not shut it. tripped_ns: when the trip was seen."""
         control = self._control
         while True:
-            if int(gate_epoch(control.words, self._role)):
+            if control.gate_epoch(self._role):
                 return Gate.SHUT
             pid = control.pid(self._role)
             if not pid or not control.heartbeat(self._role):

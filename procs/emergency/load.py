@@ -17,7 +17,7 @@ from procs.table import Role
 from procs.venues.binance_usdm.rate_limits import hear, pay
 from procs.venues.binance_usdm.signed import tls_context
 from shm.clock import python_monotonic_ns, python_session_ns, sleep, wall_ns
-from shm.control import ControlBlock, Readiness, TripSource, set_asserted, set_gate_epoch
+from shm.control import ControlBlock, Readiness, TripSource, set_asserted
 from shm.segment import Segment
 
 
@@ -38,7 +38,7 @@ def load() -> None:
     block.set_pid(role, 1)
     block.beat(role, python_session_ns(block.session_offset_ns))
     block.set_readiness(role, Readiness.READY)
-    set_gate_epoch(block.words, role, 1)
+    block.set_gate_epoch(role, 1)
     set_asserted(block.words, 1)
     block.trip(TripSource.KILLSWITCH)
     bell = block.doorbell(role)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from procs.instance import Mapping
 from procs.table import Role
 from shm.clock import python_monotonic_ns, sleep
-from shm.control import ControlBlock, gate_epoch, word_of
+from shm.control import ControlBlock, word_of
 from tools.soak.session import alive
 
 _POLL_S = 0.0002
@@ -22,7 +22,7 @@ _POLL_S = 0.0002
 
 def is_done(control: ControlBlock) -> bool:
     """Whether the kill switch has dealt with the emergency word as it is now: nothing rests, the venue says."""
-    epoch, word = int(gate_epoch(control.words, Role.KILLSWITCH)), control.word
+    epoch, word = control.gate_epoch(Role.KILLSWITCH), control.word
     return word != 0 and word_of(epoch) == word_of(word)
 
 
@@ -64,7 +64,7 @@ class TripWatch:
 
     def _look(self, gateway: int) -> None:
         if not self.shut_ns:
-            if int(gate_epoch(self._control.words, Role.GATEWAY)):
+            if self._control.gate_epoch(Role.GATEWAY):
                 self.shut_ns = self.now_ns()
             elif not alive(gateway):
                 self.shut_ns, self.shut_by_death = self.now_ns(), True
