@@ -25,6 +25,7 @@ from procs.integrity.told import BUY, SELL
 from procs.integrity.truth import TrueBook, fingerprint_of
 
 _MOST_LEVELS = 8192  # of a side
+_VALID, _INVALID, _NOT_REFUSED = int(Kind.BOOK_VALID), int(Kind.BOOK_INVALID), int(Reason.NONE)
 _MASK = (1 << 64) - 1
 
 
@@ -86,11 +87,12 @@ class EngineSide:
             return []
         written = validate_step(self._state, SOURCE_MAIN, self.decoder.outbox, count, self._out_bytes, self._routes)
         self.passed = self._out[:written]
-        kinds = self.passed["kind"]
         said = []
-        for at in np.flatnonzero((kinds == Kind.BOOK_VALID) | (kinds == Kind.BOOK_INVALID)).tolist():
+        for at, kind in enumerate(self.passed["kind"].tolist()):
+            if kind not in (_VALID, _INVALID):
+                continue
             record = self._out[at]
-            saying = Saying(int(record["instrument"]), record["kind"] == Kind.BOOK_VALID, Reason(int(record["reason"])))
+            saying = Saying(int(record["instrument"]), kind == _VALID, Reason(int(record["reason"])))
             self.valid[saying.instrument] = saying.valid
             said.append(saying)
         return said
@@ -98,7 +100,7 @@ class EngineSide:
     @property
     def refused(self) -> bool:
         """Whether the last frame or body was."""
-        return self.decoder.refused != Reason.NONE
+        return int(self.decoder.refused) != _NOT_REFUSED
 
     def wanted(self, index: int) -> bool:
         """Whether ingestion wants a snapshot of a book."""
