@@ -11,18 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
 from numba.core.dispatcher import _DispatcherBase
+
+import tests.profiles  # noqa: F401 - takes effect by being imported
 
 if TYPE_CHECKING:  # what only some tests need is imported where it is made
     from tests.embedded_venue import RunningVenue
     from tests.pump_bench import Bench
     from tests.trading_desk import Desk
-
-# A red run is of the change, not of the day: `make test` takes the same examples each time, `make soak` others.
-settings.register_profile("gate", derandomize=True, database=None)
-settings.register_profile("search", database=None, print_blob=True)
-settings.load_profile("gate")
 
 
 @pytest.fixture(scope="session", autouse=True)

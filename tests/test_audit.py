@@ -82,7 +82,7 @@ def test_every_reordering_and_every_missing_line_is_found(folder: Path) -> None:
         assert f"line {first + 1}" in wrong(b"".join(lines[:first] + lines[first + 1 :]), head)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_one_changed_byte_is_found(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("audit") / "control"

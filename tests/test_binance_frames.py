@@ -76,7 +76,7 @@ def test_each_spot_kind_equals_the_oracle(name: str, combined: bool) -> None:
     np.testing.assert_array_equal(session.records(), oracle.records())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data(), name=st.sampled_from(sorted(SPOT_EVENTS)), combined=st.booleans())
 def test_key_order_and_unknown_keys_change_nothing(data: st.DataObject, name: str, combined: bool) -> None:
     event: dict[str, Any] = SPOT_EVENTS[name]
@@ -227,7 +227,7 @@ def test_mutated_recorded_frames_are_decoded_whole_or_refused_whole(dialect: Dia
     assert len(frames) >= 90
     answers: dict[int, int] = {}
 
-    @settings(max_examples=700, deadline=None)
+    @settings(max_examples=700)
     @given(place=st.integers(0, len(frames) - 1), seed=st.integers(0, 2**32), times=st.integers(0, 2))
     def check(place: int, seed: int, times: int) -> None:
         frame, draws = frames[place], Draws(seed, 0)

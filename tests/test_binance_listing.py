@@ -123,7 +123,7 @@ def test_sizes_have_all_decimals_of_the_wire_that_leave_room(lot: str, largest: 
     assert listed.max_size == Decimal(largest).scaleb(size_exp)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(wire=st.integers(0, 8), lot=st.integers(0, 8), largest=st.integers(1, 9 * 10**10))
 def test_the_size_unit_is_the_finest_with_room(wire: int, lot: int, largest: int) -> None:
     lot = min(lot, wire)

@@ -100,7 +100,7 @@ def venue_rule(dialect: Dialect, bridged: bool, book: int, first: int, last: int
     return "drop" if last <= book else "apply" if previous == book else "refetch"
 
 
-@settings(max_examples=3_000, deadline=None)
+@settings(max_examples=3_000)
 @given(
     dialect=st.sampled_from(BINANCE_DIALECTS), bridged=st.booleans(), book=st.integers(20, 60),
     previous=st.integers(10, 70), skip=st.integers(1, 6), length=st.integers(0, 12),
@@ -122,7 +122,7 @@ def test_a_verdict_is_the_venue_s_own(
     assert (judged == Reason.STALE_DIFF) <= (not bridged) and (judged == Reason.DUPLICATE) <= bridged
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(data=st.data())
 def test_random_spot_sessions_equal_the_oracle(data: st.DataObject) -> None:
     """Two books over a line that loses, repeats and delays, with snapshots of any age."""
@@ -228,7 +228,7 @@ class Reader:
 
 
 @pytest.mark.parametrize("dialect", BINANCE_DIALECTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_book_in_sequence_is_the_venue_s_whatever_the_line_does(dialect: Dialect, data: st.DataObject) -> None:
     venue, reader = Venue(dialect), Reader(dialect)

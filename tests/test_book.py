@@ -115,7 +115,7 @@ operation = st.one_of(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.lists(operation, min_size=1, max_size=120))
 def test_equals_dict_book(operations: list[tuple[str, int, int, int]]) -> None:
     books, oracle = fresh()

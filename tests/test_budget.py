@@ -49,7 +49,7 @@ def clock_at(now: list[int]) -> Budget:
     return Budget.of_own(limits, lambda: now[0])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.integers(0, 2 * S), st.integers(0, 40), st.integers(0, 6), st.sampled_from(Level), st.booleans()),
@@ -97,7 +97,7 @@ def test_each_level_has_a_share_that_lower_ones_cannot_use() -> None:
     assert budget.take(now[0], 160) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     bound=st.integers(1, 3_000),
     calls=st.lists(st.tuples(st.sampled_from(list(Level)[:3]), st.integers(1, 400)), max_size=60),

@@ -88,7 +88,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("captures") / "capture"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(entry_lists(), st.integers(1, 2_000), st.integers(1, 4_000))
 def test_what_was_written_is_read(
     place: Path, entries: list[CaptureEntry], block_bytes: int, segment_bytes: int
@@ -99,7 +99,7 @@ def test_what_was_written_is_read(
     assert reader.torn_bytes == 0 and reader.manifest == manifest()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(entry_lists(), entry_lists(20), st.data())
 def test_a_cut_file_keeps_everything_before_the_cut_block_and_goes_on(
     place: Path, entries: list[CaptureEntry], more: list[CaptureEntry], data: st.DataObject
@@ -133,7 +133,7 @@ def test_a_cut_file_keeps_everything_before_the_cut_block_and_goes_on(
     assert read(place) == entries[:kept] + further
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(entry_lists(), st.data())
 def test_a_flipped_byte_is_found_and_named(place: Path, entries: list[CaptureEntry], data: st.DataObject) -> None:
     written(place, entries)
@@ -195,7 +195,7 @@ def test_a_damaged_index_is_made_good_from_the_segment(tmp_path: Path) -> None:
     assert index.read_bytes() == good and read(folder) == entries
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(entry_lists(), st.data())
 def test_a_selection_is_what_a_filter_finds_and_unpacks_no_other_block(
     place: Path, entries: list[CaptureEntry], data: st.DataObject

@@ -43,7 +43,7 @@ CAPACITY = 64
 @given(st.lists(
     st.tuples(st.sampled_from([1, -1]), st.integers(1, 40_000), st.integers(0, 9), st.booleans()), max_size=120
 ), st.integers(1, 32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_levels_are_those_of_the_books_own_kernel(updates: list[tuple[int, int, int, bool]], most: int) -> None:
     """Levels near and far, on the tick and off it, given and taken away."""
     books = make_books(1)

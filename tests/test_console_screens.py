@@ -35,7 +35,7 @@ def text_of(view: View, snapshot: Snapshot, width: int = 80, height: int = 24) -
     st.integers(1, 240), st.integers(1, 80), st.integers(0, len(PANES) - 1), st.sampled_from(list(Asking)),
     st.sampled_from([good(), tripped(), nothing(), huge()]), st.text(max_size=200), st.integers(0, 5000),
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_screen_fills_its_terminal_exactly_in_ascii(
     width: int, height: int, pane: int, asking: Asking, snapshot: Snapshot, typed: str, scroll: int
 ) -> None:

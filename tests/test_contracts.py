@@ -36,7 +36,7 @@ def test_a_contract_of_100_dollars_at_61_804_dollars_70() -> None:
     assert inverse_contracts(10_000_000, 10 * USD, 1_000, 1) == 1
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 @given(
     contracts=st.integers(-(10**9), 10**9), value=st.integers(1, 1_000).map(lambda usd: usd * USD),
     price=st.integers(1, 10**12), price_exp=st.integers(0, 6), size_exp=st.integers(0, 3),
@@ -55,7 +55,7 @@ def test_inverse_sizes_equal_fractions(contracts: int, value: int, price: int, p
     assert abs(back) <= abs(contracts) and back * contracts >= 0
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(size=st.integers(-(10**15), 10**15), size_exp=st.integers(0, 12))
 def test_linear_sizes_equal_fractions(size: int, size_exp: int) -> None:
     exact = Fraction(size * 10**8, 10**size_exp)

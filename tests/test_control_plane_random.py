@@ -146,4 +146,4 @@ class Plane(RuleBasedStateMachine):
 
 
 TestRandomRequests = Plane.TestCase
-TestRandomRequests.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestRandomRequests.settings = settings(max_examples=60, stateful_step_count=30)

@@ -120,9 +120,7 @@ def test_what_cannot_be_a_request_is_told_what_is_wrong(server: ControlServer, d
     assert said["ok"] is False and words in said["error"]
 
 
-@settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.one_of(st.binary(max_size=6000), st.text(max_size=200).map(lambda text: text.encode() + b"\n")))
 def test_any_bytes_are_answered_or_dropped(server: ControlServer, data: bytes) -> None:
     requests, answer = answer_to(server, data)

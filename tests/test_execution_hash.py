@@ -32,7 +32,7 @@ def hash_of(links: list[tuple[int, ...]]) -> str:
     return chain_hex(chain[0])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(links=st.lists(decisions, min_size=1, max_size=5), other=decisions, data=st.data())
 def test_any_change_of_any_field_changes_both_lanes(
     links: list[tuple[int, ...]], other: tuple[int, ...], data: st.DataObject
@@ -50,7 +50,7 @@ def test_any_change_of_any_field_changes_both_lanes(
         assert before[16:] != after[16:]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(first=decisions, second=decisions)
 def test_order_and_number_of_decisions_count(first: tuple[int, ...], second: tuple[int, ...]) -> None:
     assert hash_of([first]) != hash_of([first, first]) != hash_of([])

@@ -125,7 +125,7 @@ def test_no_fair_price_no_quotes(output: float) -> None:
     assert quotes["target_size"].tolist() == [0, 0]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     bid_ticks=st.integers(1, 10**6), spread=st.integers(1, 50), tick=st.integers(1, 100),
     sizes=st.tuples(st.integers(1, 10**9), st.integers(1, 10**9)), output=st.floats(-1e4, 1e4),

@@ -169,7 +169,7 @@ def only_questions(orders: np.ndarray) -> bool:
     return set(orders["kind"].tolist()) <= {int(OrderAction.QUERY), int(OrderAction.RECONCILE)}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(script=st.lists(hostile_reports(), max_size=60), trip_at=st.integers(0, 120))
 def test_reports_that_make_no_sense_break_nothing(script: list[tuple[Any, ...]], trip_at: int) -> None:
     state = make_state()

@@ -220,7 +220,7 @@ def kinds(out: np.ndarray) -> list[Kind]:
     return [Kind(kind) for kind in out["kind"]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), chosen=st.sampled_from((SETTINGS, QUICK)), hostile=st.booleans())
 def test_equals_the_plain_stage(seed: int, chosen: FeatureSettings, hostile: bool) -> None:
     records = validated(random_market(seed, 700, hostile=hostile))
@@ -258,7 +258,7 @@ def test_recorded_session_equals_the_plain_stage(capture: str) -> None:
     assert state[0]["crossed_books"] == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32))
 def test_any_batching_gives_the_same_bytes(seed: int) -> None:
     records = validated(random_market(seed, 400))
@@ -269,7 +269,7 @@ def test_any_batching_gives_the_same_bytes(seed: int) -> None:
     assert as_bytes(whole_state).tobytes() == as_bytes(cut_state).tobytes()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), part=st.floats(0.05, 0.95))
 def test_no_look_ahead(seed: int, part: float) -> None:
     """What left up to record k is the same whatever comes after, in one batch with it or not."""
@@ -285,7 +285,7 @@ def test_no_look_ahead(seed: int, part: float) -> None:
         assert out[: len(first)].tobytes() == first.tobytes()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32))
 def test_unvalidated_input_breaks_no_promise(seed: int) -> None:
     """Whatever comes in: finite numbers out, counters that balance, any batching alike."""

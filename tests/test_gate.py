@@ -178,7 +178,7 @@ def test_limits_become_exact_units(value: Any, units: int) -> None:
     assert limit_units(value, 8) == units
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 @given(price=st.integers(0, INT64_MAX), size=st.integers(0, INT64_MAX), unit_exp=st.integers(0, 18))
 def test_value_saturates_and_never_raises(price: int, size: int, unit_exp: int) -> None:
     exact = price * size * 10**8 // 10**unit_exp
@@ -186,7 +186,7 @@ def test_value_saturates_and_never_raises(price: int, size: int, unit_exp: int) 
     assert value == exact or (value == INT64_MAX and (exact >= 89 * 10**17 or price * size >= 89 * 10**17))
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 @given(
     order_value=st.integers(1, 10**13), price=st.integers(900_0, 1100_0).map(lambda ticks: ticks * 10),
     limit=st.integers(1, 10**13), position=st.integers(-(10**4), 10**4), open_same_side=st.integers(0, 10**4),

@@ -179,7 +179,7 @@ def test_levels_may_carry_more_elements_and_bare_numbers() -> None:
     assert [(row["price"], row["size"]) for row in only(session)[2:]] == [(2814520, 6961), (1000000, 2)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data(), name=st.sampled_from(sorted(EVENTS)), combined=st.booleans(), indent=st.booleans())
 def test_key_order_unknown_keys_and_white_space_change_nothing(
     data: st.DataObject, name: str, combined: bool, indent: bool
@@ -202,7 +202,7 @@ def test_key_order_unknown_keys_and_white_space_change_nothing(
     assert once.counters() == again.counters()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), spaces=st.booleans())
 def test_a_snapshot_reads_the_same_in_any_order(data: st.DataObject, spaces: bool) -> None:
     members = data.draw(st.permutations(list({**SNAPSHOT, "symbol": "BTCUSDT", "x": [[]]}.items())))

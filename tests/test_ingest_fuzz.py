@@ -55,7 +55,7 @@ def check(frame: bytes) -> int:
     return n
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     frame=st.one_of(
         st.binary(max_size=80), st.text('{}[]":,\\abBAeEpqstTuU0123456789.-+ ', max_size=80).map(str.encode)
@@ -65,7 +65,7 @@ def test_any_bytes_get_an_answer(frame: bytes) -> None:
     assert check(frame) <= 0
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 @given(frame=st.sampled_from(CORPUS), seed=st.integers(0, 2**32))
 def test_mutated_frames_are_refused_or_right(frame: bytes, seed: int) -> None:
     check(mutated(frame, CORPUS, Draws(seed, 0)))

@@ -58,7 +58,7 @@ numbers = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(text=numbers, exp=st.integers(0, 12), quoted=st.booleans(), ending=st.sampled_from(",]} \n"))
 @example("9223372036854775807", 0, True, ",")
 @example("9223372036854775808", 0, True, ",")
@@ -112,7 +112,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(value=json_values, indent=st.booleans(), ending=st.sampled_from([b",1", b"]", b"}", b" ,", b"\n"]))
 def test_skip_value_ends_where_the_value_ends(value: object, indent: bool, ending: bytes) -> None:
     try:
@@ -138,7 +138,7 @@ def test_nesting_is_bounded() -> None:
     assert skip_value(b"[" + deep + b"]", 0) == BAD_JSON
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(wire=st.one_of(st.binary(max_size=60), st.text('"[]{},:\\0123456789.eE+- \n', max_size=60).map(str.encode)))
 def test_any_bytes_end_in_an_answer_inside_them(wire: bytes) -> None:
     for position in range(len(wire) + 2):
@@ -153,7 +153,7 @@ def test_any_bytes_end_in_an_answer_inside_them(wire: bytes) -> None:
         assert skip_space(wire, position) >= position
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(name=st.text(max_size=20))
 def test_names_pack_without_collisions(name: str) -> None:
     wire = orjson.dumps(name)

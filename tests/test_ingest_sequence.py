@@ -259,7 +259,7 @@ def test_a_pool_without_room_for_frames_starts_anew() -> None:
     assert session.snapshot(0, snapshot(PENDING_FRAMES + 1), T0, 9_999) == 2 + 5
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(data=st.data())
 def test_random_sessions_equal_the_oracle(data: st.DataObject) -> None:
     """Two books over a line that loses, repeats and delays, with snapshots of any age."""
@@ -298,7 +298,7 @@ def test_random_sessions_equal_the_oracle(data: st.DataObject) -> None:
             pair.timer(step)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     start=st.integers(1, 3 * CLOCK_GRID_NS),
     steps=st.lists(

@@ -23,13 +23,11 @@ from tests.kraken_oracle import TextBook, instrument
 PRICE_DECIMALS, SIZE_DECIMALS = 5, 8
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_crc32_is_that_of_zlib(data: bytes) -> None:
     assert crc32(data) == zlib.crc32(data)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**9), st.integers(0, 9), st.integers(0, 9))
 def test_printed_numbers_are_those_of_the_text(value: int, exp: int, more: int) -> None:
     """`value` units of 10^-exp, printed with `more` decimals beyond those, without point and leading zeros."""
@@ -42,7 +40,6 @@ def test_a_number_with_more_decimals_than_are_printed_has_no_checksum() -> None:
     assert crc_printed(CRC_START, 123, 2, 1) == CANNOT_PRINT
 
 
-@settings(deadline=None)
 @given(st.integers(-1, 2**32 - 1), st.integers(-1, 255), st.integers(-1, 255))
 def test_the_word_of_a_checksum(checksum: int, price_decimals: int, size_decimals: int) -> None:
     word = pack_checksum(checksum, price_decimals, size_decimals)
@@ -160,7 +157,7 @@ def test_depths_beyond_the_venue_are_refused() -> None:
 LEVEL = st.tuples(st.booleans(), st.integers(1, 120), st.integers(0, 10**12))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     depth=st.sampled_from([1, 10, 25]),
     groups=st.lists(st.tuples(st.booleans(), st.lists(LEVEL, min_size=1, max_size=30)), max_size=30),

@@ -27,7 +27,7 @@ def _append(buffer, cursor, kind, source, count, ts, payload, length):
 
 
 @pytest.mark.parametrize("least_folded", [pytest.param(16, marks=_folds), pytest.param(1 << 62, id="tables")])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.binary(max_size=300), start=st.integers(0, 2**32 - 1), offset=st.integers(0, 40))
 def test_crc_equals_zlib(least_folded: int, data: bytes, start: int, offset: int) -> None:
     array = np.frombuffer(data + b"beyond", np.uint8)
@@ -86,7 +86,7 @@ def test_unfinished_segment_reads_up_to_its_last_entry(tmp_path: Path) -> None:
     writer.close()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.binary(max_size=200), st.integers(0, 5), st.integers(0, 2**31)), max_size=20))
 def test_kernel_writes_the_same_bytes(tmp_path_factory: pytest.TempPathFactory, items: list) -> None:
     folder = tmp_path_factory.mktemp("j")

@@ -205,7 +205,7 @@ def test_what_the_index_says_of_a_segment(tmp_path: Path) -> None:
     assert not indexes[0].intact(tmp_path) and indexes[1].intact(tmp_path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(1, 40))
 def test_indexers_that_die_anywhere_leave_one_whole_index(
     tmp_path_factory: pytest.TempPathFactory, seed: int, every: int

@@ -163,7 +163,7 @@ def test_the_sequence_rule() -> None:
     assert futures.balances()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(-3, 4), min_size=1, max_size=40), st.integers(0, 9))
 def test_any_order_of_updates_keeps_exactly_the_contiguous_ones(steps: list[int], resync: int) -> None:
     """What is kept is the snapshot's seq + 1, + 2, and so on; a hole stops it until a snapshot."""

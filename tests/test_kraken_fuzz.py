@@ -73,7 +73,7 @@ def standing(dialect: Dialect) -> Session:
     return session
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     dialect=DIALECTS,
     frame=st.one_of(
@@ -96,7 +96,7 @@ def test_a_word_that_nobody_knows_is_a_halt_of_everything(dialect: Dialect, fram
     assert check(session, frame) == len(session.instruments)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 @given(dialect=DIALECTS, which=st.integers(0, 10), seed=st.integers(0, 2**32))
 def test_mutated_frames_are_refused_or_right(dialect: Dialect, which: int, seed: int) -> None:
     corpus = CORPORA[dialect]

@@ -75,7 +75,7 @@ def test_a_missing_latch_is_an_emergency_where_there_was_one(folder: Path) -> No
     assert latch.state.emergency.reason == "the latch file is missing"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_damaged_latch_is_an_emergency(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = our_folder(tmp_path_factory.mktemp("latch") / "control")

@@ -43,7 +43,7 @@ def test_a_value_whose_maximum_was_not_yet_written_is_in_its_own_bucket() -> Non
     assert passed(before, after)[MAX] == LOW[bucket_index(90_000)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(VALUES, st.integers(1, 30))
 def test_rows_hold_every_value_once_and_every_percentile_where_it_belongs(values: list[int], most_rows: int) -> None:
     histogram = histogram_of(values)
@@ -68,7 +68,7 @@ def test_the_finest_grid_that_fits_is_taken() -> None:
     assert [row.low for row in rows_of(wide)] == [100 * 10**decade for decade in range(11)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(VALUES, st.integers(30, 160), st.booleans())
 def test_lines_fit_the_terminal_and_bars_are_as_long_as_counts(values: list[int], width: int, blocks: bool) -> None:
     histogram = histogram_of(values)

@@ -56,7 +56,7 @@ def read_back(text: str) -> dict[int, int]:
 # --- HdrHistogram's log format ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(VALUES)
 @example([86_400_000_000_000])
 @example([86_400_000_000_001, 2**61])
@@ -151,7 +151,7 @@ def at_percentile(curve: dict[str, Any], percent: float) -> float:
     return float(curve["y"][places[-1]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 10**10), min_size=1, max_size=200))
 def test_a_curve_is_the_percentiles_of_its_histogram(values: list[int]) -> None:
     histogram = histogram_of(values)

@@ -46,7 +46,7 @@ def gaps_of(steps: list[int], threshold_ns: int, begin: int = 1_000_000) -> Gaps
     return gaps
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.integers(0, 60) | st.integers(900, 1100) | st.integers(0, 10**9), max_size=80), st.integers(1, 2000))
 def test_gaps_are_those_that_a_sort_of_the_steps_gives(steps: list[int], threshold: int) -> None:
     counters, longest, histogram = gaps_of(steps, threshold).arrays

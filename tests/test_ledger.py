@@ -34,7 +34,7 @@ def new_ledger(balance: int = 0) -> np.ndarray:
     return ledger
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(fills=fills, unit_exp=st.sampled_from((3, 5, 8, 11)))
 def test_random_fills_equal_plain_integers(fills: list[tuple[int, int, int, int]], unit_exp: int) -> None:
     instrument = type(BTC)(0, "X", "X", "Y", unit_exp - 1, 1, 1, 1, 0)
@@ -72,7 +72,7 @@ def test_closing_removes_the_truncated_share_of_the_cost() -> None:
     assert (position["size"], position["cost"], ledger[0]["realised"]) == (-3, 330, 10 + 220 - 202)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(fills=fills, seed=st.integers(0, 2**32), repeats=st.integers(0, 3))
 def test_shuffled_and_repeated_fills_give_the_same_ledger(
     fills: list[tuple[int, int, int, int]], seed: int, repeats: int

@@ -81,7 +81,7 @@ class Model:
         return rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(
     st.just(None), st.tuples(st.sampled_from((5, 10)), st.integers(1, 2), st.integers(0, 1), st.sampled_from(Status)),
 ), max_size=25))  # fmt: skip
@@ -168,7 +168,7 @@ def test_what_is_no_open_interest_is_refused(body: bytes, reason: Reason) -> Non
     assert session.balances() and len(session.records()) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 10**7), st.integers(1, 10**6), st.integers(0, 10**5))
 def test_small_liquidations_are_counted_and_not_passed_on(price: int, size: int, least: int) -> None:
     """The oracle is Decimal; values that differ from the bound are far enough from it for a float."""

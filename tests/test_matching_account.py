@@ -48,7 +48,7 @@ def fresh(balance: int = 10**13, leverage: int = 20):
     return account
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(FILL, max_size=40))
 def test_fills_equal_the_plain_ledger(fills):
     account, ledger = fresh(), Ledger(10**13, 20_000, 50_000)
@@ -65,7 +65,7 @@ def test_fills_equal_the_plain_ledger(fills):
     assert ledger.wallet == 10**13 + ledger.realised - ledger.fees
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(FILL, max_size=20), st.integers(1, 20_000_000))
 def test_money_is_conserved_up_to_the_stated_rounding(fills, mark):
     """Closing everything gives the cash that went in and out, exactly: rounding only moves profit in time."""

@@ -199,7 +199,7 @@ CANCEL_ALL = st.tuples(st.just("cancel_all"), st.integers(1, 3))
 COMMANDS = st.lists(st.one_of(NEW, NEW, NEW, AMEND, AMEND, CANCEL, CANCEL_ALL), max_size=60)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(COMMANDS)
 def test_kernel_equals_list_exchange(commands):
     """Same events in the same order, same book after every command, and level events that rebuild the book."""
@@ -233,7 +233,7 @@ def test_kernel_equals_list_exchange(commands):
         ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(COMMANDS)
 def test_nothing_is_made_or_lost(commands):
     """What was accepted and added by amendments = twice what traded + what was cancelled or expired + what rests."""

@@ -87,7 +87,7 @@ ACTION = st.tuples(
 
 
 @pytest.mark.parametrize("market", [SymbolSettings(min_notional="5"), FINE], ids=["exact", "truncated"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(ACTION, min_size=5, max_size=40), st.integers(1, 5))
 def test_every_asset_is_conserved_whatever_is_done(market, actions, seed):
     session = Session(

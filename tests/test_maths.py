@@ -23,13 +23,13 @@ def ulps(got: float, exact: Decimal) -> float:
     return float(CONTEXT.divide(CONTEXT.subtract(Decimal(got), exact), Decimal(math.ulp(float(exact)))))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.floats(-745.0, 709.7))
 def test_exp_within_two_ulps(x: float) -> None:
     assert abs(ulps(exp(x), CONTEXT.exp(Decimal(x)))) <= MAX_ULPS
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.floats(min_value=5e-324, max_value=1.7e308, allow_nan=False))
 def test_log_within_two_ulps(x: float) -> None:
     assert abs(ulps(log(x), CONTEXT.ln(Decimal(x)))) <= MAX_ULPS

@@ -370,7 +370,7 @@ def test_what_is_not_finite_gives_no_opinion(model: Model, session_records: np.n
         assert output.tobytes() == sound.tobytes()
 
 
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 @given(numbers=st.lists(st.floats(), min_size=FEATURE_COUNT, max_size=FEATURE_COUNT))
 def test_outputs_are_always_finite_and_bounded(model: Model, numbers: list[float]) -> None:
     output = np.empty(OUTPUT_COUNT, np.float32)

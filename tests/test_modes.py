@@ -335,7 +335,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestRandomSequences = Machine.TestCase
-TestRandomSequences.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestRandomSequences.settings = settings(max_examples=300, stateful_step_count=60)
 
 
 def test_a_machine_that_skips_a_condition_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

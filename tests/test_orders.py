@@ -137,7 +137,7 @@ def check_sums(table: np.ndarray) -> None:
     assert (unresolved["timer_ns"] > 0).all(), "an order that nobody asks about"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     script=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(list(E)), st.integers(1, 6)), max_size=60),
 )

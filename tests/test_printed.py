@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 import numba
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.ingest import json_scan, printed
@@ -31,7 +31,6 @@ def parse_iso_time(frame: bytes) -> tuple[int, int]:
     return printed.parse_iso_time(json_scan.text_of(frame), 0)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**19), st.integers(0, 12), st.integers(0, 12), st.booleans())
 @example(2290, 9, 7, True)
 @example(35415000000, 8, 2, False)
@@ -63,7 +62,6 @@ def test_exponents_and_signs_go_the_general_way() -> None:
     assert parse_printed(b"-2.5,", 1) == (-25, 0, 4)
 
 
-@settings(deadline=None)
 @given(
     st.decimals(allow_nan=False, allow_infinity=False, min_value=Decimal("-1e6"), max_value=Decimal("1e6")),
     st.sampled_from([0, 8, 12]),
@@ -110,7 +108,6 @@ def test_tiny_and_long_numbers_round_to_what_they_are() -> None:
     assert parse_rounded(b"1" * 30 + b"e-29,", 8)[0] == 111111111
 
 
-@settings(deadline=None)
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 12, 31)), st.integers(0, 9), st.integers(0, 999_999_999))
 @example(datetime(2024, 2, 29, 23, 59, 59), 6, 440295)
 @example(datetime(2000, 3, 1), 0, 0)

@@ -226,7 +226,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(STEPS)
 def test_every_step_is_that_of_the_queues_of_units(steps: list[tuple]) -> None:
     market, oracle = Market(), Oracle()
@@ -303,7 +303,7 @@ def check_amendment(
 # --- the rule alone ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 60), st.sampled_from((CAREFUL, EVEN)))
 def test_a_trade_told_before_or_after_its_size_moves_alike(ahead: int, behind: int, size: int, rule: int) -> None:
     before = ahead + behind
@@ -316,7 +316,7 @@ def test_a_trade_told_before_or_after_its_size_moves_alike(ahead: int, behind: i
     assert one == max(0, ahead - size) and first_trade[2] == max(0, size - ahead)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 100), st.integers(0, 20))
 def test_the_careful_rule_never_advances_more(ahead: int, behind: int, after: int, traded: int) -> None:
     before = ahead + behind + traded

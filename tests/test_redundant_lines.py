@@ -56,7 +56,7 @@ def expected(world: World, first: int) -> list[int]:
     return run
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.integers(1, 5), min_size=5, max_size=60), st.lists(STEP, max_size=150))
 def test_everything_without_a_hole_is_passed_on_once_and_in_order(apart: list[int], steps: list) -> None:
     numbers = [10 + sum(apart[: place + 1]) for place in range(len(apart))]
@@ -88,7 +88,7 @@ def test_everything_without_a_hole_is_passed_on_once_and_in_order(apart: list[in
     assert kept + world.line.duplicates >= len(world.brought)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.integers(1, 5), min_size=30, max_size=80), st.integers(0, 20), st.integers(-5, 5),
     st.lists(st.booleans(), min_size=200, max_size=200),

@@ -394,7 +394,7 @@ _STEPS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(_STEPS)
 @example([("target", (BID - 20, 0), (BID - 20, 1), STALE_MS, 0, 0)])
 @example([("target", (BID - 20, 0), (BID - 20, 1), STALE_MS + 1, 0, 0)])

@@ -279,7 +279,7 @@ def test_a_mock_is_refused_where_money_is_traded() -> None:
         assert made.engine.armed == allowed and bool(made.engine.refused[Refusal.MOCK]) != allowed
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(["pass", "drop", "hold", "twice", "no answer", "replay"]), st.booleans()),
                 min_size=5, max_size=60), st.data())  # fmt: skip
 def test_no_network_invents_a_press_or_hides_one(weather: list[tuple[str, bool]], data: st.DataObject) -> None:
@@ -328,7 +328,7 @@ def test_no_network_invents_a_press_or_hides_one(weather: list[tuple[str, bool]]
     assert made.presses - told <= 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=2 * DATAGRAM_BYTES), st.integers(0, DATAGRAM_BYTES - 1), st.integers(1, 255))
 def test_any_bytes_and_any_changed_byte_are_refused(noise: bytes, place: int, flip: int) -> None:
     made = Pair()

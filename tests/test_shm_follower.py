@@ -166,7 +166,7 @@ def test_another_layout_is_refused(instance: str) -> None:
     ring.unlink()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     capacity=st.sampled_from([1, 2, 4, 16]),
     late=st.integers(0, 40),

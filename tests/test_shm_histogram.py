@@ -58,7 +58,7 @@ def test_percentiles_are_within_one_part_in_32_of_numpys(seed: int) -> None:
     assert all(close(f, e) for f, e in zip(found, expected, strict=True)), (found, expected)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.integers(0, INT64_MAX) | st.integers(0, 5000), min_size=1, max_size=200), st.sampled_from(PERCENTS))
 def test_any_percentile_of_any_values(values: list[int], percent: float) -> None:
     histogram = histogram_of(values)
@@ -115,7 +115,7 @@ def test_merging_is_the_same_as_recording_together() -> None:
     assert len(merged) == HISTOGRAM_WORDS == FIRST_BUCKET + BUCKETS
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 1 << 50)), st.lists(st.integers(-1, 1 << 50)))
 def test_what_lies_between_two_copies_is_what_was_recorded_meanwhile(before: list[int], later: list[int]) -> None:
     first, last, alone = histogram_of(before), histogram_of(before + later), histogram_of(later)

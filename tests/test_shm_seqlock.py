@@ -80,7 +80,7 @@ def test_a_reader_gives_up_after_its_attempts_and_says_which_value_it_got() -> N
     assert seqlock_read(block, target, 3, 1000) == -1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(values=st.lists(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=20, max_size=20), min_size=1, max_size=5))
 def test_every_bit_of_a_value_arrives(values: list[list[int]]) -> None:
     dtype = np.dtype((np.int64, (20,)))

@@ -13,12 +13,6 @@ from hypothesis import settings
 from tools.soak.properties import files_with_properties, run_file
 from tools.soak.tally import Piece
 
-PROFILES = """
-from hypothesis import settings
-settings.register_profile("gate", derandomize=True, database=None)
-settings.register_profile("search", database=None, print_blob=True)
-settings.load_profile("gate")
-"""
 PROPERTIES = """
 from hypothesis import given, settings, strategies as st
 seen = []
@@ -39,7 +33,7 @@ def test_no_property():
 
 
 def made(folder: Path, least: int) -> Path:
-    (folder / "conftest.py").write_text(PROFILES)
+    (folder / "conftest.py").write_text("import tests.profiles\n")
     path = folder / "test_made.py"
     path.write_text(PROPERTIES.replace("LEAST", str(least)))
     return path
@@ -51,7 +45,12 @@ def piece(folder: Path, seed: int) -> Piece:
     return Piece(seed, 60.0, own)
 
 
-def test_each_seed_has_its_examples(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["ci", "desk"])
+def test_each_seed_has_its_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    if place == "ci":  # where hypothesis has a profile of its own, with the same examples each time
+        monkeypatch.setenv("CI", "true")
+    else:
+        monkeypatch.delenv("CI", raising=False)
     path, seen = made(tmp_path, 10**10), tmp_path / "test_made.py.seen"
     examples = []
     for name, seed in (("first", 1), ("again", 1), ("other", 2)):

@@ -29,7 +29,7 @@ def covered(rows: list[tuple[str, ...]]) -> set:
     return {pair for row in rows for pair in pairs_of(row)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sizes=st.lists(st.integers(1, 7), min_size=2, max_size=5), seed=st.integers(0, 2**31))
 def test_every_pair_is_covered(sizes: list[int], seed: int) -> None:
     factors = {f"f{at}": [f"{at}.{value}" for value in range(size)] for at, size in enumerate(sizes)}

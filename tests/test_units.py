@@ -28,7 +28,7 @@ def exact_quotient(a: int, b: int, divisor: int) -> int:
     return -quotient if (a < 0) ^ (b < 0) ^ (divisor < 0) else quotient
 
 
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=2_000)
 @given(a=edgy, b=edgy, divisor=edgy)
 @example(a=INT64_MAX, b=INT64_MAX, divisor=INT64_MAX)
 @example(a=INT64_MIN, b=INT64_MAX, divisor=INT64_MIN)
@@ -47,7 +47,7 @@ def test_mul_div_equals_python_integers(a: int, b: int, divisor: int) -> None:
         assert mul_div(a, b, divisor) == expected
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 @given(
     a=st.integers(-(2**62), 2**62), divisor=st.integers(1, INT64_MAX), share=st.floats(0.0, 1.0),
 )
@@ -57,7 +57,7 @@ def test_part_of_a_cost_never_exceeds_it(a: int, divisor: int, share: float) -> 
     assert abs(mul_div(a, part, divisor)) <= abs(a)
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 @given(
     price=st.integers(0, 10**13), size=st.integers(-(10**14), 10**14), unit_exp=st.integers(0, 16),
 )
@@ -75,7 +75,7 @@ def test_the_product_that_overflows_64_bits_is_exact() -> None:
     assert notional(60_000_00, 20_000_00000000, 10) == 1_200_000_000_00000000
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(value=int64.filter(lambda v: v != INT64_MIN), exp=st.integers(0, 18))
 def test_text_round_trip(value: int, exp: int) -> None:
     text = format_units(value, exp)
@@ -84,7 +84,7 @@ def test_text_round_trip(value: int, exp: int) -> None:
     assert parse_units(text, exp) == value
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     number=st.decimals(allow_nan=False, allow_infinity=False, places=6, min_value=-(10**9), max_value=10**9),
     exp=st.integers(0, 9),
@@ -98,7 +98,7 @@ def test_parse_takes_whole_units_only(number: Decimal, exp: int) -> None:
             parse_units(str(number), exp)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 @given(
     sign=st.sampled_from(("", "-", "+")), whole=st.text("0123456789", max_size=14),
     fraction=st.one_of(st.none(), st.text("0123456789", max_size=14)),

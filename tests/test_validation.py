@@ -316,7 +316,7 @@ def test_rules_can_be_switched_off() -> None:
     assert validation_rate(state) == pytest.approx(2 / 4)  # the INSTRUMENT record counts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     window=st.integers(1, MEDIAN_PLACES),
     ticks=st.lists(st.integers(1, 60) | st.integers(1, 10**9), min_size=1, max_size=200),
@@ -339,7 +339,7 @@ def simplified(out: np.ndarray) -> list[tuple[Any, ...]]:
     return list(zip(*(out[name].tolist() for name in names)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), hostile=st.booleans())
 def test_equals_the_plain_model(seed: int, hostile: bool) -> None:
     records = random_market(seed, 600, hostile=hostile)
@@ -356,7 +356,7 @@ def test_equals_the_plain_model(seed: int, hostile: bool) -> None:
     assert_balanced(state, out)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32))
 def test_any_batching_gives_the_same_bytes(seed: int) -> None:
     records = random_market(seed, 400, hostile=True)

@@ -233,7 +233,7 @@ def group_records(levels: list[tuple[bool, int, int]], snapshot: bool, word: int
     return records
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(groups=st.lists(GROUP, min_size=1, max_size=30))
 def test_a_book_is_valid_exactly_while_the_book_of_text_says_so(groups: list[Any]) -> None:
     """Snapshots and updates that may cross, with a right checksum, a wrong one or none: what the text says."""
