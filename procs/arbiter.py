@@ -45,9 +45,9 @@ class Arbiter:
             return [data]
         instrument, before, last = self._place.tolist()
         if stream == streams.SNAPSHOT:
-            return self._line(streams.BOOK, instrument).jump(copy, last, data, self._is_wanted(instrument))
+            return self._line(streams.BOOK, instrument).jump(copy, last, data, self._is_wanted(instrument), now_ns)
         if stream == streams.PAST_TRADES:
-            return self._line(streams.TRADES, instrument).jump(copy, last, data, False)
+            return self._line(streams.TRADES, instrument).jump(copy, last, data, False, now_ns)
         return self._line(stream, instrument).take(copy, before, last, data, now_ns)
 
     def _line(self, stream: int, instrument: int) -> Line[bytes]:
@@ -78,10 +78,11 @@ class Arbiter:
             line.begin_again()
 
     @property
-    def counts(self) -> tuple[int, int, int]:
-        """Frames dropped as duplicates, frames dropped since they were cut differently, holes that nobody filled."""
+    def counts(self) -> tuple[int, int, int, int]:
+        """Frames dropped as duplicates, frames dropped since they were cut differently, holes that nobody filled,
+        numbers that their copy contradicted."""
         lines = self._lines.values()
         return (
             sum(line.duplicates for line in lines), sum(line.misaligned for line in lines),
-            sum(line.given_up for line in lines),
+            sum(line.given_up for line in lines), sum(line.contradicted for line in lines),
         )

@@ -12,4 +12,5 @@ FEED_COUNTS = (
     "duplicates",  # frames that another copy had brought
     "misaligned",  # frames that another copy had cut differently
     "holes",  # that no copy filled
+    "contradicted",  # numbers that the copy which had brought them went back behind
 )

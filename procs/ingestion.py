@@ -37,7 +37,7 @@ from procs.frame_outlet import FrameOutlet
 from procs.instance import ProcessContext
 from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
-from procs.market_sockets import MarketSockets
+from procs.market_sockets import BOOKS, MarketSockets
 from procs.ports import EdgeJournal, Turns, record_latency
 from procs.rest_audits import RestAudits
 from procs.rest_polls import RestPolls
@@ -92,6 +92,7 @@ class Ingestion:
         self._requests = BookRequests(len(self._symbols), None if self._has_rest_snapshots else PATIENCE_NS)
         self._inputs = 0
         self._unheard = 0  # inputs since validation was woken
+        self._book_losses = 0
         self._synced_once = False
         # Stages downstream that found a book wrong count up here: each rise asks for a new snapshot.
         validation, features = context.state(Role.VALIDATION), context.state(Role.FEATURES)
@@ -194,7 +195,7 @@ class Ingestion:
 
     def _on_socket_opened(self, number: int) -> None:
         """A subscription asks for every book of it that comes over the socket."""
-        if number == 0 and not self._has_rest_snapshots:
+        if number == BOOKS and not self._has_rest_snapshots:
             for index in range(len(self._symbols)):
                 self._requests.asked(index, self._now_ns())
 
@@ -209,9 +210,11 @@ class Ingestion:
             self._say(f"{instrument.symbol}: listed anew, {terms}, {Status(terms.status).name}")
             self._publish(self._decoder.listed(index, terms, now), now)
 
-    def _on_socket_lost(self, _: int) -> None:
-        """What was missed while a socket was not open makes every book start again."""
-        self._on_lost(ALL_INSTRUMENTS)
+    def _on_socket_lost(self, number: int) -> None:
+        """What was missed while the socket of the books was not open makes each of them start again."""
+        if number == BOOKS:
+            self._book_losses += 1
+            self._on_lost(ALL_INSTRUMENTS)
 
     def _on_lost(self, index: int) -> None:
         now = self.context.now_ns()
@@ -247,10 +250,10 @@ class Ingestion:
 
     async def _snapshot(self, loop: asyncio.AbstractEventLoop, pool: ThreadPoolExecutor, index: int) -> None:
         """Fetch one wanted snapshot; where that does not help, the next one waits, longer each time."""
-        losses = self.sockets.losses
+        losses = self._book_losses
         body = await loop.run_in_executor(pool, self._fetch, index)
-        if self.sockets.losses != losses:
-            self._requests.forgotten(index)  # of a time that the sockets do not continue
+        if self._book_losses != losses:
+            self._requests.forgotten(index)  # of a time that the socket does not continue
             return
         if body is not None:
             self._on_snapshot(index, body)
@@ -269,7 +272,7 @@ class Ingestion:
         called valid while nobody hears of its changes."""
         tasks: list[asyncio.Task[None]] = []
         plan = self.context.plan
-        for index in range(len(self._symbols)) if self.sockets.all_open else ():
+        for index in range(len(self._symbols)) if self.sockets.is_open(BOOKS) else ():
             now = self.context.now_ns()
             if not self._wanted[index]:
                 if not self._has_rest_snapshots:
@@ -297,7 +300,7 @@ class Ingestion:
                     self._take_resync_requests()
                     self._take_checkpoint()
                     tasks.update(self._get_books(loop, pool))
-                    if not self._synced_once and not self._wanted[: len(self._symbols)].any():
+                    if not self._synced_once and self.sockets.all_open and not self._wanted[: len(self._symbols)].any():
                         self._synced_once = True
                         self.context.ready()
                     for task in [task for task in tasks if task.done()]:

@@ -27,6 +27,7 @@ _LATE_S = 0.01
 _HANDSHAKE_S = 3.0
 _LONGEST_ANSWER = 4096  # bytes; what is longer is data
 _NS = 1_000_000_000
+BOOKS = 0  # the number of the socket that carries the books
 
 
 class _Connection(picows.WSListener):
@@ -143,23 +144,24 @@ class MarketSockets:
     def counts(self) -> list[int]:
         """What procs/feed_counts.py names, in that order."""
         arbitrated = [sum(counts) for counts in zip(*(arbiter.counts for arbiter in self.arbiters), strict=True)]
-        return [self.open_count, self.losses, self.copy_losses, *(arbitrated or [0, 0, 0])]
+        return [self.open_count, self.losses, self.copy_losses, *(arbitrated or [0, 0, 0, 0])]
 
     @property
     def all_open(self) -> bool:
         """Whether a copy of every socket is open with everything that was asked for accepted."""
-        return all(
-            any(connection.subscriptions.complete() for connection in self._copies(number))
-            for number in range(len(self.sockets))
-        )
+        return all(self.is_open(number) for number in range(len(self.sockets)))
+
+    def is_open(self, number: int) -> bool:
+        """Whether a copy of a socket is open with everything that was asked for accepted."""
+        return any(connection.subscriptions.complete() for connection in self._copies(number))
 
     def _copies(self, number: int) -> list[_Connection]:
         """The copies of a socket that are open."""
         return [connection for (place, _), connection in self._open.items() if place == number]
 
     def send(self, requests: Iterable[Request]) -> bool:
-        """Send over a copy of the first socket, which carries the books; False while none is open."""
-        connections = self._copies(0)
+        """Send over a copy of the socket that carries the books; False while none is open."""
+        connections = self._copies(BOOKS)
         if not connections:
             return False
         connections[0].send(requests)

@@ -132,6 +132,7 @@ class Book:
     last: int = 0
     time_ms: int = 0  # the venue's, of what `last` is of
     trades_seen: int = -1
+    trade_time_ms: int = 0
     snapshots: int = 0
     waiting: list[dict[str, Any]] = field(default_factory=list)
 
@@ -313,10 +314,11 @@ class Oracle:
             self.count["liquidations"] += 1
         self.count["events"] += len(rows)
         if kind in ("trade", "aggTrade"):
-            if first_trade <= book.trades_seen:
+            much_later = 0 < book.trade_time_ms < time_ms - 1_000
+            if first_trade <= book.trades_seen and not much_later:
                 self._drop(Reason.DUPLICATE)
                 return
-            book.trades_seen = sequence
+            book.trades_seen, book.trade_time_ms = sequence, time_ms
         self.count["processed"] += 1
         self._group(item, recv, time_ms, sequence, rows)
 

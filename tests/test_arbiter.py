@@ -24,15 +24,18 @@ from engine.stage import as_bytes
 from engine.validation.state import make_validation_state
 from engine.validation.step import VALIDATION
 from procs.arbiter import Arbiter
+from procs.decoding import Decoder
 from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
 from procs.replay import open_source
 from procs.venues.binance_usdm.endpoints import Endpoints
 from tests.embedded_venue import RunningVenue, running_venue
+from tests.ingest_oracle import btcusdt
 from tests.kraken_oracle import FUTURES_CAPTURE
 from tests.market_records import run_stage
 from tests.recordings import require_capture
 from tests.socket_venue import SocketVenue
+from tests.test_ingest_sequence import T0, diff, snapshot
 from tests.test_ingestion import Run, at, running
 from tests.test_kraken_futures import PAST_TRADES, SNAPSHOT, update
 from tests.test_markets import contract, kraken_futures
@@ -149,8 +152,8 @@ def test_a_recorded_stream_over_two_copies_one_of_which_dies_is_the_stream(name:
             assert got[key] == sorted(dict(wanted).items()), f"{key}: nothing missing, nothing twice"
         else:
             assert set(got[key]) <= set(wanted)
-    duplicates, misaligned, given_up = arbiter.counts
-    assert duplicates > len(frames) / 20 and misaligned == given_up == 0
+    duplicates, misaligned, given_up, contradicted = arbiter.counts
+    assert duplicates > len(frames) / 20 and misaligned == given_up == contradicted == 0
 
 
 def test_what_is_of_no_stream_is_passed_on_from_every_copy() -> None:
@@ -174,6 +177,28 @@ def test_a_copy_that_comes_back_brings_a_snapshot_that_a_book_in_sequence_does_n
     wanted[0] = True
     assert arbiter.take(1, SNAPSHOT, 0) == [SNAPSHOT]
     assert arbiter.take(1, update(326072250), 0) == [update(326072250)]
+
+
+def test_an_id_read_wrongly_in_one_copy_does_not_leave_an_old_book_valid() -> None:
+    """A u far above, in the first of two copies, made every later diff of both a duplicate, for as long as it took the
+    venue to count so far."""
+    (item,) = instruments = (btcusdt(),)
+    decoder, arbiter = Decoder(make_state(instruments), instruments), Arbiter(instruments, lambda _: False)
+    decoder.start(T0)
+    arbiter.opened(0)
+    arbiter.opened(1)
+    decoder.snapshot(0, snapshot(10**9), T0)
+    gaps: list[int] = []
+    for number in range(1, 60):  # ten diffs a second
+        now, last = T0 + number * 100_000_000, 10**9 + 10 * number
+        true = diff(last - 10, last - 9, last, item.symbol, time_ms=100 * number)
+        wrong = diff(last - 10, last - 9, last + 900_000, item.symbol, time_ms=100 * number)
+        for copy in range(2):
+            for frame in arbiter.take(copy, wrong if (number, copy) == (5, 0) else true, now):
+                records = decoder.records[: decoder.frame(frame, now)]
+                gaps += [number] * int((records["kind"] == Kind.GAP).sum())
+    assert gaps == [16], "by the table: with the first message that is more than a second later"
+    assert arbiter.counts[3] == 1
 
 
 # --- over sockets ---------------------------------------------------------------------------------------------------
@@ -210,7 +235,7 @@ def test_one_killed_socket_of_two_leaves_no_gap(tmp_path: Path) -> None:
         until(lambda: len(run.take()) > before + 400, "records")
         assert sockets.losses == 0 and sockets.copy_losses == 6
         duplicates = sum(arbiter.counts[0] for arbiter in sockets.arbiters)
-        assert [arbiter.counts[1:] for arbiter in sockets.arbiters] == [(0, 0), (0, 0)]
+        assert [arbiter.counts[1:] for arbiter in sockets.arbiters] == [(0, 0, 0), (0, 0, 0)]
     assert duplicates > 500
     entries = {Entry(entry.kind) for entry in read_stream(tmp_path, "ingestion")}
     assert not entries & {Entry.LOST, Entry.DROPPED} and not (run.records["kind"] == Kind.GAP).any()

@@ -34,8 +34,8 @@ def snapshot(update_id: int) -> bytes:
     return orjson.dumps({"lastUpdateId": update_id, "T": 3, "bids": [["1.00", "1.000"]], "asks": [["2.00", "1.000"]]})
 
 
-def trade(trade_id: int, symbol: str = "BTCUSDT") -> bytes:
-    return orjson.dumps({"e": "trade", "T": 4, "s": symbol, "t": trade_id, "p": "1.00", "q": "1.000", "m": True})
+def trade(trade_id: int, symbol: str = "BTCUSDT", time_ms: int = 4) -> bytes:
+    return orjson.dumps({"e": "trade", "T": time_ms, "s": symbol, "t": trade_id, "p": "1.00", "q": "1.000", "m": True})
 
 
 class Pair:
@@ -169,6 +169,16 @@ def test_ids_that_stand_still_while_the_venue_s_time_goes_on_are_a_gap() -> None
     assert pair.frame(diff(120, 121, 130, time_ms=1_051)) == [(Kind.GAP, 0)]
     assert pair.snapshot(snapshot(125)) == [(Kind.LEVEL, 125)] * 2 + [(Kind.LEVEL, 130)], "ids may start anew"
     assert pair.frame(diff(130, 131, 140, time_ms=1_100)) == [(Kind.LEVEL, 140)]
+
+
+def test_a_trade_id_that_was_read_wrongly_silences_the_tape_for_a_second_only() -> None:
+    pair = Pair()
+    assert pair.frame(trade(1_000, time_ms=50)) == [(Kind.TRADE, 1_000)]
+    assert pair.frame(trade(91_001, time_ms=60)) == [(Kind.TRADE, 91_001)]
+    assert pair.frame(trade(1_002, time_ms=1_060)) == [] and pair.dropped() == {Reason.DUPLICATE: 1}
+    assert pair.frame(trade(1_003, time_ms=1_061)) == [(Kind.TRADE, 1_003)]
+    assert pair.frame(trade(1_004, time_ms=1_062)) == [(Kind.TRADE, 1_004)], "the ids go on from there"
+    assert pair.frame(trade(1_003, time_ms=1_061)) == [], "told before"
 
 
 def test_a_snapshot_with_an_id_far_ahead_does_not_stand_for_ever() -> None:

@@ -162,6 +162,25 @@ def test_no_snapshot_is_fetched_while_a_socket_is_not_open(
     assert run.replayed()[0].tobytes() == run.records.tobytes()
 
 
+def test_the_books_stand_while_the_socket_of_the_mark_prices_is_lost(venue: RunningVenue, tmp_path: Path) -> None:
+    """Books and trades come over another one: without mark prices nobody is blind."""
+    with running(at(venue), tmp_path, 1 << 16) as run:
+        until(lambda: run.ready, "books")
+        sockets = run.ingestion.sockets
+        for losses in range(1, 4):
+            until(lambda: sockets.all_open, "both sockets")
+            run.take()
+            venue.fault(fault="disconnect", streams="market")
+            until(lambda n=losses: sockets.losses == n, "loss")  # type: ignore[misc]
+            before = len(run.take())
+            until(lambda n=before: len(run.take()) > n + 100, "records")  # type: ignore[misc]
+        until(lambda: sockets.all_open, "both sockets again")
+        before = len(run.take())
+        until(lambda: (run.take()[before:]["kind"] == Kind.MARK_PRICE).any(), "mark prices again")
+    assert not (run.records["kind"] == Kind.GAP).any()
+    assert Entry.LOST not in {entry.kind for entry in read_stream(tmp_path, "ingestion")}
+
+
 def test_a_snapshot_of_before_a_loss_is_thrown_away(
     venue: RunningVenue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

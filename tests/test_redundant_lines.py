@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.ingest.entry import STANDING_NS
 from engine.ingest.lines import HELD_MOST, HOLD_NS, NOTHING_YET, Line
 
 # What happens to a source: it brings the next message of the stream, opens (at how far behind or ahead of the
@@ -167,9 +168,48 @@ def test_a_venue_that_counts_anew_is_followed() -> None:
 @pytest.mark.parametrize("snapshot_at", [8, 12])
 def test_a_snapshot_is_passed_on_where_it_is_wanted_and_the_line_goes_on_from_it(snapshot_at: int) -> None:
     line: Line[str] = Line({0, 1})
-    assert line.jump(0, 5, "first", False) == ["first"], "nothing stood yet"
-    assert line.jump(1, 5, "second", False) == []
+    assert line.jump(0, 5, "first", False, 0) == ["first"], "nothing stood yet"
+    assert line.jump(1, 5, "second", False, 0) == []
     for number in range(6, 11):
         line.take(0, number - 1, number, str(number), 0)
-    assert line.jump(1, snapshot_at, "again", True) == ["again"] and line.passed == snapshot_at
+    assert line.jump(1, snapshot_at, "again", True, 0) == ["again"] and line.passed == snapshot_at
     assert line.take(1, snapshot_at, snapshot_at + 1, "next", 0) == ["next"]
+
+
+@settings(max_examples=200)
+@given(
+    st.integers(2, 30), st.integers(1, 10**8), st.integers(0, 1), st.booleans(),
+    st.lists(st.integers(0, 1), min_size=400, max_size=400),
+)
+def test_a_number_that_was_read_wrongly_silences_the_line_for_a_while_only(
+    at: int, above: int, by: int, dies: bool, turns: list[int]
+) -> None:
+    """Ten messages a second from two sources; one of them brings one number too high, and may die at once."""
+    apart_ns, base = 100_000_000, 10**9  # far from half
+    line: Line[int] = Line(sources := {0, 1})
+    following, passed = [1, 1], []
+    for turn in turns:
+        source = turn if turn in sources else 1 - by
+        place = following[source]
+        following[source] += 1
+        now_ns = place * apart_ns
+        wrong = place == at and source == by
+        passed += line.take(source, base + place - 1, base + place + above * wrong, place, now_ns)
+        passed += line.late(now_ns)
+        if wrong and dies:
+            sources.discard(by)
+            passed += line.lost(by)
+    silence = max(later - earlier for earlier, later in pairwise(passed))
+    # The other source may be behind the one that was wrong, and must come up to where it went on.
+    behind = abs(following[0] - following[1])
+    assert silence <= STANDING_NS // apart_ns + 3 + behind
+    assert passed[-1] >= max(following) - 2 - STANDING_NS // apart_ns - behind
+
+
+def test_a_source_that_lags_contradicts_nobody() -> None:
+    line: Line[int] = Line({0, 1})
+    for place in range(1, 50):
+        assert line.take(0, place - 1, place, place, place) == [place]
+    for place in range(1, 50):
+        assert line.take(1, place - 1, place, place, 10 * STANDING_NS + place) == []
+    assert line.contradicted == 0 and line.duplicates == 49

@@ -136,3 +136,18 @@ def ids_stand_still(book_ts_ns: int, exch_ts_ns: int) -> bool:
     One of the two is wrong then. An id that was read wrongly would otherwise make every later update look old.
     """
     return book_ts_ns > 0 and exch_ts_ns > book_ts_ns + STANDING_NS
+
+
+@kernel()
+def is_new_trade(state: StateRow, instrument: int, first_id: int, last_id: int, exch_ts_ns: int) -> bool:
+    """Whether a trade, or the trades first_id..last_id, were not told before; if so the ids go on behind them.
+
+    One that is much later than the last by the venue's time is new whatever its id, as with books: an id that was read
+    wrongly silences the tape no longer than STANDING_NS, and ids may start anew.
+    """
+    known = first_id <= state.last_trade_id[instrument]
+    if known and not ids_stand_still(state.trade_ts_ns[instrument], exch_ts_ns):
+        return False
+    state.last_trade_id[instrument] = last_id
+    state.trade_ts_ns[instrument] = exch_ts_ns
+    return True

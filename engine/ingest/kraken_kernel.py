@@ -10,7 +10,7 @@ What happens to each group of a frame:
         seq <= the snapshot's   STALE_DIFF, or DUPLICATE once an update was applied
         seq = the last + 1      kept
         seq beyond that         one GAP record; the book wants a snapshot
-    trades with an id           DUPLICATE where it is not above the last one of the instrument
+    trades with an id           DUPLICATE where it is not above the last one of the instrument (is_new_trade)
     past trades                 no records; the last trade id is learnt
     a status                    DUPLICATE where what holds was told; else kept, with what holds (listing.py)
     a small liquidation         BELOW_THRESHOLD, its trade is kept
@@ -37,6 +37,7 @@ from engine.ingest.entry import (
     declare_gap,
     ids_stand_still,
     is_listed,
+    is_new_trade,
     lose,
     open_outbox,
     pass_time,
@@ -172,10 +173,8 @@ def _judge_trade(state: StateRow, row: MarketRow) -> int:
     """Whether a trade is kept; an id of 0 says that there is none."""
     instrument = np.int64(row.instrument)
     trade_id = row.aux
-    if trade_id > 0:
-        if trade_id <= state.last_trade_id[instrument]:
-            return DUPLICATE
-        state.last_trade_id[instrument] = trade_id
+    if trade_id > 0 and not is_new_trade(state, instrument, trade_id, trade_id, row.exch_ts_ns):
+        return DUPLICATE
     return KEEP
 
 
@@ -243,7 +242,7 @@ def _learn_past_trades(state: StateRow, rows: np.ndarray, base: int, count: int)
     """The live trades go on above the ids of the past ones."""
     for at in range(base, base + count):
         instrument = np.int64(rows[at].instrument)
-        state.last_trade_id[instrument] = max(state.last_trade_id[instrument], rows[at].aux)
+        is_new_trade(state, instrument, rows[at].aux, rows[at].aux, rows[at].exch_ts_ns)
 
 
 @kernel(types.int64(BYTES, types.int64, BYTES))

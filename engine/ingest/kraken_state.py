@@ -74,6 +74,7 @@ KRAKEN_STATE = np.dtype(
         ("last_sequence", "<i8", (MAX_INSTRUMENTS,)),  # futures: of the book
         ("book_ts_ns", "<i8", (MAX_INSTRUMENTS,)),  # futures: venue time of that message
         ("last_trade_id", "<i8", (MAX_INSTRUMENTS,)),  # v2: trade_id; futures: seq of the trade; v1 has none
+        ("trade_ts_ns", "<i8", (MAX_INSTRUMENTS,)),  # venue time of that trade, 0: not told
         ("price_decimals", "<i8", (MAX_INSTRUMENTS,)),  # as the last snapshot printed them, -1: not known
         ("size_decimals", "<i8", (MAX_INSTRUMENTS,)),
         # As it was before the last call, for whoever has to take its records back.

@@ -12,9 +12,13 @@ says only `last`, and then the newest wins. Messages are anything; time comes in
     before < what was passed on < last     the sources cut the stream into messages differently: dropped (misaligned)
                                            while another source is open, else passed on
 
-Invariants: numbers passed on rise, but for a snapshot (`jump`) and a venue that begins to count anew (a source whose
-numbers fall to less than half); every message is passed on once, held, or counted as dropped; at most HELD_MOST are
-held. It is Python, and paid for only where connections are redundant.
+A number that was read wrongly, far above, would make everything after it a duplicate. So a number stands as long as
+its source does not contradict it: when that source, or any where it is gone, brings a lower one more than STANDING_NS
+later, the line begins again with it, and the rules behind say what is wrong.
+
+Invariants: numbers passed on rise, but for a snapshot (`jump`), a number that is contradicted, and a venue that begins
+to count anew (a source whose numbers fall to less than half); every message is passed on once, held, or counted as
+dropped; at most HELD_MOST are held. It is Python, and paid for only where connections are redundant.
 """
 
 from __future__ import annotations
@@ -22,11 +26,14 @@ from __future__ import annotations
 from bisect import insort
 from typing import Generic, NamedTuple, TypeVar
 
+from engine.ingest.entry import STANDING_NS
+
 T = TypeVar("T")
 
 HOLD_NS = 100_000_000
 HELD_MOST = 1024
 NOTHING_YET = -1
+NOBODY = -1
 
 
 class _Held(NamedTuple):
@@ -36,6 +43,7 @@ class _Held(NamedTuple):
     before: int
     since_ns: int
     at: int  # its place among `_messages`
+    source: int
 
 
 class Line(Generic[T]):
@@ -46,6 +54,9 @@ class Line(Generic[T]):
         self.duplicates = 0
         self.misaligned = 0
         self.given_up = 0  # holes that nobody filled
+        self.contradicted = 0
+        self._passed_by = NOBODY  # the source of that number
+        self._passed_ns = 0
         self._sources = sources
         self._brought: dict[int, int] = {}  # by source: the highest number since it opened
         self._held: list[_Held] = []
@@ -62,40 +73,48 @@ class Line(Generic[T]):
         brought = self._brought.get(source, NOTHING_YET)
         if last < brought // 2:
             self.begin_again()
+        elif last < self.passed and now_ns - self._passed_ns > STANDING_NS and self._passed_by in (source, NOBODY):
+            self.contradicted += 1
+            self.begin_again()
         self._brought[source] = max(last, self._brought.get(source, NOTHING_YET))
         if last <= self.passed:
             self.duplicates += 1
         elif self.passed == NOTHING_YET or before in (NOTHING_YET, self.passed):
-            return [self._pass(last, message), *self._follow()]
+            return [self._pass(last, source, now_ns, message), *self._follow()]
         elif before < self.passed:
             if len(self._sources) > 1:
                 self.misaligned += 1
             else:
-                return [self._pass(last, message), *self._follow()]
+                return [self._pass(last, source, now_ns, message), *self._follow()]
         elif any(held.last == last for held in self._held):
             self.duplicates += 1
         else:
             self._count += 1
             self._messages[self._count] = message
-            insort(self._held, _Held(last, before, now_ns, self._count))
+            insort(self._held, _Held(last, before, now_ns, self._count, source))
         return self._settle()
 
-    def jump(self, source: int, number: int, message: T, wanted: bool) -> list[T]:
+    def jump(self, source: int, number: int, message: T, wanted: bool, now_ns: int) -> list[T]:
         """A snapshot at a number. Passed on where one is wanted or nothing was passed on; the line goes on from it."""
         self._brought[source] = number
         if not wanted and self.passed != NOTHING_YET:
             self.duplicates += 1
             return self._settle()
-        return [self._pass(number, message), *self._follow(), *self._settle()]
+        return [self._pass(number, source, now_ns, message), *self._follow(), *self._settle()]
 
     def opened(self, source: int) -> None:
         """A source has opened: it has brought nothing yet."""
-        self._brought.pop(source, None)
+        self._forget(source)
 
     def lost(self, source: int) -> list[T]:
         """A source that is no longer among the open ones; what nobody can complete is passed on."""
-        self._brought.pop(source, None)
+        self._forget(source)
         return self._settle()
+
+    def _forget(self, source: int) -> None:
+        self._brought.pop(source, None)
+        if self._passed_by == source:
+            self._passed_by = NOBODY
 
     def late(self, now_ns: int) -> list[T]:
         """What was held for too long, passed on as it is."""
@@ -111,22 +130,26 @@ class Line(Generic[T]):
         self._held.clear()
         self._messages.clear()
 
-    def _pass(self, last: int, message: T) -> T:
-        self.passed = last
+    def _pass(self, last: int, source: int, now_ns: int, message: T) -> T:
+        self.passed, self._passed_by, self._passed_ns = last, source, now_ns
         return message
+
+    def _pass_held(self, held: _Held) -> T:
+        return self._pass(held.last, held.source, held.since_ns, self._messages.pop(held.at))
 
     def _follow(self) -> list[T]:
         """What was held and follows on what was passed on."""
         out: list[T] = []
         while self._held and (self._held[0].last <= self.passed or self._held[0].before <= self.passed):
             first = self._held.pop(0)
-            message = self._messages.pop(first.at)
             if first.last <= self.passed:
                 self.duplicates += 1
             elif first.before < self.passed and len(self._sources) > 1:
                 self.misaligned += 1
             else:
-                out.append(self._pass(first.last, message))
+                out.append(self._pass_held(first))
+                continue
+            del self._messages[first.at]
         return out
 
     def _settle(self) -> list[T]:
@@ -143,6 +166,6 @@ class Line(Generic[T]):
             first = self._held.pop(0)
             if first.before > self.passed:
                 self.given_up += 1
-            out.append(self._pass(first.last, self._messages.pop(first.at)))
+            out.append(self._pass_held(first))
             out.extend(self._follow())
         return out

@@ -76,6 +76,7 @@ INGEST_STATE = np.dtype(
         ("last_update_id", "<i8", (MAX_INSTRUMENTS,)),  # of the book: u of the last diff, or lastUpdateId
         ("book_ts_ns", "<i8", (MAX_INSTRUMENTS,)),  # venue time of that diff or snapshot, 0: not told
         ("last_trade_id", "<i8", (MAX_INSTRUMENTS,)),
+        ("trade_ts_ns", "<i8", (MAX_INSTRUMENTS,)),  # venue time of that trade, 0: not told
         ("snapshots_applied", "<i8", (MAX_INSTRUMENTS,)),
         # Diffs that wait for a snapshot.
         ("pending_frames", "<i8"),

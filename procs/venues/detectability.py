@@ -199,12 +199,13 @@ def tape_rows_of(dialect: int) -> tuple[Row, ...]:
     unlooked = "ids are not held against one another for holes" if numbered else "trades have no id"
     twice = "the id is not above the last" if numbered else "trades have no id"
     late = "dropped as DUPLICATE" if numbered else "kept"
+    silenced = "; an id too high makes those of the second after it DUPLICATE" if numbered else ""
     return (
         Row("drop", "trade", _UNSEEN, unlooked, "missed"),
         Row("duplicate", "trade", _HARMLESS if numbered else _UNSEEN, twice, late),
         Row("reorder", "trade", _UNSEEN if numbered else _HARMLESS, twice, late),
         Row("corrupt", "trade", _UNSEEN, "no checksum; unless it is unreadable, off the tick, or far from other prices",
-            "kept; what is refused is quarantined and missed"),
+            f"kept; what is refused is quarantined and missed{silenced}"),
     )  # fmt: skip
 
 
