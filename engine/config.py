@@ -29,7 +29,8 @@ from engine.validation.settings import ValidationSettings
 # Markets by name, and what their frames look like.
 MARKETS = {
     "binance_usdm": Dialect.BINANCE_USDM, "binance_spot": Dialect.BINANCE_SPOT, "binance_coinm": Dialect.BINANCE_COINM,
-    "kraken_spot": Dialect.KRAKEN_SPOT_V2, "kraken_futures": Dialect.KRAKEN_FUTURES,
+    "kraken_spot": Dialect.KRAKEN_SPOT_V2, "kraken_spot_v1": Dialect.KRAKEN_SPOT_V1,
+    "kraken_futures": Dialect.KRAKEN_FUTURES,
 }
 TRADED_MARKETS = ("binance_usdm",)  # that orders can be sent to
 # It becomes part of the names of shared memory and of session folders.

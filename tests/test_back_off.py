@@ -17,7 +17,7 @@ from procs.virtual.loop import Loop
 
 SECOND = 1_000_000_000
 # What a venue allows an address: connections, in how many seconds.
-ALLOWED = {"kraken_spot": (150, 600), "kraken_futures": (150, 600)} | dict.fromkeys(
+ALLOWED = dict.fromkeys(("kraken_spot", "kraken_spot_v1", "kraken_futures"), (150, 600)) | dict.fromkeys(
     ("binance_usdm", "binance_spot", "binance_coinm"), (300, 300)
 )
 

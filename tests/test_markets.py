@@ -49,6 +49,9 @@ LISTINGS = {
     Dialect.KRAKEN_SPOT_V2: (
         "ws/kraken-spot-v1/cf_20210417_rest_instruments.txt.gz", "/0/public/AssetPairs", "ADA/BTC"
     ),
+    Dialect.KRAKEN_SPOT_V1: (
+        "ws/kraken-spot-v1/cf_20210417_rest_instruments.txt.gz", "/0/public/AssetPairs", "ADA/XBT"
+    ),
     Dialect.KRAKEN_FUTURES: (
         "ws/kraken-futures/cf_20210722_rest_instruments.txt.gz", "/derivatives/api/v3/instruments", "PI_XBTUSD"
     ),
@@ -63,9 +66,7 @@ def instruments(dialect: Dialect, *symbols: str) -> tuple[Instrument, ...]:
 
 
 def test_every_market_that_can_be_configured_has_a_room() -> None:
-    assert {market_of(dialect).dialect for dialect in MARKETS.values()} == set(MARKETS.values())
-    with pytest.raises(ValueError, match="no live market of dialect KRAKEN_SPOT_V1"):
-        market_of(Dialect.KRAKEN_SPOT_V1)
+    assert {market_of(dialect).dialect for dialect in MARKETS.values()} == set(MARKETS.values()) == set(Dialect)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,7 @@ def test_every_market_that_can_be_configured_has_a_room() -> None:
              "btcusd_perp@markPrice@1s/btcusd_perp@forceOrder/!contractInfo"],
         ),
         (Dialect.KRAKEN_SPOT_V2, ("BTC/USD",), ["wss://venue/v2"]),
+        (Dialect.KRAKEN_SPOT_V1, ("XBT/USD",), ["wss://venue"]),
         (Dialect.KRAKEN_FUTURES, ("PI_XBTUSD",), ["wss://venue/ws/v1"]),
     ],
 )  # fmt: skip
@@ -106,7 +108,7 @@ def test_sockets(dialect: Dialect, symbols: tuple[str, ...], urls: list[str]) ->
     if again:
         leave, enter = again
         assert "unsubscribe" in leave.frame.decode() and not leave.wanted
-        assert [item.channel for item in enter.wanted] == ["book"]
+        assert [item.channel for item in enter.wanted] == ["book-100" if dialect == Dialect.KRAKEN_SPOT_V1 else "book"]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_a_snapshot_is_asked_for_where_the_market_has_it_and_costs_what_the_venu
     assert cost_of("GET", f"{path}?symbol=BTCUSDT&limit=1000") == (weight, 0)
 
 
-@pytest.mark.parametrize("dialect", [Dialect.KRAKEN_SPOT_V2, Dialect.KRAKEN_FUTURES])
+@pytest.mark.parametrize("dialect", [Dialect.KRAKEN_SPOT_V2, Dialect.KRAKEN_SPOT_V1, Dialect.KRAKEN_FUTURES])
 def test_books_that_come_over_the_socket_are_not_fetched(dialect: Dialect) -> None:
     with requests.Session() as session, pytest.raises(VenueUnreachable, match="over the socket"):
         market_of(dialect).fetch_book(session, "http://127.0.0.1:1", "BTC/USD")
@@ -218,6 +220,28 @@ def test_a_refusal_of_kraken_spot_names_what_it_refuses() -> None:
     unclear = refusal.replace(b',"req_id":2', b"")
     assert market.answer(unclear) == Answer((), False, "Currency pair not supported")
     assert market.answer(b'{"channel":"heartbeat"}') is None
+
+
+def test_kraken_spot_v1_asks_for_the_touch_as_it_changes_and_tells_a_refusal_from_a_pair_that_was_left() -> None:
+    market, symbols = market_of(Dialect.KRAKEN_SPOT_V1), ("XBT/USD", "ETH/USD")
+    feed = of_symbols({"book_levels": 25}, **{"ETH/USD": {"kinds": ["book"], "book_levels": 10}})
+    (socket,) = market.sockets(ROOT, symbols, feed)
+    asked = [json.loads(request.frame) for request in socket.requests]
+    assert [(message["event"], message["pair"], message["subscription"]) for message in asked] == [
+        ("subscribe", ["XBT/USD"], {"name": "book", "depth": 25}),
+        ("subscribe", ["ETH/USD"], {"name": "book", "depth": 10}),
+        ("subscribe", ["XBT/USD"], {"name": "trade"}),
+        ("subscribe", ["XBT/USD"], {"name": "spread"}),
+    ]
+    told = {"channelName": "book-25", "event": "subscriptionStatus", "pair": "XBT/USD", "status": "subscribed",
+            "subscription": {"depth": 25, "name": "book"}}  # fmt: skip
+    wanted = (Wanted("book-25", "XBT/USD"),)
+    assert market.answer(json.dumps(told).encode()) == Answer(wanted, True, "")
+    assert market.answer(json.dumps(told | {"status": "unsubscribed"}).encode()) is None
+    del told["channelName"]
+    refused = told | {"status": "error", "errorMessage": "Subscription depth not supported"}
+    assert market.answer(json.dumps(refused).encode()) == Answer(wanted, False, "Subscription depth not supported")
+    assert {item for request in socket.requests for item in request.wanted} > set(wanted)
 
 
 # --- over a socket --------------------------------------------------------------------------------------------------
@@ -412,8 +436,8 @@ def test_several_connections_need_a_venue_that_numbers_what_it_sends() -> None:
     venue = {"embedded": False, "rest_url": "https://a", "ws_url": "wss://a"}
     for market in MARKETS:
         settings = settings_from({"venue": venue | {"market": market}, "feed": {"connections": 2}})
-        if market == "kraken_spot":
-            with pytest.raises(SettingsError, match=r"allowed is 1; kraken_spot does not number"):
+        if market.startswith("kraken_spot"):
+            with pytest.raises(SettingsError, match=r"allowed is 1; kraken_spot(_v1)? does not number"):
                 check_feed(settings)
         else:
             check_feed(settings)
@@ -476,7 +500,7 @@ def test_the_command_shows_what_the_rooms_say(capsys: pytest.CaptureFixture[str]
 
 def test_instruments_know_how_deep_their_books_are_subscribed_to() -> None:
     item = make_instrument()
-    for name, asked, told in (("kraken_spot", 25, 25), ("kraken_spot", 0, 100), ("kraken_futures", 0, 0)):
+    for name, asked, told in (("kraken_spot", 25, 25), ("kraken_spot_v1", 0, 100), ("kraken_futures", 0, 0)):
         market = market_of(MARKETS[name])
         (found,) = subscribed(market, Listing((item,), ()), FeedSettings(book_levels=asked))
         assert found == replace(item, book_depth=told)

@@ -156,6 +156,10 @@ def market_of(dialect: int) -> Market:
         from procs.venues.kraken_spot.market import KrakenSpotMarket
 
         return KrakenSpotMarket()
+    if dialect == Dialect.KRAKEN_SPOT_V1:
+        from procs.venues.kraken_spot.market import KrakenSpotV1Market
+
+        return KrakenSpotV1Market()
     if dialect == Dialect.KRAKEN_FUTURES:
         from procs.venues.kraken_futures.market import KrakenFuturesMarket
 
