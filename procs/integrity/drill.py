@@ -406,9 +406,8 @@ class Drill:
 
 
 def _silence_ns(dialect: Dialect) -> int:
-    """After how long a market's connection is dead; that of Kraken spot's v1, which is replayed only, as of v2's."""
-    live = Dialect.KRAKEN_SPOT_V2 if dialect == Dialect.KRAKEN_SPOT_V1 else dialect
-    return int(market_of(live).connection_rule.silence_s * 1_000 * MS)
+    """After how long a market's connection is dead."""
+    return int(market_of(dialect).connection_rule.silence_s * 1_000 * MS)
 
 
 def _venue_ms(told: Told) -> int:
