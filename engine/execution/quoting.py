@@ -2,7 +2,8 @@
 
 Purpose: run the strategies, turn changed targets into signals, and targets into orders and cancels.
 Invariants: at most one order that is not done behind a quote; a new order is sent only when the one before is done
-and owes no fills; a price is never amended. A withdrawn quote has target size 0 and its order is cancelled. A target
+and owes no fills; nothing is amended. An order of more than is wanted now is replaced; one of less keeps its place in
+the queue until its price changes. A withdrawn quote has target size 0 and its order is cancelled. A target
 that was wanted at once is forgotten after its one attempt, whatever came of it; that is no signal.
 A strategy that fails (engine/strategies/table.py) has wanted nothing on either side: its quotes are taken back.
 Cost: about 20 ns for a pair of quotes that stay, beside the strategy.
@@ -94,7 +95,8 @@ def act(
     """Send what brings the order behind a quote closer to its target, if anything."""
     quote = state.quotes[strategy, instrument, place]
     if quote.working == Working.RESTING:
-        wanted = quote.target_size > 0 and quote.target_price == quote.order_price
+        at_price = quote.target_size > 0 and quote.target_price == quote.order_price
+        wanted = at_price and state.orders.slots[slot].exposure <= quote.target_size
         if not wanted and not _ends_by_itself(state.orders.slots[slot]):
             send_cancel(state, outbox, routes, slot)
     elif quote.working == Working.IN_TRANSIT:

@@ -98,7 +98,9 @@ def may_change(event: np.record, quote: np.record, life_ms: int) -> bool:
 
 @kernel()
 def _is_sound(quote: np.record, view: np.record, price: float, size: float) -> bool:
-    """False, and a fault, for what is no price or no size."""
+    """False, and a fault, for what is no price or no size; for nothing (size 0) any price will do."""
+    if size == 0:
+        return True
     if price > 0 and price < _LARGEST and size >= 0 and size < _LARGEST and view.tick_size > 0:
         return True
     quote.fault = 1
@@ -110,6 +112,11 @@ def _aim(quote: np.record, view: np.record, price: float, size: float, time_in_f
     """Write a target. False, and a fault, for what is no price or no size."""
     if not _is_sound(quote, view, price, size):
         return False
+    if size == 0:
+        quote.target_price = 0
+        quote.target_size = 0
+        quote.at_once = 0
+        return True
     units = np.int64(math.ceil(price)) if up else np.int64(math.floor(price))
     units += (-units) % view.tick_size if up else -(units % view.tick_size)
     amount = np.int64(math.floor(size))
@@ -124,13 +131,16 @@ def _aim(quote: np.record, view: np.record, price: float, size: float, time_in_f
 
 @kernel()
 def bid(quotes: np.record, view: np.record, price: float, size: float) -> bool:
-    """Have a bid rest at this price, post only; size 0 for none. It stands until you say something else."""
+    """Have a bid rest at this price, post only; size 0 for none. It stands until you say something else.
+
+    One that rests there with more is replaced; one with less stays, for its place in the queue.
+    """
     return bool(_aim(quotes.bid, view, price, size, TimeInForce.GTX.value, False))
 
 
 @kernel()
 def ask(quotes: np.record, view: np.record, price: float, size: float) -> bool:
-    """Have an ask rest at this price, post only; size 0 for none. It stands until you say something else."""
+    """Have an ask rest at this price, post only; size 0 for none. It stands as a bid does."""
     return bool(_aim(quotes.ask, view, price, size, TimeInForce.GTX.value, True))
 
 

@@ -86,6 +86,9 @@ def _why_the_quote_moved(moment: Moment, order_id: int, item: Instrument) -> str
     order = after["orders"]["slots"][order_id & SLOT_MASK]
     place = BID if order["side"] == Side.BUY else ASK
     quote = after["quotes"][int(order["strategy"]), item.index, place]
+    if 0 < quote["target_size"] < order["exposure"] and quote["target_price"] == order["price"]:
+        sizes = (format_units(int(size), item.size_exp) for size in (order["exposure"], quote["target_size"]))
+        return "the quote shrank at its price: {} stood there, {} is wanted".format(*sizes)
     if quote["target_size"] > 0:
         prices = (format_units(int(price), item.price_exp) for price in (order["price"], quote["target_price"]))
         return "the quote moved from {} to {}".format(*prices)
@@ -95,8 +98,13 @@ def _why_the_quote_moved(moment: Moment, order_id: int, item: Instrument) -> str
             return "the process of the strategy had ended"
         if kept["stale"]:
             return "what the strategy wanted was older than its stale_ms"
-    if moment.record["kind"] == Kind.CLOCK:
+    view = after["views"][item.index]
+    age_ns = int(after["now_ns"]) - int(view["book_recv_ts_ns"])
+    if moment.record["kind"] == Kind.CLOCK and view["book_valid"] and age_ns > int(after["gate"]["max_data_age_ns"]):
         return "the book grew older than the gate allows"
+    own = int(order["strategy"]), item.index
+    if after["strategies"]["books"][own]["faults"] > moment.before["strategies"]["books"][own]["faults"]:
+        return "the strategy failed, or wanted what is no price or no size: its quotes were taken back"
     held_back = [
         words
         for is_so, words in (
