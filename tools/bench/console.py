@@ -1,14 +1,14 @@
 """`bench console`: what three attached consoles cost the decisions of an engine.
 
-One engine under load, and three consoles in pseudo-terminals, on the panes with processes, market and latency. Windows
-with the consoles at work and windows in which they are stopped (SIGSTOP: nothing of them runs or reads) follow one
-another, pair by pair, and the order within a pair changes. A window's latencies are the difference of two copies of the
-engine's own histogram of "decision".
+One engine under load. Windows with three consoles attached, in pseudo-terminals, on the panes with processes, market
+and latency, and windows without any follow one another, pair by pair, and the order within a pair changes: consoles are
+opened before a window and closed behind it. A window's latencies are the difference of two copies of the engine's own
+histogram of "decision".
 
 Limits: a window holds some hundred decisions, so its p99 is one of its worst few; single pairs differ by half and more
 on a machine whose cores are shared, the median over seven by much less. The gate is therefore 1.5 (goal 1.0). On two
 cores consoles share one with the supervisor, gateway and kill switch, never that of the hot stages.
-Seven pairs of windows of 2 s, with --full 8 s: half a minute, two minutes, and the start of the engine.
+Seven pairs of windows of 2 s, with --full 8 s: a minute, two and a half, and the start of the engine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import signal
 import struct
 import subprocess
 import tempfile
@@ -79,12 +78,6 @@ class _Console:
             while data := os.read(self._ours, 65536):
                 self.drawn += len(data)
 
-    def send(self, signum: int) -> None:
-        """Stop it, or let it go on. Raises BenchError when it has ended."""
-        if self._process.poll() is not None:
-            raise BenchError(f"a console ended with exit code {self._process.returncode}")
-        os.kill(self._process.pid, signum)
-
     @property
     def cpu_s(self) -> float:
         """Processor time that it has used."""
@@ -100,10 +93,10 @@ class _Console:
 
 
 @contextlib.contextmanager
-def _consoles(config: Path) -> Iterator[list[_Console]]:
+def _consoles(config: Path, count: int) -> Iterator[list[_Console]]:
     opened: list[_Console] = []
     try:
-        for pane in _PANES[:CONSOLES]:
+        for pane in _PANES[:count]:
             opened.append(_Console(config, pane))
         yield opened
     finally:
@@ -114,33 +107,31 @@ def _consoles(config: Path) -> Iterator[list[_Console]]:
 class _Windows:
     """The windows of one engine: histograms and what the consoles used."""
 
-    def __init__(self, histogram: np.ndarray, consoles: list[_Console], seconds: float) -> None:
-        self._histogram, self._consoles, self._seconds = histogram, consoles, seconds
+    def __init__(self, histogram: np.ndarray, config: Path, seconds: float) -> None:
+        self._histogram, self._config, self._seconds = histogram, config, seconds
         self.p99_us: dict[bool, list[float]] = {True: [], False: []}
         self.all = {True: new_histogram(), False: new_histogram()}
-        self.cpu_s = self.at_work_s = 0.0
+        self.cpu_s = self.attached_s = 0.0
 
-    def one(self, at_work: bool) -> None:
-        """One window. Raises BenchError where nothing was decided in it, or consoles did not do as they were told."""
-        for console in self._consoles:
-            console.send(signal.SIGCONT if at_work else signal.SIGSTOP)
-        sleep(_SETTLE_S)
-        drawn = [console.drawn for console in self._consoles]
-        used = sum(console.cpu_s for console in self._consoles)
-        began, before = python_monotonic_ns(), self._histogram.copy()
-        sleep(self._seconds)
-        values = between(before, self._histogram.copy())
-        took_s = (python_monotonic_ns() - began) / 1e9
-        if any((console.drawn > was) != at_work for console, was in zip(self._consoles, drawn, strict=True)):
-            raise BenchError("a console that was to draw did not, or one that was stopped did")
+    def one(self, attached: bool) -> None:
+        """One window. Raises BenchError where nothing was decided in it, or a console does not open or draw."""
+        with _consoles(self._config, CONSOLES if attached else 0) as consoles:
+            sleep(_SETTLE_S)
+            drawn = [console.drawn for console in consoles]
+            used = sum(console.cpu_s for console in consoles)
+            began, before = python_monotonic_ns(), self._histogram.copy()
+            sleep(self._seconds)
+            values = between(before, self._histogram.copy())
+            took_s = (python_monotonic_ns() - began) / 1e9
+            if any(console.drawn == was for console, was in zip(consoles, drawn, strict=True)):
+                raise BenchError("a console did not draw")
+            self.cpu_s += sum(console.cpu_s for console in consoles) - used
+            self.attached_s += took_s if attached else 0.0
         found = summary(values)
         if not found["count"]:
             raise BenchError("the engine decided nothing in a window")
-        self.p99_us[at_work].append(found["p99"] / 1000)
-        merge(self.all[at_work], values)
-        if at_work:
-            self.cpu_s += sum(console.cpu_s for console in self._consoles) - used
-            self.at_work_s += took_s
+        self.p99_us[attached].append(found["p99"] / 1000)
+        merge(self.all[attached], values)
 
 
 def _result(name: str, peer: str | None, histogram: np.ndarray) -> Result:
@@ -159,17 +150,16 @@ def run(report: Report, full: bool) -> None:
         except (SessionError, TimeoutError) as error:
             raise BenchError(str(error)) from None
         mapping = attach(made.name)
-        with _consoles(made.config) as consoles:
-            windows = _Windows(mapping.histogram(*HOPS["decision"]), consoles, seconds)
-            for pair in range(PAIRS):
-                for at_work in (True, False) if pair % 2 else (False, True):
-                    windows.one(at_work)
+        windows = _Windows(mapping.histogram(*HOPS["decision"]), made.config, seconds)
+        for pair in range(PAIRS):
+            for attached in (True, False) if pair % 2 else (False, True):
+                windows.one(attached)
         mapping.close()
         made.finish()
     report.results += [
         _result("decision_with_consoles", None, windows.all[True]),
         _result("decision_without", "no console", windows.all[False]),
-        Result("console_cpu", None, 100 * windows.cpu_s / windows.at_work_s / CONSOLES, "% of a core", CONSOLES),
+        Result("console_cpu", None, 100 * windows.cpu_s / windows.attached_s / CONSOLES, "% of a core", CONSOLES),
     ]
     report.ratios.append(Ratio(
         f"decision p99 with {CONSOLES} consoles", "without", median_ratio(windows.p99_us[True], windows.p99_us[False]),
