@@ -18,6 +18,7 @@ import picows
 
 from procs.arbiter import Arbiter
 from procs.back_off import Pace
+from procs.venues.binance_usdm.signed import tls_context
 from procs.venues.market import Market, Request, Socket
 from procs.venues.subscriptions import Subscriptions
 
@@ -194,7 +195,7 @@ class MarketSockets:
 
     async def _keep(self, number: int, copy: int) -> None:
         """Keep one copy of a socket open."""
-        slot = number * self.copies + copy
+        slot, url = number * self.copies + copy, self.sockets[number].url
         while True:
             while wait_ns := self._pace.wait_ns(slot, self.now_ns()):
                 await asyncio.sleep(wait_ns / _NS)
@@ -202,8 +203,8 @@ class MarketSockets:
             fault, useful_ns = "", 0
             try:
                 transport, connection = await picows.ws_connect(
-                    lambda: _Connection(self, number, copy), self.sockets[number].url,
-                    websocket_handshake_timeout=_HANDSHAKE_S,
+                    lambda: _Connection(self, number, copy), url, websocket_handshake_timeout=_HANDSHAKE_S,
+                    ssl_context=tls_context() if url.startswith("wss:") else None,
                 )
                 watcher = asyncio.create_task(self._watch(transport, connection))
                 try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,11 +17,12 @@ Script = Callable[[int, bytes], Sequence[bytes]]
 class SocketVenue:
     """`url` is its root; `tell` sends to every client that is connected now."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
         self.heard: list[bytes] = []
         self.connections = 0
         self.url = ""
         self._script = script
+        self._tls = tls
         self._clients: set[web.WebSocketResponse] = set()
         self._transports: set[asyncio.Transport] = set()
         self._loop = asyncio.new_event_loop()
@@ -67,9 +69,9 @@ class SocketVenue:
         app.router.add_get("/{path:.*}", self._serve)
         runner = web.AppRunner(app, shutdown_timeout=0.2)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
-        self.url = f"ws://127.0.0.1:{runner.addresses[0][1]}"
+        self.url = f"{'wss' if self._tls else 'ws'}://127.0.0.1:{runner.addresses[0][1]}"
         return runner
 
     @contextlib.contextmanager
