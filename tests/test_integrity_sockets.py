@@ -158,7 +158,9 @@ class Client:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@pytest.mark.parametrize("dialect", (Dialect.BINANCE_SPOT, Dialect.BINANCE_USDM, Dialect.KRAKEN_FUTURES))
+@pytest.mark.parametrize(
+    "dialect", (Dialect.BINANCE_SPOT, Dialect.BINANCE_USDM, Dialect.BINANCE_COINM, Dialect.KRAKEN_FUTURES)
+)
 def test_a_valid_book_is_the_venue_s_whatever_the_line_does(dialect: Dialect, tmp_path: Path) -> None:
     path = shortened(dialect, tmp_path)
     part = "depth" if has_rest_snapshots(dialect) else "book"
