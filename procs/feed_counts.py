@@ -12,4 +12,5 @@ FEED_COUNTS = (
     "duplicates",  # frames that another copy had brought
     "misaligned",  # frames that another copy had cut differently
     "holes",  # that no copy filled
+    "broken_messages",  # that came to no end, or in fragments out of place; each ended its connection
 )

@@ -185,7 +185,8 @@ def test_keys_that_are_named_are_keys(name: str) -> None:
 METRICS_OF_A_SECTIONS_NAME = {
     f"{section}.{figure}"
     for section, figures in {
-        "feed": ("sockets_open", "losses", "copy_losses", "duplicates", "misaligned", "holes", "venue_lag_ms"),
+        "feed": ("sockets_open", "losses", "copy_losses", "duplicates", "misaligned", "holes", "broken_messages",
+                 "venue_lag_ms"),
         "validation": ("in", "accepted", "quarantined", "dropped", "checksums_verified", "checksums_failed", "rate"),
     }.items()
     for figure in figures
