@@ -192,7 +192,7 @@ class MarketSockets:
 
     @property
     def counts(self) -> list[int]:
-        """What procs/feed_counts.py names, in that order."""
+        """What procs/feed_counts.py names of sockets, in that order."""
         arbitrated = [sum(counts) for counts in zip(*(arbiter.counts for arbiter in self.arbiters), strict=True)]
         return [
             self.open_count, self.losses, self.copy_losses, *(arbitrated or [0, 0, 0]), self.broken_messages,

@@ -174,7 +174,9 @@ def test_a_flipped_byte_is_found_and_named(place: Path, entries: list[CaptureEnt
 
 @settings(max_examples=120)
 @given(entry_lists(), st.data())
-def test_a_power_cut_costs_no_more_than_what_it_cut(place: Path, entries: list[CaptureEntry], data: st.DataObject) -> None:
+def test_a_power_cut_costs_no_more_than_what_it_cut(
+    place: Path, entries: list[CaptureEntry], data: st.DataObject
+) -> None:
     """The file ends anywhere, and the system has given it more length, up to a page, but no content."""
     written(place, entries)
     if not entries:

@@ -205,6 +205,28 @@ def test_a_snapshot_is_asked_for_where_the_market_has_it_and_costs_what_the_venu
     assert cost_of("GET", f"{path}?symbol=BTCUSDT&limit=1000") == (weight, 0)
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "words", "reason"),
+    [
+        (451, b'{"code":0,"msg":"Service unavailable\\n from a restricted location"}',
+         ': HTTP 451 not served where we are: {"code":0,"msg":"Service unavailable', "HTTP 451"),
+        (503, b"<html>be back soon", ": HTTP 503 Service Unavailable: a page of HTML instead of data", "HTTP 503"),
+        (200, b"\n <!DOCTYPE html><p>maintenance", ": a page of HTML instead of data",
+         "a page of HTML instead of data"),
+        (418, b"", ": HTTP 418 banned for a time", "HTTP 418"),
+        (599, b"\xff" * 999, ": HTTP 599: " + "\ufffd" * 160, "HTTP 599"),
+    ],
+)  # fmt: skip
+def test_what_a_venue_says_instead_of_answering_is_named(status: int, body: bytes, words: str, reason: str) -> None:
+    with ScriptedServer(lambda method, path: (status, body)) as server, requests.Session() as session:
+        with pytest.raises(VenueUnreachable) as caught:
+            market_of(Dialect.BINANCE_USDM).fetch_book(session, server.url, "BTCUSDT")
+        assert words in str(caught.value) and caught.value.reason == reason
+    with requests.Session() as session, pytest.raises(VenueUnreachable) as caught:
+        market_of(Dialect.BINANCE_USDM).fetch_book(session, server.url, "BTCUSDT")
+    assert caught.value.reason == "ConnectionError"
+
+
 @pytest.mark.parametrize("dialect", [Dialect.KRAKEN_SPOT_V2, Dialect.KRAKEN_FUTURES])
 def test_books_that_come_over_the_socket_are_not_fetched(dialect: Dialect) -> None:
     with requests.Session() as session, pytest.raises(VenueUnreachable, match="over the socket"):

@@ -7,6 +7,7 @@ of the two `engine.ingest.dialects.has_rest_snapshots` says of its dialect. It k
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -25,6 +26,9 @@ from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.subscriptions import Answer, Wanted
 
 _TIMEOUT_S = 5.0
+_MOST_TOLD = 160  # bytes of what an answer says
+_A_PAGE = "a page of HTML instead of data"
+_STATUSES = {418: "banned for a time", 429: "too many requests", 451: "not served where we are"}
 
 
 @dataclass(frozen=True)
@@ -207,11 +211,18 @@ def check_verified(settings: Settings) -> None:
 
 
 def get(session: requests.Session, url: str, params: Mapping[str, Any] | None = None) -> bytes:
-    """The body of an answer. Raises VenueUnreachable for no answer, and for one that is not HTTP 200."""
+    """The body of an answer. Raises VenueUnreachable for no answer, for one that is not HTTP 200, and for a page of
+    HTML, which venues show while they are being maintained."""
     try:
         answer = session.get(url, params=params, timeout=_TIMEOUT_S)
     except requests.RequestException as error:
-        raise VenueUnreachable(f"{url}: {type(error).__name__}") from None
+        raise VenueUnreachable(f"{url}: {type(error).__name__}", type(error).__name__) from None
+    is_page = answer.content.lstrip()[:1] == b"<"
     if answer.status_code != 200:
-        raise VenueUnreachable(f"{url}: HTTP {answer.status_code}")
+        told = _A_PAGE if is_page else " ".join(answer.content[:_MOST_TOLD].decode("utf-8", "replace").split())
+        named = _STATUSES.get(answer.status_code) or http.client.responses.get(answer.status_code, "")
+        words = ": ".join(filter(None, (f"HTTP {answer.status_code} {named}".rstrip(), told)))
+        raise VenueUnreachable(f"{url}: {words}", f"HTTP {answer.status_code}")
+    if is_page:
+        raise VenueUnreachable(f"{url}: {_A_PAGE}", _A_PAGE)
     return answer.content
