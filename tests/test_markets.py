@@ -342,6 +342,14 @@ def test_a_symbol_may_have_a_subscription_of_its_own() -> None:
     assert other.url == "wss://venue/market/stream?streams=btcusdt@markPrice@1s/ethusdt@markPrice@1s"
 
 
+def test_the_ticker_of_kraken_spot_is_told_when_the_best_bid_or_offer_changes() -> None:
+    """By itself the venue tells it when there was a trade."""
+    (socket,) = market_of(Dialect.KRAKEN_SPOT_V2).sockets(ROOT, ["BTC/USD"], FeedSettings())
+    asked = {params["channel"]: params for params in (json.loads(item.frame)["params"] for item in socket.requests)}
+    assert asked["ticker"] == {"channel": "ticker", "symbol": ["BTC/USD"], "snapshot": True, "event_trigger": "bbo"}
+    assert not any("event_trigger" in asked[channel] for channel in ("book", "trade", "instrument"))
+
+
 def test_pairs_of_kraken_of_several_depths_are_asked_for_apart() -> None:
     feed = of_symbols({"kinds": ["book", "trade"]}, **{"ETH/USD": {"book_levels": 10}, "XRP/USD": {"kinds": ["book"]}})
     symbols = ("BTC/USD", "ETH/USD", "XRP/USD")
