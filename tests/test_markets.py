@@ -27,7 +27,7 @@ from procs.journal.reader import read_stream
 from procs.session_logs import Direction, session_lines
 from procs.venues.binance_usdm.endpoints import Endpoints, VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import cost_of
-from procs.venues.market import Listing, Market, check_feed, market_of, subscribed
+from procs.venues.market import Listing, Market, check_feed, ignored_settings, market_of, subscribed
 from procs.venues.subscriptions import Answer, Wanted
 from shm.clock import python_monotonic_ns, sleep
 from tests.market_records import make_instrument
@@ -393,6 +393,37 @@ def test_what_a_symbol_cannot_have_is_said_with_its_key(
     venue = {"market": market, "symbols": listed, "embedded": False, "rest_url": "http://x", "ws_url": "ws://x"}
     with pytest.raises(SettingsError, match=message):
         check_feed(settings_from({"venue": venue, "feed": {"symbols": {symbol: own}}}))
+
+
+@pytest.mark.parametrize(
+    ("market", "symbols", "feed", "said"),
+    [
+        ("binance_usdm", ["BTCUSDT"], {"book_levels": 20},
+         ["feed.book_levels = 20: binance_usdm tells of every level"]),
+        ("binance_usdm", ["BTCUSDT"], {"book_interval_ms": 100}, []),
+        ("binance_spot", ["BTCUSDT"], {"kinds": ["book"], "book_interval_ms": 100}, []),
+        ("binance_spot", ["BTCUSDT"], {"kinds": ["book", "open_interest"], "liquidation_min_usd": 5.0},
+         ["feed.kinds: binance_spot has no open_interest",
+          "feed.liquidation_min_usd = 5.0: binance_spot has no liquidations"]),
+        ("kraken_spot", ["BTC/USD", "ETH/USD"], {"kinds": ["book"], "book_levels": 25, "book_interval_ms": 250},
+         ["feed.book_interval_ms = 250: kraken_spot tells every change"]),
+        ("kraken_futures", ["PI_XBTUSD", "PI_ETHUSD"],
+         {"kinds": ["book"], "symbols": {"PI_ETHUSD": {"book_levels": 10, "kinds": ["book", "listing"]}},
+          "open_interest_interval_s": 5.0},
+         ["feed.symbols.PI_ETHUSD.kinds: kraken_futures has no listing",
+          "feed.symbols.PI_ETHUSD.book_levels = 10: kraken_futures tells of every level",
+          "feed.open_interest_interval_s = 5.0: kraken_futures has no open interest to ask for by REST"]),
+        ("binance_spot", ["BTCUSDT"], {},
+         ["feed.kinds: binance_spot has no mark_price, liquidation, open_interest, listing"]),
+    ],
+)  # fmt: skip
+def test_what_a_market_does_not_have_is_said_and_not_silently_ignored(
+    market: str, symbols: list[str], feed: dict[str, Any], said: list[str]
+) -> None:
+    venue = {"market": market, "symbols": symbols, "embedded": False, "rest_url": "http://x", "ws_url": "ws://x"}
+    settings = settings_from({"venue": venue, "feed": feed})
+    check_feed(settings)
+    assert list(ignored_settings(settings)) == said
 
 
 def test_a_quiet_socket_that_answers_pings_is_kept_and_a_dead_one_is_not() -> None:

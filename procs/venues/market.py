@@ -55,6 +55,9 @@ class Socket:
     requests: tuple[Request, ...] = ()
 
 
+EVERY_CHANGE = "every change"  # the interval of a market whose books are told as they change
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What a market offers, in words for people; `bot4 venues` and docs/venues.md show them as they stand here."""
@@ -179,6 +182,33 @@ def audit_period_s(settings: Settings, market: Market) -> float:
     proof = market.capabilities.proof
     is_proven = proof == "sequence" or (proof == "checksum" and settings.validation.checksums)
     return settings.feed.rest_audit_s if is_proven else settings.feed.unverified_audit_s
+
+
+def ignored_settings(settings: Settings) -> tuple[str, ...]:
+    """What the feed's settings ask for and the configured market does not have, so that it changes nothing there."""
+    name, feed = settings.venue.market, settings.feed
+    market = market_of(MARKETS[name])
+    offered, usual = market.capabilities, FeedSettings()
+    lines: dict[str, str] = {}  # by key: symbols that share a setting share a line
+    for symbol in settings.venue.symbols:
+        own = feed.of(symbol)
+        missing = [kind for kind in own.kinds if kind not in offered.kinds]
+        if missing:
+            lines[feed.key(symbol, "kinds")] = f": {name} has no {', '.join(missing)}"
+        if own.book_levels and not market.book_depth(own):
+            lines[feed.key(symbol, "book_levels")] = f" = {own.book_levels}: {name} tells of every level"
+        if own.book_interval_ms and offered.interval == EVERY_CHANGE:
+            lines[feed.key(symbol, "book_interval_ms")] = f" = {own.book_interval_ms}: {name} tells every change"
+    lacks = {
+        "liquidation_min_usd": "" if "liquidation" in offered.kinds else "has no liquidations",
+        "open_interest_interval_s": "" if market.polled else "has no open interest to ask for by REST",
+        "rest_audit_s": "" if market.has_audits else "has no snapshots to audit by",
+        "unverified_audit_s": "" if market.has_audits else "has no snapshots to audit by",
+    }
+    for key, lack in lacks.items():
+        if lack and getattr(feed, key) != getattr(usual, key):
+            lines[f"feed.{key}"] = f" = {getattr(feed, key)}: {name} {lack}"
+    return tuple(f"{key}{words}" for key, words in lines.items())
 
 
 def check_feed(settings: Settings) -> None:

@@ -30,7 +30,7 @@ from procs.venues.kraken_spot.instruments import (
     v2_symbol,
 )
 from procs.venues.kraken_spot.subscriptions import BOOK_DEPTHS, answer_v2, subscribe_v2
-from procs.venues.market import Capabilities, Listing, Request, Socket, get
+from procs.venues.market import EVERY_CHANGE, Capabilities, Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer, Wanted
 
 USUAL_LEVELS = 100
@@ -56,7 +56,7 @@ class KrakenSpotMarket:
         depths = ", ".join(map(str, BOOK_DEPTHS))
         return Capabilities(
             (*_CHANNELS.values(), "listing"), "snapshot over the socket", "checksum of ten levels (CRC-32)",
-            f"{depths} levels a side", "every change", "a message a second",
+            f"{depths} levels a side", EVERY_CHANGE, "a message a second",
             "listing; channels of instruments and of the system",
         )
 
