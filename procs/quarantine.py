@@ -158,13 +158,17 @@ def _fault(line: Any) -> str:
     """Why a line is no refusal; empty where it is one."""
     if not isinstance(line, dict):
         return "no object"
-    record = line.get("record")
-    parts = [(line, _FIELDS), (record, _RECORD_FIELDS if record else {})]
-    for part, fields in parts:
-        for name, kinds in fields.items():
-            if name not in part or not isinstance(part[name], kinds):
-                return f"no {name}, or none that can be read"
-    return "" if abs(line["recv_ts_ns"]) < 1 << 63 else "no recv_ts_ns, or none that can be read"
+    wrong = _wrong_field(line, _FIELDS)
+    if not wrong and line["record"]:
+        wrong = _wrong_field(line["record"], _RECORD_FIELDS)
+    if not wrong and abs(line["recv_ts_ns"]) >= 1 << 63:
+        wrong = "recv_ts_ns"
+    return f"no {wrong}, or none that can be read" if wrong else ""
+
+
+def _wrong_field(part: dict[str, Any], fields: dict[str, Any]) -> str:
+    """The first field that is missing or of another kind; empty where all are there."""
+    return next((name for name, kinds in fields.items() if name not in part or not isinstance(part[name], kinds)), "")
 
 
 def _lines(path: Path, odd: Callable[[str], None] = lambda words: None) -> Iterator[dict[str, Any]]:
