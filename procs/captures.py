@@ -27,14 +27,14 @@ from engine.binance_listing import coin_contract_value
 from engine.ingest.kernel import is_snapshot_body
 from engine.ingest.state import SYMBOL_BYTES
 from engine.instruments import MAX_INSTRUMENTS, Dialect, Instrument
-from engine.units import parse_units
 from procs.journal.layout import Entry
 from procs.journal.reader import JournalEntry
 
 _DEPTH, _TICKER, _TRADE = "depthUpdate", "bookTicker", "trade"
 _WITNESSES = (_DEPTH, _TICKER, _TRADE)
 # What a venue prints; in units of the last digit it fits int64.
-_DECIMAL = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,8})?")
+_MOST_DECIMALS = 8
+_DECIMAL = re.compile(rf"[0-9]{{1,10}}(?:\.[0-9]{{1,{_MOST_DECIMALS}}})?")
 
 
 class CaptureError(ValueError):
@@ -61,8 +61,9 @@ class _Seen:
 
     price_exp: int = 0
     size_exp: int = 0
-    prices: set[str] = field(default_factory=set)
-    sizes: set[str] = field(default_factory=set)
+    price_step: int = 0  # greatest common divisor of what was quoted so far, 10^-_MOST_DECIMALS; 0: nothing was
+    size_step: int = 0
+    quoted: bool = False
     dialects: dict[str, Counter[Dialect]] = field(default_factory=dict)  # what frames looked like, by their kind
     pair: str = ""  # of a COIN-M contract
 
@@ -74,12 +75,12 @@ class _Seen:
     def learn(self, kind: str, dialect: Dialect, prices: list[str], sizes: list[str]) -> None:
         """Take numbers as the venue printed them. What is quoted lies on the tick; a trade's price need not."""
         self.dialects.setdefault(kind, Counter())[dialect] += 1
-        quoted = kind != _TRADE
         self.price_exp = max(self.price_exp, *map(_decimals, prices))
         self.size_exp = max(self.size_exp, *map(_decimals, sizes))
-        self.sizes.update(sizes)
-        if quoted:
-            self.prices.update(prices)
+        self.size_step = math.gcd(self.size_step, *map(_finest, sizes))
+        if kind != _TRADE:
+            self.quoted = True
+            self.price_step = math.gcd(self.price_step, *map(_finest, prices))
 
 
 def _decimals(text: str) -> int:
@@ -87,9 +88,15 @@ def _decimals(text: str) -> int:
     return len(text.partition(".")[2])
 
 
-def _step(texts: set[str], exp: int) -> int:
-    """Greatest common divisor of decimal texts in units of 10^-exp; 1 when there are none."""
-    return math.gcd(*(parse_units(text, exp) for text in texts)) or 1
+def _finest(text: str) -> int:
+    """A decimal text in units of 10^-_MOST_DECIMALS."""
+    whole, _, fraction = text.partition(".")
+    return int(whole + fraction.ljust(_MOST_DECIMALS, "0"))
+
+
+def _step(finest: int, exp: int) -> int:
+    """The same step in units of 10^-exp, which it is a whole number of; 1 where there is none."""
+    return finest // 10 ** (_MOST_DECIMALS - exp) or 1
 
 
 def scan_instruments(path: Path) -> tuple[Instrument, ...]:
@@ -125,7 +132,7 @@ def instruments_of(path: Path, frames: Iterator[tuple[int, bytes]]) -> tuple[Ins
         raise CaptureError(f"{path}: holds no market data")
     if len(seen) > MAX_INSTRUMENTS:
         raise CaptureError(f"{path}: market data of {len(seen)} symbols; allowed are 1 to {MAX_INSTRUMENTS}")
-    quoted = [item for item in seen.values() if item.prices] or [*seen.values()]  # the trades of futures look alike
+    quoted = [item for item in seen.values() if item.quoted] or [*seen.values()]  # the trades of futures look alike
     dialect, *others = sorted({item.dialect for item in quoted})
     if others:
         names = ", ".join(item.name for item in (dialect, *others))
@@ -133,8 +140,8 @@ def instruments_of(path: Path, frames: Iterator[tuple[int, bytes]]) -> tuple[Ins
     return tuple(
         Instrument(
             index=index, symbol=symbol, base=symbol, quote="", price_exp=item.price_exp, size_exp=item.size_exp,
-            tick_size=_step(item.prices, item.price_exp), lot_size=_step(item.sizes, item.size_exp), min_notional=0,
-            dialect=dialect,
+            tick_size=_step(item.price_step, item.price_exp), lot_size=_step(item.size_step, item.size_exp),
+            min_notional=0, dialect=dialect,
             contract_value=coin_contract_value(item.pair) if dialect == Dialect.BINANCE_COINM else 0,
         )
         for index, (symbol, item) in enumerate(seen.items())

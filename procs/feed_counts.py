@@ -13,4 +13,6 @@ FEED_COUNTS = (
     "misaligned",  # frames that another copy had cut differently
     "holes",  # that no copy filled
     "contradicted",  # numbers that the copy which had brought them went back behind
+    "broken_messages",  # that came to no end, or in fragments out of place; each ended its connection
+    "rest_refusals",  # requests for snapshots, listings, open interest and audits that brought nothing
 )

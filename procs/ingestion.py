@@ -39,6 +39,7 @@ from procs.journal.layout import Entry
 from procs.journal.reader import read_stream
 from procs.market_sockets import BOOKS, MarketSockets
 from procs.ports import EdgeJournal, Turns, record_latency
+from procs.refusals import Refusals
 from procs.rest_audits import RestAudits
 from procs.rest_polls import RestPolls
 from procs.table import Role
@@ -90,6 +91,7 @@ class Ingestion:
         )
         self._wanted = self._decoder.state["snapshot_wanted"][0]
         self._requests = BookRequests(len(self._symbols), None if self._has_rest_snapshots else PATIENCE_NS)
+        self._refusals = Refusals(self._say)  # of snapshots
         self._inputs = 0
         self._unheard = 0  # inputs since validation was woken
         self._book_losses = 0
@@ -242,11 +244,15 @@ class Ingestion:
 
     def _fetch(self, index: int) -> bytes | None:
         """Thread: the snapshot of one book, or None."""
+        what = f"snapshot of {self._symbols[index]}"
         try:
             with paying_session(self._budget) as session:
-                return self._market.fetch_book(session, self.context.plan.endpoints.rest_url, self._symbols[index])
-        except VenueUnreachable:
+                body = self._market.fetch_book(session, self.context.plan.endpoints.rest_url, self._symbols[index])
+        except VenueUnreachable as error:
+            self._refusals.refused(what, error)
             return None
+        self._refusals.answered(what)
+        return body
 
     async def _snapshot(self, loop: asyncio.AbstractEventLoop, pool: ThreadPoolExecutor, index: int) -> None:
         """Fetch one wanted snapshot; where that does not help, the next one waits, longer each time."""
@@ -346,7 +352,8 @@ class Ingestion:
             self._checkpoint[OUTPUT_CURSOR] = self._outlet.published
             self._checkpoint[JOURNAL_ORDINAL] = self._journal.ordinal
             self._checkpoint[EXTRA] = self._decoder.ingest_id
-            self._feed_counts[:] = self.sockets.counts
+            refused = self._refusals.total + self._polls.refusals.total + self._audits.refusals.total
+            self._feed_counts[:] = [*self.sockets.counts, refused]
             checkpoint_now(self._arena, as_bytes(self._decoder.state), self._checkpoint)
             record_latency(self._checkpoint_cost, self.context.now_ns() - now)
 

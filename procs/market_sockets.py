@@ -4,6 +4,10 @@ A socket that opens is sent what its market wants to be asked, and counts as ope
 may refuse a subscription and go on sending heartbeats. What is refused, or not answered in time, and a socket that is
 dead by the rule of its market (`connection_rule`), is given up and opened again, later each time (procs/back_off.py).
 
+A message may come in fragments (RFC 6455, 5.4) and is passed on whole. Data that are no whole message, since it is too
+long, the connection ended within it or its fragments are out of place, are passed on as they came, to be refused and
+kept by whoever decodes: what was received is accepted or in quarantine. So are binary messages, which no venue sends.
+
 Of each socket there may be several copies, to be open at once with the same subscription. Then an arbiter
 (procs/arbiter.py) passes on the first copy of every frame, in the order of the venue's own numbers, and data are lost
 only when the last copy that was in service is. All callbacks come from the event loop's thread.
@@ -27,8 +31,11 @@ _WATCH_S = 1.0
 _LATE_S = 0.01
 _HANDSHAKE_S = 3.0
 _LONGEST_ANSWER = 4096  # bytes; what is longer is data
+# Bytes. The longest that venues send are listings, below one MiB; a segment of the journal takes twice this.
+LONGEST_MESSAGE = 8 << 20
 _NS = 1_000_000_000
 BOOKS = 0  # the number of the socket that carries the books
+_DATA = (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION)
 
 
 class _Connection(picows.WSListener):
@@ -42,6 +49,8 @@ class _Connection(picows.WSListener):
         self.subscriptions = Subscriptions()
         self.opened_ns = self.heard_ns = self.last_frame_ns = owner.now_ns()
         self._asked_ns = self.opened_ns  # when an answer was waited for last
+        self._begun: bytearray | None = None  # a message whose last fragment has not come
+        self._broken = ""  # what was wrong with a message; nothing is taken after it
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         """The socket is open: ask for what it is there for."""
@@ -62,16 +71,55 @@ class _Connection(picows.WSListener):
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         """Called by the event loop for every frame; the answer to a ping only says that the socket is alive."""
         self.heard_ns = self._owner.now_ns()
-        if frame.msg_type == picows.WSMsgType.TEXT:
-            self.last_frame_ns = self.heard_ns
-            data = frame.get_payload_as_bytes()
-            if self.subscriptions.pending and len(data) <= _LONGEST_ANSWER:
-                self.subscriptions.take(self._owner.market.answer(data))
-            # An arbiter may drop the last one of those that have arrived, and nobody would hear of the others.
-            self._owner.more = not frame.last_in_buffer and not self._owner.arbiters
-            self._owner.came(self._number, self._copy, data)
-        elif frame.msg_type == picows.WSMsgType.CLOSE:
+        kind = frame.msg_type
+        if self._broken:
+            return
+        # An arbiter may drop the last one of those that have arrived, and nobody would hear of the others.
+        self._owner.more = not frame.last_in_buffer and not self._owner.arbiters
+        if kind == picows.WSMsgType.TEXT and frame.fin and self._begun is None:
+            self._take(frame.get_payload_as_bytes())
+        elif kind in _DATA:
+            self._take_piece(kind == picows.WSMsgType.CONTINUATION, frame.fin, frame.get_payload_as_bytes())
+            if self._broken:
+                transport.send_close(picows.WSCloseCode.PROTOCOL_ERROR, self._broken)
+                transport.disconnect()
+        elif kind == picows.WSMsgType.CLOSE:
             transport.disconnect()
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        """Nothing more comes: what a message had begun with is all there is of it."""
+        if self._begun is not None:
+            self._break("the connection ended within a message")
+
+    def _take(self, data: bytes) -> None:
+        """A message."""
+        self.last_frame_ns = self.heard_ns
+        if self.subscriptions.pending and len(data) <= _LONGEST_ANSWER:
+            self.subscriptions.take(self._owner.market.answer(data))
+        self._owner.came(self._number, self._copy, data)
+
+    def _take_piece(self, goes_on: bool, is_last: bool, data: bytes) -> None:
+        """A fragment, or a whole message that is not text; goes_on: it is no first one."""
+        if goes_on != (self._begun is not None):
+            self._break("a message goes on that has not begun" if goes_on else "a message begins within another", data)
+            return
+        begun = self._begun = self._begun if self._begun is not None else bytearray()
+        if len(begun) + len(data) > LONGEST_MESSAGE:
+            self._break(f"a message is longer than {LONGEST_MESSAGE} bytes", data)
+            return
+        begun += data
+        if is_last:
+            self._begun = None
+            self._take(bytes(begun))
+
+    def _break(self, why: str, data: bytes = b"") -> None:
+        """No message comes of what has begun, nor of `data`: pass both on to be refused, and take nothing more."""
+        self._broken = why
+        self._owner.broken_messages += 1
+        begun, self._begun = self._begun or b"", None
+        for part in (bytes(begun), data):
+            if part:
+                self._owner.came(self._number, self._copy, part)
 
     @property
     def in_service(self) -> bool:
@@ -81,6 +129,8 @@ class _Connection(picows.WSListener):
     def fault(self, now_ns: int) -> str:
         """Why this socket is of no use, in words; empty while it is."""
         rule = self._owner.market.connection_rule
+        if self._broken:
+            return self._broken
         if now_ns - self.heard_ns > rule.silence_s * _NS:
             return f"nothing was heard for {rule.silence_s:.0f} s"
         if now_ns - self.last_frame_ns > rule.quiet_s * _NS:
@@ -128,6 +178,7 @@ class MarketSockets:
         self.more = False  # whether the frame that `on_frame` is told of is followed by others that have arrived
         self.losses = 0  # of data
         self.copy_losses = 0  # of a copy while another one was in service
+        self.broken_messages = 0  # see the module; each ends its connection
         self.arbiters = [make_arbiter() for _ in sockets] if copies > 1 and make_arbiter is not None else []
         self._on_opened = on_opened
         self._on_lost = on_lost
@@ -143,9 +194,11 @@ class MarketSockets:
 
     @property
     def counts(self) -> list[int]:
-        """What procs/feed_counts.py names, in that order."""
+        """What procs/feed_counts.py names of sockets, in that order."""
         arbitrated = [sum(counts) for counts in zip(*(arbiter.counts for arbiter in self.arbiters), strict=True)]
-        return [self.open_count, self.losses, self.copy_losses, *(arbitrated or [0, 0, 0, 0])]
+        return [
+            self.open_count, self.losses, self.copy_losses, *(arbitrated or [0, 0, 0, 0]), self.broken_messages,
+        ]
 
     @property
     def all_open(self) -> bool:
@@ -204,7 +257,7 @@ class MarketSockets:
             try:
                 transport, connection = await picows.ws_connect(
                     lambda: _Connection(self, number, copy), url, websocket_handshake_timeout=_HANDSHAKE_S,
-                    ssl_context=tls_context() if url.startswith("wss:") else None,
+                    max_frame_size=LONGEST_MESSAGE, ssl_context=tls_context() if url.startswith("wss:") else None,
                 )
                 watcher = asyncio.create_task(self._watch(transport, connection))
                 try:
@@ -214,6 +267,9 @@ class MarketSockets:
                     watcher.cancel()
                 fault = connection.fault(self.now_ns())
                 useful_ns = connection.last_frame_ns - connection.opened_ns
+            except picows.WSProtocolError as error:
+                self.broken_messages += 1
+                fault = str(error)
             except (TimeoutError, OSError, picows.WSError) as error:
                 fault = type(error).__name__
             self._pace.ended(slot, self.now_ns(), useful_ns)

@@ -23,6 +23,8 @@ FIGURES: dict[str, tuple[str, str]] = {
     "feed.misaligned": ("count", "frames that another copy had cut differently"),
     "feed.holes": ("count", "holes that no copy filled"),
     "feed.contradicted": ("count", "numbers too high to be true: the copy that had brought them went on below"),
+    "feed.broken_messages": ("count", "messages that came to no end, were too long or in fragments out of place"),
+    "feed.rest_refusals": ("count", "requests for snapshots, listings, open interest and audits that brought nothing"),
     "feed.venue_lag_ms": ("ms", "the least that the venue's stamps were behind our receipt within 30 s; may be "
                           "negative, null when not known"),
     "signals": ("count", "targets of a strategy that changed"),

@@ -17,7 +17,7 @@ read is passed over too.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,14 @@ FILE_NAME = "quarantine.jsonl"
 FILE_BYTES = 8 << 20
 MOST_A_SECOND = 50
 MOST_FRAME_BYTES = 16 << 10
+# What every line has, and every record in one.
+_FIELDS: dict[str, Any] = {
+    "number": int, "stage": str, "reason": str, "ingest_id": int, "ordinal": int | None, "recv_ts_ns": int,
+    "record": dict, "frame": str, "frame_bytes": int,
+}  # fmt: skip
+_RECORD_FIELDS: dict[str, Any] = {
+    "symbol": str | None, "kind": str | int, "side": str | int, "instrument": int, "price": int, "size": int,
+}
 _INGESTION, _VALIDATION = "ingestion", "validation"
 
 
@@ -47,7 +55,8 @@ class Quarantine:
         self._folder = folder
         self._instruments = instruments_by_index(instruments)
         self._file = LineFile(folder / FILE_NAME, file_bytes)
-        last = self._file.last() or _last_set_aside(folder) or {}
+        # Where a recorder died between putting the file aside and its next line, the last one is there.
+        last = _last(folder / FILE_NAME) or _last(_aside(folder)) or {}
         self.written = int(last.get("number", 0))
         self._frames_until = int(last.get("frames_until", 0))  # ordinal of the last REFUSED entry dealt with
         self._records_until = int(last.get("records_until", 0))  # records of validation dealt with
@@ -140,26 +149,53 @@ def _aside(folder: Path) -> Path:
     return folder / (FILE_NAME + ".1")
 
 
-def _last_set_aside(folder: Path) -> dict[str, Any] | None:
-    """The last line of the file that was put aside: where a recorder died between that and its next line."""
-    return next(iter(deque(_lines(_aside(folder)), maxlen=1)), None)
+def _last(path: Path) -> dict[str, Any] | None:
+    """The last refusal in a file."""
+    return next(iter(deque(_lines(path), maxlen=1)), None)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file; none where it is missing."""
+def _fault(line: Any) -> str:
+    """Why a line is no refusal; empty where it is one."""
+    if not isinstance(line, dict):
+        return "no object"
+    wrong = _wrong_field(line, _FIELDS)
+    if not wrong and line["record"]:
+        wrong = _wrong_field(line["record"], _RECORD_FIELDS)
+    if not wrong and abs(line["recv_ts_ns"]) >= 1 << 63:
+        wrong = "recv_ts_ns"
+    return f"no {wrong}, or none that can be read" if wrong else ""
+
+
+def _wrong_field(part: dict[str, Any], fields: dict[str, Any]) -> str:
+    """The first field that is missing or of another kind; empty where all are there."""
+    return next((name for name, kinds in fields.items() if name not in part or not isinstance(part[name], kinds)), "")
+
+
+def _lines(path: Path, odd: Callable[[str], None] = lambda words: None) -> Iterator[dict[str, Any]]:
+    """The refusals in a file; none where it is missing. odd: told of each line that is none, with file and number."""
     try:
         with path.open("rb") as file:
-            for line in file:
-                if line.endswith(b"\n"):
-                    yield orjson.loads(line)
+            for number, text in enumerate(file, 1):
+                if not text.endswith(b"\n"):
+                    continue
+                try:
+                    line = orjson.loads(text)
+                    fault = _fault(line)
+                except orjson.JSONDecodeError:
+                    fault = "no JSON"
+                if fault:
+                    odd(f"{path}, line {number}: {fault}")
+                else:
+                    yield line
     except FileNotFoundError:
         return
 
 
-def read_quarantine(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every line that a session's folder holds, oldest first; a torn last one is left out."""
-    yield from _lines(_aside(folder))
-    yield from _lines(folder / FILE_NAME)
+def read_quarantine(folder: Path, odd: Callable[[str], None] = lambda words: None) -> Iterator[dict[str, Any]]:
+    """Every refusal that a session's folder holds, oldest first; a torn last line is left out, and so is one that is
+    no refusal, of which `odd` is told."""
+    yield from _lines(_aside(folder), odd)
+    yield from _lines(folder / FILE_NAME, odd)
 
 
 def quarantine_summary(folder: Path, counted: Mapping[str, int]) -> dict[str, int]:

@@ -18,12 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from procs.back_off import back_off_s
 from procs.budget import Budget
+from procs.refusals import Refusals
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.paying import paying_session
 from procs.venues.market import Market
 
 _IN_DOUBT_S = 4.0  # the pause after a disagreement: a connection that stalls is closed before two audits can meet it
 _SETTLE_S = 0.05  # some passings of the clock grid, at which windows are judged
+_AUDIT = "audit by REST"
 _LADDER_S = (1.0, 5.0, 15.0, 30.0, 60.0)  # after failures
 
 
@@ -49,11 +51,9 @@ class RestAudits:
         self._on_answer = on_answer
         self._is_valid = is_valid
         self._in_doubt = in_doubt
-        self._say = say
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audits")
-        self._told = ""
+        self.refusals = Refusals(say)
         self.answers = 0
-        self.failures = 0
 
     def tasks(self) -> set[asyncio.Task[None]]:
         """Start auditing, where that is wanted; the tasks, for the caller to cancel."""
@@ -88,15 +88,12 @@ class RestAudits:
             try:
                 body = await asyncio.get_running_loop().run_in_executor(self._pool, self._fetch, index)
             except VenueUnreachable as error:
-                self.failures += 1
-                text = f"audit by REST: {error}"
-                if text != self._told:
-                    self._told = text
-                    self._say(text)
+                self.refusals.refused(_AUDIT, error)
                 await asyncio.sleep(back_off_s(failures, _LADDER_S))
                 failures += 1
                 continue
-            failures, self._told = 0, ""
+            failures = 0
+            self.refusals.answered(_AUDIT)
             self.answers += 1
             self._on_answer(index, body)
             await asyncio.sleep(self._window_s + _SETTLE_S)

@@ -24,6 +24,7 @@ from engine.instruments import Instrument
 from engine.records import Status
 from procs.back_off import back_off_s
 from procs.budget import Budget
+from procs.refusals import Refusals
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.binance_usdm.paying import paying_session
 from procs.venues.market import Market
@@ -54,12 +55,11 @@ class RestPolls:
         self._feed = feed
         self._on_listed = on_listed
         self._on_frame = on_frame
-        self._say = say
+        self.refusals = Refusals(say)
         self._on_listing = on_listing
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="polls")
         self._news = asyncio.Event()
         self.refreshes = 0  # listings that were read
-        self.failures = 0
 
     def heard(self) -> None:
         """A socket has told of a listing. Call in the event loop's thread."""
@@ -94,7 +94,7 @@ class RestPolls:
         self, name: str, interval_s: float, ask: Callable[[requests.Session], T], news: asyncio.Event | None = None
     ) -> tuple[T, str, bytes]:
         """(the answer, URL, body) of a request that is made an interval from now, or later when it fails."""
-        failures, told = 0, ""
+        failures = 0
         await self._wait(interval_s, news)
 
         def once() -> tuple[T, str, bytes]:
@@ -108,13 +108,12 @@ class RestPolls:
             if news is not None:
                 news.clear()
             try:
-                return await asyncio.get_running_loop().run_in_executor(self._pool, once)
+                answer = await asyncio.get_running_loop().run_in_executor(self._pool, once)
+                self.refusals.answered(name)
+                return answer
             except VenueUnreachable as error:
                 failures += 1
-                self.failures += 1
-                if not told:
-                    told = f"{name}: {error}"
-                    self._say(told)
+                self.refusals.refused(name, error)
                 await asyncio.sleep(back_off_s(failures - 1, _LADDER_S))
 
     async def _keep_listing(self) -> None:

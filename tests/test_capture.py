@@ -23,8 +23,10 @@ from procs.capture.layout import (
     Captured,
     CaptureEntry,
     index_path,
+    segment_path,
 )
 from procs.capture.manifest import FILE, Manifest, read_manifest, write_manifest
+from procs.capture.overview import overview
 from procs.capture.reader import EVERYTHING, CaptureReader, Selection
 from procs.capture.writer import MAX_AGE_NS, CaptureFull, CaptureWriter, open_writer
 from procs.captures import CaptureError
@@ -149,6 +151,11 @@ def test_a_flipped_byte_is_found_and_named(place: Path, entries: list[CaptureEnt
     path.write_bytes(bytes(content))
     if data.draw(st.booleans()):
         index_path(path).unlink()
+    if path == segments[-1] and hit.end == len(content) and at >= hit.offset + BLOCK_HEADER.size and not content[-1]:
+        reader = CaptureReader(place)  # as a power cut leaves a last block: zeros where it ended
+        assert list(reader.entries()) == entries[: hit.header.first_ordinal - 1]
+        assert reader.torn_bytes == hit.header.size
+        return
     found: list[CaptureEntry] = []
     with pytest.raises(CaptureError) as caught:
         for entry in CaptureReader(place).entries():
@@ -165,17 +172,86 @@ def test_a_flipped_byte_is_found_and_named(place: Path, entries: list[CaptureEnt
         assert path.read_bytes() == bytes(content)
 
 
-def test_a_last_block_without_its_content_is_a_torn_tail_to_a_writer(tmp_path: Path) -> None:
+@settings(max_examples=120)
+@given(entry_lists(), st.data())
+def test_a_power_cut_costs_no_more_than_what_it_cut(
+    place: Path, entries: list[CaptureEntry], data: st.DataObject
+) -> None:
+    """The file ends anywhere, and the system has given it more length, up to a page, but no content."""
+    written(place, entries)
+    if not entries:
+        return
+    path = last_segment(place)
+    blocks, whole = list(CaptureReader(place).blocks()), path.read_bytes()
+    cut, zeros = data.draw(st.integers(0, len(whole))), data.draw(st.integers(0, 4096))
+    left = whole[:cut].ljust(cut + zeros, b"\0")
+    path.write_bytes(left)
+    if data.draw(st.booleans()):
+        index_path(path).unlink()
+    here = [block for block in blocks if block.path == path and left.startswith(whole[: block.end])]
+    kept = sum(block.header.entries for block in blocks if block.path != path or block in here)
+    begun = left.startswith(whole[: SEGMENT_HEADER.size])
+    torn = len(left) - (here[-1].end if here else SEGMENT_HEADER.size * begun)
+
+    reader = CaptureReader(place)
+    assert reader.find_torn() == torn
+    assert list(reader.entries()) == entries[:kept] and reader.torn_bytes == torn
+    writer = CaptureWriter.reopen(place, **SMALL)
+    assert (writer.cut_bytes, writer.ordinal) == (torn, kept)
+    writer.close()
+    reader = CaptureReader(place)
+    assert list(reader.entries()) == entries[:kept] and reader.torn_bytes == 0
+
+
+@pytest.mark.parametrize("tail", (bytes(300), b"garbage that is no block" * 20, b"B4", bytes(5_000) + b"x"))
+def test_what_never_was_a_block_is_a_torn_tail(tmp_path: Path, tail: bytes) -> None:
+    entries = [CaptureEntry(n, NS + n, 1, 0, 0, "", bytes([n]) * 50) for n in range(1, 25)]
+    path = last_segment(written(tmp_path / "c", entries, block_bytes=200, segment_bytes=1 << 20))
+    with path.open("ab") as file:
+        file.write(tail)
+    reader = CaptureReader(tmp_path / "c")
+    assert list(reader.entries()) == entries and reader.torn_bytes == len(tail)
+    assert overview(tmp_path / "c")["torn_bytes"] == len(tail)
+
+
+def test_zeros_with_whole_blocks_behind_them_are_damage(tmp_path: Path) -> None:
+    entries = [CaptureEntry(n, NS + n, 1, 0, 0, "", bytes([n]) * 50) for n in range(1, 25)]
+    path = last_segment(written(tmp_path / "c", entries, block_bytes=200, segment_bytes=1 << 20))
+    index_path(path).unlink()
+    third = list(CaptureReader(tmp_path / "c").blocks())[2]
+    content = bytearray(path.read_bytes())
+    content[third.offset : third.end] = bytes(third.header.size)
+    path.write_bytes(content)
+    with pytest.raises(CaptureError, match=f"{path}: the block at byte {third.offset} .* its header does not fit"):
+        read(tmp_path / "c")
+    with pytest.raises(CaptureError, match="its header does not fit"):
+        CaptureWriter.reopen(tmp_path / "c")
+    assert path.read_bytes() == content
+
+
+def test_zeros_at_the_end_of_a_segment_that_is_not_the_last_are_damage(tmp_path: Path) -> None:
+    entries = [CaptureEntry(n, NS + n, 1, 0, 0, "", os.urandom(90)) for n in range(1, 60)]
+    first = segment_path(written(tmp_path / "c", entries), 0)
+    end = first.stat().st_size
+    with first.open("ab") as file:
+        file.write(bytes(300))
+    with pytest.raises(CaptureError, match=f"{first}: ends within the block at byte {end} "):
+        read(tmp_path / "c")
+
+
+def test_a_last_block_without_its_content_is_a_torn_tail(tmp_path: Path) -> None:
     """As a power cut leaves it: the length is there, the content is not."""
     entries = [CaptureEntry(n, NS + n, 1, 0, 0, "", bytes([n]) * 50) for n in range(1, 25)]
     path = last_segment(written(tmp_path / "c", entries, block_bytes=200, segment_bytes=1 << 20))
     *_, before, last = CaptureReader(tmp_path / "c").blocks()
     content = path.read_bytes()
     path.write_bytes(content[: last.offset + BLOCK_HEADER.size + 5].ljust(len(content), b"\0"))
+    left = entries[: before.header.first_ordinal + before.header.entries - 1]
+    assert CaptureReader(tmp_path / "c").find_torn() == last.header.size and read(tmp_path / "c") == left
     writer = CaptureWriter.reopen(tmp_path / "c")
     assert writer.cut_bytes == last.header.size and writer.ordinal == last.header.first_ordinal - 1
     writer.close()
-    assert read(tmp_path / "c") == entries[: before.header.first_ordinal + before.header.entries - 1]
+    assert read(tmp_path / "c") == left
 
 
 def test_a_damaged_index_is_made_good_from_the_segment(tmp_path: Path) -> None:

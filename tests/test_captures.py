@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import math
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.config import Settings
 from engine.ingest.kernel import is_snapshot_body
 from engine.instruments import MAX_INSTRUMENTS, Dialect
+from engine.units import parse_units
 from procs.captures import CaptureError, capture_inputs, capture_lines, scan_instruments
 from procs.journal.layout import Entry
 from procs.replay import open_source, replay_fused
@@ -118,6 +123,38 @@ def test_units_are_those_that_the_venue_prints(tmp_path: Path) -> None:
 def test_short_captures(tmp_path: Path, frames: list[bytes], expected: tuple) -> None:
     (only,) = scan_instruments(write(tmp_path / "a.raw", *frames))
     assert (only.price_exp, only.size_exp, only.tick_size, only.lot_size) == expected
+
+
+_PRINTED = st.tuples(st.integers(0, 10**10 - 1), st.integers(0, 8), st.integers(0, 10**8 - 1)).map(
+    lambda part: f"{part[0]}.{part[2] % 10 ** part[1]:0{part[1]}d}" if part[1] else str(part[0])
+)
+
+
+@given(st.lists(st.tuples(_PRINTED, _PRINTED), min_size=1, max_size=12))
+def test_the_step_is_the_greatest_common_divisor_of_all_that_was_quoted(
+    tmp_path_factory: pytest.TempPathFactory, levels: list[tuple[str, str]]
+) -> None:
+    path = tmp_path_factory.mktemp("steps") / "a.raw"
+    (only,) = scan_instruments(write(path, *[diff([list(level)], []) for level in levels]))
+    for exp, step, texts in (
+        (only.price_exp, only.tick_size, [price for price, _ in levels]),
+        (only.size_exp, only.lot_size, [size for _, size in levels]),
+    ):
+        assert exp == max(len(text.partition(".")[2]) for text in texts)
+        assert step == (math.gcd(*(parse_units(text, exp) for text in texts)) or 1)
+
+
+def test_memory_does_not_grow_with_the_length_of_a_capture(tmp_path: Path) -> None:
+    """Every trade has a size of its own."""
+    peaks = []
+    for count in (2_000, 20_000):
+        path = write(tmp_path / "a.raw", *(trade("60000.00", f"{1 + number * 1e-8:.8f}") for number in range(count)))
+        tracemalloc.start()
+        (only,) = scan_instruments(path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert (only.size_exp, only.lot_size) == (8, 1)
+    assert peaks[1] < peaks[0] + 16 * 1024, peaks
 
 
 BROKEN = [

@@ -209,6 +209,15 @@ def test_check_with_a_model_that_is_not_there_is_a_finding(config: Path, capsys:
     assert said.err == f"bot4: {answer['findings'][0]}\n"
 
 
+def test_check_says_what_the_market_does_not_have(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(config.read_text() + "[feed]\nbook_levels = 20\n")
+    words = "feed.book_levels = 20: binance_usdm tells of every level"
+    assert cli.main(["check", "--json", "--config", str(config)]) == OK
+    assert orjson.loads(capsys.readouterr().out)["ignored"] == [words]
+    assert cli.main(["check", "--config", str(config)]) == OK
+    assert f"# ignored: {words}\n" in capsys.readouterr().out
+
+
 @pytest.fixture(scope="module")
 def short_capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first 3,000 lines of a recording."""

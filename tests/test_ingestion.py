@@ -133,6 +133,20 @@ def test_a_ring_that_nobody_empties_drops_with_gaps_and_the_journal_knows(venue:
     assert not run.mapping.control.tripped
 
 
+def test_a_snapshot_that_is_refused_is_said_once_and_counted(
+    venue: RunningVenue, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    venue.fault(fault="http", action="error_before", path="/fapi/v1/depth", count=6, status=503)
+    with running(at(venue), tmp_path, 1 << 14) as run:
+        until(lambda: run.ready, "books")
+        refusals = FEED_COUNTS.index("rest_refusals")
+        until(lambda: run.mapping.feed_counts()[refusals] == 6, "six refusals in shared memory")
+    said = [line for line in capsys.readouterr().out.splitlines() if "HTTP 503 Service Unavailable" in line]
+    assert sorted(line.partition(": http")[0] for line in said) == [
+        "ingestion: snapshot of BTCUSDT", "ingestion: snapshot of ETHUSDT"
+    ]
+
+
 def test_no_snapshot_is_fetched_while_a_socket_is_not_open(
     venue: RunningVenue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,28 @@ def test_not_a_journal(tmp_path: Path) -> None:
         list(read_stream(tmp_path, "b"))
 
 
+@settings(max_examples=60)
+@given(cut=st.integers(0, 400), zeros=st.integers(0, 4096))
+def test_a_power_cut_costs_no_more_than_what_it_cut(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, zeros: int
+) -> None:
+    """A last segment that ends anywhere, its header included, with zeros behind that."""
+    folder = tmp_path_factory.mktemp("journal")
+    writer = JournalWriter(folder, "a", "s", segment_bytes=512)
+    for number in range(1, 21):
+        writer.append(Entry.FRAME, bytes([number]) * 30, number)
+    writer.close()
+    entries = list(read_stream(folder, "a"))
+    last = max(folder.glob("a-*.journal"))
+    first = next(read_segment(last)).ordinal
+    assert [entry.ordinal for entry in entries] == list(range(1, 21)) and last != segment_path(folder, "a", 0)
+    whole = last.read_bytes()
+    last.write_bytes(whole[:cut].ljust(min(cut, len(whole)) + zeros, b"\0"))
+    left = list(read_stream(folder, "a"))
+    assert left == entries[: len(left)]
+    assert len(left) >= first - 1 + max(0, min(cut, len(whole)) - 64) // 64, "32 bytes of header, 30 of content, padded"
+
+
 @pytest.mark.parametrize("torn", [0, 1, 30, 60, 200])
 @pytest.mark.parametrize("ahead", [False, True])
 def test_a_successor_goes_on_after_the_last_whole_entry(tmp_path: Path, torn: int, ahead: bool) -> None:

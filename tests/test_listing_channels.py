@@ -125,7 +125,8 @@ def test_it_is_subscribed_where_the_settings_want_it() -> None:
     assert asked[-1] == {"method": "subscribe", "params": {"channel": "instrument", "snapshot": True}, "req_id": 4}
     without = FeedSettings(kinds=("book", "ticker", "mark_price"))
     (socket,) = market_of(Dialect.KRAKEN_SPOT_V2).sockets("ws", [PAIR.symbol], without)
-    assert [json.loads(request.frame)["params"]["channel"] for request in socket.requests] == ["book", "ticker"]
+    asked = [json.loads(request.frame)["params"] for request in socket.requests]
+    assert [params["channel"] for params in asked] == ["book", "ticker"]
     contract = ["BTCUSDT"]
     urls = [item.url for item in market_of(Dialect.BINANCE_USDM).sockets("ws", contract, FeedSettings())]
     assert urls[1].endswith("/market/stream?streams=btcusdt@markPrice@1s/btcusdt@forceOrder/!contractInfo")

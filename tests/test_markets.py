@@ -27,7 +27,7 @@ from procs.journal.reader import read_stream
 from procs.session_logs import Direction, session_lines
 from procs.venues.binance_usdm.endpoints import Endpoints, VenueUnreachable
 from procs.venues.binance_usdm.rate_limits import cost_of
-from procs.venues.market import Listing, Market, check_feed, market_of, subscribed
+from procs.venues.market import Listing, Market, check_feed, ignored_settings, market_of, subscribed
 from procs.venues.subscriptions import Answer, Wanted
 from shm.clock import python_monotonic_ns, sleep
 from tests.market_records import make_instrument
@@ -207,6 +207,28 @@ def test_a_snapshot_is_asked_for_where_the_market_has_it_and_costs_what_the_venu
     assert cost_of("GET", f"{path}?symbol=BTCUSDT&limit=1000") == (weight, 0)
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "words", "reason"),
+    [
+        (451, b'{"code":0,"msg":"Service unavailable\\n from a restricted location"}',
+         ': HTTP 451 not served where we are: {"code":0,"msg":"Service unavailable', "HTTP 451"),
+        (503, b"<html>be back soon", ": HTTP 503 Service Unavailable: a page of HTML instead of data", "HTTP 503"),
+        (200, b"\n <!DOCTYPE html><p>maintenance", ": a page of HTML instead of data",
+         "a page of HTML instead of data"),
+        (418, b"", ": HTTP 418 banned for a time", "HTTP 418"),
+        (599, b"\xff" * 999, ": HTTP 599: " + "\ufffd" * 160, "HTTP 599"),
+    ],
+)  # fmt: skip
+def test_what_a_venue_says_instead_of_answering_is_named(status: int, body: bytes, words: str, reason: str) -> None:
+    with ScriptedServer(lambda method, path: (status, body)) as server, requests.Session() as session:
+        with pytest.raises(VenueUnreachable) as caught:
+            market_of(Dialect.BINANCE_USDM).fetch_book(session, server.url, "BTCUSDT")
+        assert words in str(caught.value) and caught.value.reason == reason
+    with requests.Session() as session, pytest.raises(VenueUnreachable) as caught:
+        market_of(Dialect.BINANCE_USDM).fetch_book(session, server.url, "BTCUSDT")
+    assert caught.value.reason == "ConnectionError"
+
+
 @pytest.mark.parametrize("dialect", [Dialect.KRAKEN_SPOT_V2, Dialect.KRAKEN_SPOT_V1, Dialect.KRAKEN_FUTURES])
 def test_books_that_come_over_the_socket_are_not_fetched(dialect: Dialect) -> None:
     with requests.Session() as session, pytest.raises(VenueUnreachable, match="over the socket"):
@@ -344,6 +366,14 @@ def test_a_symbol_may_have_a_subscription_of_its_own() -> None:
     assert other.url == "wss://venue/market/stream?streams=btcusdt@markPrice@1s/ethusdt@markPrice@1s"
 
 
+def test_the_ticker_of_kraken_spot_is_told_when_the_best_bid_or_offer_changes() -> None:
+    """By itself the venue tells it when there was a trade."""
+    (socket,) = market_of(Dialect.KRAKEN_SPOT_V2).sockets(ROOT, ["BTC/USD"], FeedSettings())
+    asked = {params["channel"]: params for params in (json.loads(item.frame)["params"] for item in socket.requests)}
+    assert asked["ticker"] == {"channel": "ticker", "symbol": ["BTC/USD"], "snapshot": True, "event_trigger": "bbo"}
+    assert not any("event_trigger" in asked[channel] for channel in ("book", "trade", "instrument"))
+
+
 def test_pairs_of_kraken_of_several_depths_are_asked_for_apart() -> None:
     feed = of_symbols({"kinds": ["book", "trade"]}, **{"ETH/USD": {"book_levels": 10}, "XRP/USD": {"kinds": ["book"]}})
     symbols = ("BTC/USD", "ETH/USD", "XRP/USD")
@@ -387,6 +417,37 @@ def test_what_a_symbol_cannot_have_is_said_with_its_key(
     venue = {"market": market, "symbols": listed, "embedded": False, "rest_url": "http://x", "ws_url": "ws://x"}
     with pytest.raises(SettingsError, match=message):
         check_feed(settings_from({"venue": venue, "feed": {"symbols": {symbol: own}}}))
+
+
+@pytest.mark.parametrize(
+    ("market", "symbols", "feed", "said"),
+    [
+        ("binance_usdm", ["BTCUSDT"], {"book_levels": 20},
+         ["feed.book_levels = 20: binance_usdm tells of every level"]),
+        ("binance_usdm", ["BTCUSDT"], {"book_interval_ms": 100}, []),
+        ("binance_spot", ["BTCUSDT"], {"kinds": ["book"], "book_interval_ms": 100}, []),
+        ("binance_spot", ["BTCUSDT"], {"kinds": ["book", "open_interest"], "liquidation_min_usd": 5.0},
+         ["feed.kinds: binance_spot has no open_interest",
+          "feed.liquidation_min_usd = 5.0: binance_spot has no liquidations"]),
+        ("kraken_spot", ["BTC/USD", "ETH/USD"], {"kinds": ["book"], "book_levels": 25, "book_interval_ms": 250},
+         ["feed.book_interval_ms = 250: kraken_spot tells every change"]),
+        ("kraken_futures", ["PI_XBTUSD", "PI_ETHUSD"],
+         {"kinds": ["book"], "symbols": {"PI_ETHUSD": {"book_levels": 10, "kinds": ["book", "listing"]}},
+          "open_interest_interval_s": 5.0},
+         ["feed.symbols.PI_ETHUSD.kinds: kraken_futures has no listing",
+          "feed.symbols.PI_ETHUSD.book_levels = 10: kraken_futures tells of every level",
+          "feed.open_interest_interval_s = 5.0: kraken_futures has no open interest to ask for by REST"]),
+        ("binance_spot", ["BTCUSDT"], {},
+         ["feed.kinds: binance_spot has no mark_price, liquidation, open_interest, listing"]),
+    ],
+)  # fmt: skip
+def test_what_a_market_does_not_have_is_said_and_not_silently_ignored(
+    market: str, symbols: list[str], feed: dict[str, Any], said: list[str]
+) -> None:
+    venue = {"market": market, "symbols": symbols, "embedded": False, "rest_url": "http://x", "ws_url": "ws://x"}
+    settings = settings_from({"venue": venue, "feed": feed})
+    check_feed(settings)
+    assert list(ignored_settings(settings)) == said
 
 
 def test_a_quiet_socket_that_answers_pings_is_kept_and_a_dead_one_is_not() -> None:

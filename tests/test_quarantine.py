@@ -218,6 +218,41 @@ def test_a_refused_frame_is_no_other_input_when_its_journal_is_replayed() -> Non
     assert replayed(everything) == replayed(tuple(kind for kind in everything if kind != Entry.REFUSED))
 
 
+ODD = {
+    b"not json": "no JSON", b"[1]": "no object", b"{}": "no number", b"\xff\xfe": "no JSON", b"": "no JSON",
+    b'{"number":"3"}': "no number", b'{"number":3}': "no stage",
+}  # fmt: skip
+
+
+def test_a_line_that_is_no_refusal_is_named_and_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = World(tmp_path)
+    world.frame(Reason.BAD_JSON)
+    world.bad_trade()
+    quarantine = Quarantine(tmp_path, INSTRUMENTS)
+    world.take(quarantine)
+    quarantine.close()
+    path, good = tmp_path / FILE_NAME, world.lines()
+    of_frame, of_record = path.read_bytes().splitlines()
+    without = [(field, {key: value for key, value in good[1].items() if key != field}) for field in good[1]]
+    hollow = good[1] | {"record": {"kind": "TRADE"}}
+    odd = list(ODD) + [orjson.dumps(line) for _, line in without if _ not in ("frames_until", "records_until")]
+    odd += [orjson.dumps(hollow), orjson.dumps(good[0] | {"recv_ts_ns": 1 << 63})]
+    path.write_bytes(b"\n".join([of_frame, *odd, of_record, b""]))
+    assert world.lines() == good
+    assert main(["data", "quarantine", "--session", str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 3 and shown.out.endswith("2 refusals, BAD_JSON 1, OFF_TICK 1\n")
+    for number, words in enumerate(ODD.values(), 2):
+        assert f"bot4: {path}, line {number}: {words}" in shown.err
+    assert len(shown.err.splitlines()) == len(odd) and "should not happen" not in shown.err
+    assert main(["data", "quarantine", "--session", str(tmp_path), "--json"]) == 1
+    answer = orjson.loads(capsys.readouterr().out)
+    assert (answer["ok"], answer["kept"], len(answer["odd_lines"])) == (False, 2, len(odd))
+    assert quarantine_summary(tmp_path, {"ingestion": 1, "validation": 1})["written"] == 2
+    path.write_bytes(b"\n".join([of_frame, of_record, *odd, b""]))
+    assert Quarantine(tmp_path, INSTRUMENTS).written == 2, "a successor goes on behind the last whole line"
+
+
 def test_the_command_shows_what_was_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sessions = tmp_path / "var" / "sessions"
     (sessions / "desk-20260101-000000-000").mkdir(parents=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+import requests
 
 from engine.config import Settings
 from engine.ingest.settings import FeedSettings
@@ -200,10 +201,37 @@ def test_the_embedded_exchange_as_spot_is_recorded_and_resynced(tmp_path: Path) 
 
 
 def test_a_snapshot_that_cannot_be_had_is_asked_for_again(venue: RunningVenue, tmp_path: Path) -> None:
-    venue.fault(fault="http", action="error_before", path="/fapi/v1/depth", count=3, status=503)
+    venue.fault(fault="http", action="error_before", path="/fapi/v1/depth", count=6, status=503)
+    SAID.clear()
     recorder = recorded(venue, tmp_path / "c", books_right)
-    assert recorder.snapshots == 2
+    found = recorder.counts()
+    assert (found["snapshots"], found["refused_requests"], found["books_never_begun"]) == (2, {"HTTP 503": 6}, [])
+    said = [words for words in SAID if "HTTP 503 Service Unavailable" in words]
+    assert sorted(words.partition(":")[0] for words in said) == [f"snapshot of {name}" for name in SYMBOLS], "once each"
+    assert "2 snapshots, refused requests: HTTP 503 6, " in record._words(found)
     check_replay(tmp_path / "c", resyncs=0)
+
+
+class MaintainedMarket(BinanceMarket):
+    """Its snapshots are something else."""
+
+    def fetch_book(self, session: requests.Session, rest_url: str, symbol: str) -> bytes:
+        super().fetch_book(session, rest_url, symbol)
+        return b'{"code":-1,"msg":"maintenance"}'
+
+
+def test_what_was_recorded_without_a_book_is_not_called_whole(venue: RunningVenue, tmp_path: Path) -> None:
+    """An answer that is no book is kept as it came, and is no snapshot."""
+    market = MaintainedMarket(Dialect.BINANCE_USDM)
+    SAID.clear()
+    recorder = recorded(
+        venue, tmp_path / "c", lambda recorder: len(recorder.counts()["refused_requests"]) > 0, market=market
+    )
+    found = recorder.counts()
+    assert found["snapshots"] == 0 and found["books_never_begun"] == list(SYMBOLS)
+    kept = [entry for entry in entries_of(tmp_path / "c") if entry.kind == Captured.REST]
+    assert sum(found["refused_requests"].values()) == len(kept) > 0
+    assert any("no book (" in words for words in SAID)
 
 
 class SubscribingMarket(BinanceMarket):

@@ -185,7 +185,8 @@ def test_a_book_in_doubt_comes_first_and_a_request_that_fails_is_said_once(monke
         auditing.doubted = {2}
         auditing.run(lambda: ("answer", 2) in auditing.events)
         assert {index for _, index in auditing.events} == {2}
-        assert len(auditing.said) == 1 and "HTTP 503" in auditing.said[0] and auditing.audits.failures == 2
+        assert len(auditing.said) == 1 and "HTTP 503" in auditing.said[0]
+        assert auditing.audits.refusals.counts == {"HTTP 503": 2}
 
 
 # --- a whole ingestion ----------------------------------------------------------------------------------------------

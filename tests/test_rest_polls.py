@@ -181,7 +181,7 @@ def test_a_listing_that_fails_is_said_once_and_asked_for_again(monkeypatch: pyte
         polling = Polling(server.url, FeedSettings(kinds=("book",), listing_refresh_s=0.05))
         polling.run(lambda: len(polling.listed) >= 4)
     assert len(polling.said) == 1 and "HTTP 503" in polling.said[0]
-    assert polling.polls.failures == 3
+    assert polling.polls.refusals.total == 3
     (index, listed), gone = polling.listed[0], polling.listed[1]
     assert index == 0 and listed is not None
     assert (listed.tick_size, listed.status) == (50, Status.HALTED) and gone == (1, None)

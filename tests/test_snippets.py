@@ -186,7 +186,7 @@ METRICS_OF_A_SECTIONS_NAME = {
     f"{section}.{figure}"
     for section, figures in {
         "feed": ("sockets_open", "losses", "copy_losses", "duplicates", "misaligned", "holes", "contradicted",
-                 "venue_lag_ms"),
+                 "broken_messages", "rest_refusals", "venue_lag_ms"),
         "validation": ("in", "accepted", "quarantined", "dropped", "checksums_verified", "checksums_failed", "rate"),
     }.items()
     for figure in figures

@@ -13,11 +13,12 @@ from models.inference import ModelError, load_card
 from procs.config_file import read_settings
 from procs.inference import model_path
 from procs.strategies import check_declared, check_imports, load_strategies, read_strategies
-from procs.venues.market import check_feed
+from procs.venues.market import check_feed, ignored_settings
 
 
 def check_command(options: argparse.Namespace) -> int:
-    """Print every setting as it is in force. A configuration that is not sound exits with 2, a bad model with 1."""
+    """Print every setting as it is in force, and those that the market does not have. A configuration that is not sound
+    exits with 2, a bad model with 1."""
     settings = read_settings(options.config)
     check_feed(settings)
     plain = as_plain(settings)
@@ -26,16 +27,22 @@ def check_command(options: argparse.Namespace) -> int:
     check_imports(files)
     for bound in strategies if settings.strategies else ():
         plain["strategies"][bound.name]["parameters"] = as_plain(bound.parameters)
+    ignored = ignored_settings(settings)
     finding = ""
     try:
         check_declared(strategies, settings.features, load_card(model_path(settings.model.path), settings.features))
     except ModelError as error:
         finding = str(error)
     if options.json:
-        content = {"settings": plain, "config_hash": config_hash(settings), "findings": [finding] if finding else []}
+        content = {
+            "settings": plain, "config_hash": config_hash(settings), "findings": [finding] if finding else [],
+            "ignored": ignored,
+        }
         sys.stdout.buffer.write(orjson.dumps(content) + b"\n")
     else:
         _print_section(plain, "")
+        for words in ignored:
+            print(f"# ignored: {words}")
         print(f"# configuration {config_hash(settings)[:16]}: {'a finding' if finding else 'sound'}")
     if finding:
         print(f"bot4: {finding}", file=sys.stderr)

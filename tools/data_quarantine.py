@@ -30,7 +30,8 @@ def newest_session(data_folder: Path, name: str) -> Path | None:
 
 
 def quarantine_command(options: argparse.Namespace) -> int:
-    """Show the quarantine of a session; exit code 1 when there is no such session."""
+    """Show the quarantine of a session; exit code 1 when there is no such session, or lines in it that are no
+    refusals, which are named and passed over."""
     if options.reason and options.reason not in Reason.__members__:
         raise UsageError(f"--reason {options.reason}: allowed are {', '.join(Reason.__members__)}")
     folder = options.session
@@ -43,16 +44,22 @@ def quarantine_command(options: argparse.Namespace) -> int:
             return show_answer(options, {"ok": False, "error": error}, "")
     elif not (folder / FILE_NAME).is_file():
         raise UsageError(f"--session {folder}: no folder of a session (no {FILE_NAME})")
-    kept = [line for line in read_quarantine(folder) if options.reason in (None, line["reason"])]
+    odd: list[str] = []
+    kept = [line for line in read_quarantine(folder, odd.append) if options.reason in (None, line["reason"])]
     reasons = dict(Counter(line["reason"] for line in kept).most_common())
     if options.json:
-        answer = {"ok": True, "session": str(folder), "kept": len(kept), "reasons": reasons, "refusals": kept}
+        answer = {
+            "ok": not odd, "session": str(folder), "kept": len(kept), "reasons": reasons, "refusals": kept,
+            "odd_lines": odd,
+        }
         sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
-        return 0
+        return int(bool(odd))
     for line in kept:
         print(_as_line(line))
     print(f"{folder}: {len(kept)} refusals" + "".join(f", {name} {count}" for name, count in reasons.items()))
-    return 0
+    for words in odd:
+        print(f"bot4: {words}: passed over", file=sys.stderr)
+    return int(bool(odd))
 
 
 def _as_line(line: dict[str, Any]) -> str:

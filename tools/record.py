@@ -128,6 +128,9 @@ def record(settings: Settings, endpoints: Endpoints, folder: Path, options: argp
         sys.stdout.buffer.write(orjson.dumps(found) + b"\n")
     else:
         print(f"{folder}: {found['seconds']:.1f} s, {_words(found)}")
+    if found["books_never_begun"]:
+        print(f"bot4: no book of {', '.join(found['books_never_begun'])} has begun: what was recorded gives none",
+              file=sys.stderr)
     if recorder.failure is not None:
         print(f"bot4: {recorder.failure}", file=sys.stderr)
         return 1
@@ -151,11 +154,13 @@ def record_command(options: argparse.Namespace) -> int:
 
 def _words(counts: dict[str, Any]) -> str:
     symbols = ", ".join(f"{name} {count}" for name, count in counts["symbols"].items())
+    refused = ", ".join(f"{reason} {count}" for reason, count in counts["refused_requests"].items()) or "none"
     wrong = ", ".join(f"{reason} {count}" for reason, count in counts["wrong_books"].items()) or "none"
     return (
         f"{counts['entries']} entries, {counts['frames']} frames ({symbols}), {counts['snapshots']} snapshots, "
-        f"{counts['open_interests']} open interests, {counts['listings']} listings changed, "
-        f"{counts['losses']} connections lost, {counts['data_bytes']} bytes in {counts['stored_bytes']}; "
-        f"{counts['gaps']} gaps, wrong books: {wrong}, checksums: {counts['checksums_verified']} verified, "
+        f"refused requests: {refused}, {counts['open_interests']} open interests, "
+        f"{counts['listings']} listings changed, {counts['losses']} connections lost, "
+        f"{counts['data_bytes']} bytes in {counts['stored_bytes']}; {counts['gaps']} gaps, "
+        f"wrong books: {wrong}, checksums: {counts['checksums_verified']} verified, "
         f"{counts['checksums_failed']} failed"
     )

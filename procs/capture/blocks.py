@@ -2,6 +2,10 @@
 
 Invariants: what is yielded fits its header's checksum and follows the block before it; payloads are checked when they
 are unpacked. One block is in memory at a time.
+
+A torn tail is what a writer that died, or a power cut, leaves behind the last whole block of a capture: the beginning
+of a block, zeros that the file system has put in place of what it had no time to write, or bytes that never were a
+block, with nothing whole behind them. Whatever else does not fit is damage.
 """
 
 from __future__ import annotations
@@ -22,11 +26,13 @@ from procs.capture.layout import (
     CaptureEntry,
     DamagedBlock,
     index_path,
+    is_segment_header,
 )
 from procs.captures import CaptureError
 from procs.trusted import OTHERS_MAY_WRITE, NotOurs, check_ours
 
 _SEARCH_BYTES = 1 << 20
+_END_BYTES = 4096
 
 
 class Block(NamedTuple):
@@ -81,6 +87,7 @@ def walk(path: Path, file: BinaryIO, ordinal: int, indexed: Iterator[BlockHeader
     Ends at a torn tail, which begins where the last block ends. Raises DamagedBlock.
     """
     size, offset = os.fstat(file.fileno()).st_size, SEGMENT_HEADER.size
+    content_end = _content_end(file, size)
     known: BlockHeader | None = None
     while size - offset >= BLOCK_HEADER.size:
         known = next(indexed, None)
@@ -89,14 +96,55 @@ def walk(path: Path, file: BinaryIO, ordinal: int, indexed: Iterator[BlockHeader
             file.seek(offset)
             known = BlockHeader.unpack(file.read(BLOCK_HEADER.size))
         if known is None or known.first_ordinal != ordinal:
+            if content_end - offset < BLOCK_HEADER.size or _never_was_a_block(file, offset):
+                return
             raise DamagedBlock(
                 f"{path}: the block at byte {offset} (entries from {ordinal} on) is damaged: its header does not fit"
             )
         block = Block(path, offset, known)
-        if block.end > size:
+        if block.end > size or (block.end > content_end and _is_cut(block, file, content_end)):
             return
         yield block
         offset, ordinal = block.end, ordinal + known.entries
+
+
+def never_begun(file: BinaryIO) -> bool:
+    """Whether the writer of a segment died, or the power went, before its header was on the disk."""
+    file.seek(0)
+    head = file.read(SEGMENT_HEADER.size)
+    if len(head) < SEGMENT_HEADER.size:
+        return True
+    return not is_segment_header(head) and _content_end(file, os.fstat(file.fileno()).st_size) < SEGMENT_HEADER.size
+
+
+def _content_end(file: BinaryIO, size: int) -> int:
+    """Offset behind the last byte that is no zero."""
+    end = size
+    while end:
+        begin = max(0, end - _END_BYTES)
+        file.seek(begin)
+        content = file.read(end - begin).rstrip(b"\0")
+        if content:
+            return begin + len(content)
+        end = begin
+    return 0
+
+
+def _never_was_a_block(file: BinaryIO, offset: int) -> bool:
+    """Whether what lies from an offset on is neither a block with a damaged header nor before a whole block."""
+    file.seek(offset)
+    head = file.read(BLOCK_HEADER.size)
+    marked = BLOCK_MAGIC + head[len(BLOCK_MAGIC) :]
+    return head != marked and BlockHeader.unpack(marked) is None and not whole_block_behind(file, offset + 1)
+
+
+def _is_cut(block: Block, file: BinaryIO, content_end: int) -> bool:
+    """Whether zeros stand where the content of a block, or its header too, ended."""
+    if content_end - block.offset < BLOCK_HEADER.size:
+        return True
+    file.seek(block.offset)
+    header, payload = file.read(BLOCK_HEADER.size), file.read(block.header.payload_bytes)
+    return header == block.header.pack() and zlib.crc32(payload) != block.header.payload_crc
 
 
 def unpack(block: Block, file: BinaryIO) -> bytes:

@@ -120,13 +120,18 @@ def segment_header(capture: str, number: int, first_ordinal: int) -> bytes:
     return packed + struct.pack("<I", zlib.crc32(packed))
 
 
+def is_segment_header(head: bytes) -> bool:
+    """Whether these bytes are a whole header of a segment that fits its checksum."""
+    return len(head) == SEGMENT_HEADER.size and zlib.crc32(head[:40]) == int.from_bytes(head[40:44], "little")
+
+
 def first_ordinal_of(path: Path, head: bytes, capture: str, number: int) -> int:
     """The first ordinal of a segment, from its first bytes. Raises CaptureError saying what is wrong with them."""
     if head[:6] != SEGMENT_MAGIC[:6]:
         raise CaptureError(f"{path}: not a segment of a capture")
     if head[:8] != SEGMENT_MAGIC:
         raise CaptureError(f"{path}: of another version of the format ({head[6:8]!r}); this engine reads 01")
-    if len(head) < SEGMENT_HEADER.size or zlib.crc32(head[:40]) != int.from_bytes(head[40:44], "little"):
+    if not is_segment_header(head):
         raise DamagedBlock(f"{path}: the segment's header is damaged")
     _, whose, own_number, first, _ = SEGMENT_HEADER.unpack(head[: SEGMENT_HEADER.size])
     if whose != capture.encode():

@@ -12,7 +12,7 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from procs.capture.blocks import Block, entries_of, indexed_headers, open_segment, unpack, walk
+from procs.capture.blocks import Block, entries_of, indexed_headers, never_begun, open_segment, unpack, walk
 from procs.capture.layout import (
     NO_SYMBOL,
     SEGMENT_HEADER,
@@ -80,7 +80,7 @@ class CaptureReader:
             with open_segment(path) as file:
                 head = file.read(SEGMENT_HEADER.size)
                 size = path.stat().st_size
-                if size < SEGMENT_HEADER.size and is_last:
+                if is_last and never_begun(file):
                     self.torn_bytes = size
                     return
                 first = first_ordinal_of(path, head, self.manifest.capture, number)

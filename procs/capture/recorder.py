@@ -35,6 +35,7 @@ from procs.capture.listings import Changes, Listings
 from procs.capture.writer import CaptureFull, CaptureWriter
 from procs.decoding import ALL_INSTRUMENTS, Decoder
 from procs.market_sockets import MarketSockets
+from procs.refusals import Refusals
 from procs.rest_polls import RestPolls
 from procs.venues.binance_usdm.endpoints import Endpoints, VenueUnreachable
 from procs.venues.binance_usdm.paying import paying_session
@@ -99,6 +100,8 @@ class Recorder:
         self.losses = 0
         self.listings = 0  # changes of an instrument's terms
         self.open_interests = 0
+        self._refusals = Refusals(say)  # of snapshots
+        self._begun: set[int] = set()  # books that have stood
         self.wrong_books: Counter[str] = Counter()  # books that were judged wrong, by reason
 
     def stop(self) -> None:
@@ -185,9 +188,14 @@ class Recorder:
 
     def _on_snapshot(self, index: int, url: str, body: bytes) -> None:
         now = self._now_ns()
-        self.snapshots += 1
         self._append(Captured.REST, body, now, symbol=index, key=url)
-        self._check(self._decoder.snapshot(index, body, now), now)
+        count = self._decoder.snapshot(index, body, now)
+        if self._decoder.refused:
+            why = self._decoder.refused.name.lower()
+            self._refusals.refused(self._snapshot_of(index), VenueUnreachable(f"{url}: no book ({why})", why))
+        else:
+            self.snapshots += 1
+        self._check(count, now)
 
     def _check(self, count: int, now: int) -> None:
         """Let the books take `count` records; one that is wrong begins again, as it does in an engine."""
@@ -203,6 +211,7 @@ class Recorder:
     def _fetch(self, index: int) -> tuple[str, bytes] | None:
         """Thread: (URL, body) of the snapshot of one book, or None."""
         urls: list[str] = []
+        what = self._snapshot_of(index)
 
         def note(answer: requests.Response, **_: Any) -> None:
             urls.append(answer.url)
@@ -211,9 +220,14 @@ class Recorder:
             with paying_session(self._budget) as session:
                 session.hooks["response"].append(note)
                 body = self._market.fetch_book(session, self._rest_url, self._symbols[index])
-                return urls[-1], body
-        except VenueUnreachable:
+        except VenueUnreachable as error:
+            self._refusals.refused(what, error)
             return None
+        self._refusals.answered(what)
+        return urls[-1], body
+
+    def _snapshot_of(self, index: int) -> str:
+        return f"snapshot of {self._symbols[index]}"
 
     async def _snapshot(self, pool: ThreadPoolExecutor, index: int) -> None:
         """Fetch one snapshot; where it does not help, the next one waits, longer each time."""
@@ -235,6 +249,7 @@ class Recorder:
         for index in range(len(self._symbols)) if self._sockets.all_open else ():
             now = self._now_ns()
             if not self._wanted[index]:
+                self._begun.add(index)
                 if not self._has_rest_snapshots:
                     self._requests.helped(index, now)
             elif self._requests.due(index, now):
@@ -292,6 +307,11 @@ class Recorder:
         except CaptureFull as error:
             self.failure = self.failure or error
 
+    def _never_begun(self) -> list[str]:
+        """Symbols whose books are subscribed and have never stood."""
+        subscribed = set(self._feed.brings("book", self._symbols))
+        return [name for index, name in enumerate(self._symbols) if name in subscribed and index not in self._begun]
+
     def counts(self) -> dict[str, Any]:
         """What was recorded so far."""
         stored = self._writer.stored_bytes
@@ -299,7 +319,9 @@ class Recorder:
             "entries": self._writer.ordinal, "frames": self.frames.total(),
             "symbols": {symbol: self.frames[symbol] for symbol in self._symbols},
             "snapshots": self.snapshots, "open_interests": self.open_interests, "listings": self.listings,
-            "losses": self.losses, "data_bytes": self.data_bytes,
+            "books_never_begun": self._never_begun(),
+            "refused_requests": dict(self._refusals.counts + self._polls.refusals.counts),
+            "losses": self.losses, "broken_messages": self._sockets.broken_messages, "data_bytes": self.data_bytes,
             "stored_bytes": stored, "ratio": round(self.data_bytes / stored, 3) if stored else 0.0,
             "cut_bytes": self._writer.cut_bytes,
             "checksums_verified": int(self._checks["verified"].sum()),

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from procs.capture.blocks import open_segment, unpack, walk, whole_block_behind
+from procs.capture.blocks import never_begun, open_segment, unpack, walk, whole_block_behind
 from procs.capture.layout import (
     ENTRY_HEADER,
     LARGEST_DATA,
@@ -230,9 +230,14 @@ class CaptureWriter:
 
         return sync
 
+    @staticmethod
+    def _never_begun(path: Path) -> bool:
+        with open_segment(path) as file:
+            return never_begun(file)
+
     def _resume(self, segments: list[Path]) -> None:
         """Stand behind the last whole block."""
-        if segments and segments[-1].stat().st_size < SEGMENT_HEADER.size:  # its writer died beginning it
+        if segments and self._never_begun(segments[-1]):
             self.cut_bytes += segments[-1].stat().st_size
             index_path(segments[-1]).unlink(missing_ok=True)
             segments.pop().unlink()

@@ -62,9 +62,11 @@ def _entries(data: bytes) -> Iterator[tuple[int, JournalEntry]]:
 
 
 def _segment_bytes(path: Path) -> bytes:
-    """Contents of a segment, empty for one made ahead of need. Raises JournalError when it is no segment."""
+    """Contents of a segment, empty for one made ahead of need or whose header a power cut has left unwritten. Raises
+    JournalError when it is no segment."""
     data = path.read_bytes()
-    if data[:8] == bytes(8):
+    begun = data[: FILE_HEADER.size].rstrip(b"\0")
+    if MAGIC.startswith(begun) or (len(data) < FILE_HEADER.size and begun.startswith(MAGIC)):
         return b""
     if len(data) < FILE_HEADER.size or data[:8] != MAGIC:
         raise JournalError(f"{path} is no journal segment")

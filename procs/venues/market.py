@@ -7,6 +7,7 @@ of the two `engine.ingest.dialects.has_rest_snapshots` says of its dialect. It k
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -25,6 +26,9 @@ from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.subscriptions import Answer, Wanted
 
 _TIMEOUT_S = 5.0
+_MOST_TOLD = 160  # bytes of what an answer says
+_A_PAGE = "a page of HTML instead of data"
+_STATUSES = {418: "banned for a time", 429: "too many requests", 451: "not served where we are"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,9 @@ class Socket:
 
     url: str
     requests: tuple[Request, ...] = ()
+
+
+EVERY_CHANGE = "every change"  # the interval of a market whose books are told as they change
 
 
 @dataclass(frozen=True)
@@ -181,6 +188,33 @@ def audit_period_s(settings: Settings, market: Market) -> float:
     return settings.feed.rest_audit_s if is_proven else settings.feed.unverified_audit_s
 
 
+def ignored_settings(settings: Settings) -> tuple[str, ...]:
+    """What the feed's settings ask for and the configured market does not have, so that it changes nothing there."""
+    name, feed = settings.venue.market, settings.feed
+    market = market_of(MARKETS[name])
+    offered, usual = market.capabilities, FeedSettings()
+    lines: dict[str, str] = {}  # by key: symbols that share a setting share a line
+    for symbol in settings.venue.symbols:
+        own = feed.of(symbol)
+        missing = [kind for kind in own.kinds if kind not in offered.kinds]
+        if missing:
+            lines[feed.key(symbol, "kinds")] = f": {name} has no {', '.join(missing)}"
+        if own.book_levels and not market.book_depth(own):
+            lines[feed.key(symbol, "book_levels")] = f" = {own.book_levels}: {name} tells of every level"
+        if own.book_interval_ms and offered.interval == EVERY_CHANGE:
+            lines[feed.key(symbol, "book_interval_ms")] = f" = {own.book_interval_ms}: {name} tells every change"
+    lacks = {
+        "liquidation_min_usd": "" if "liquidation" in offered.kinds else "has no liquidations",
+        "open_interest_interval_s": "" if market.polled else "has no open interest to ask for by REST",
+        "rest_audit_s": "" if market.has_audits else "has no snapshots to audit by",
+        "unverified_audit_s": "" if market.has_audits else "has no snapshots to audit by",
+    }
+    for key, lack in lacks.items():
+        if lack and getattr(feed, key) != getattr(usual, key):
+            lines[f"feed.{key}"] = f" = {getattr(feed, key)}: {name} {lack}"
+    return tuple(f"{key}{words}" for key, words in lines.items())
+
+
 def check_feed(settings: Settings) -> None:
     """Raises SettingsError for market data that the configured market does not offer as they are asked for."""
     dialect, copies = MARKETS[settings.venue.market], settings.feed.connections
@@ -211,11 +245,18 @@ def check_verified(settings: Settings) -> None:
 
 
 def get(session: requests.Session, url: str, params: Mapping[str, Any] | None = None) -> bytes:
-    """The body of an answer. Raises VenueUnreachable for no answer, and for one that is not HTTP 200."""
+    """The body of an answer. Raises VenueUnreachable for no answer, for one that is not HTTP 200, and for a page of
+    HTML, which venues show while they are being maintained."""
     try:
         answer = session.get(url, params=params, timeout=_TIMEOUT_S)
     except requests.RequestException as error:
-        raise VenueUnreachable(f"{url}: {type(error).__name__}") from None
+        raise VenueUnreachable(f"{url}: {type(error).__name__}", type(error).__name__) from None
+    is_page = answer.content.lstrip()[:1] == b"<"
     if answer.status_code != 200:
-        raise VenueUnreachable(f"{url}: HTTP {answer.status_code}")
+        told = _A_PAGE if is_page else " ".join(answer.content[:_MOST_TOLD].decode("utf-8", "replace").split())
+        named = _STATUSES.get(answer.status_code) or http.client.responses.get(answer.status_code, "")
+        words = ": ".join(filter(None, (f"HTTP {answer.status_code} {named}".rstrip(), told)))
+        raise VenueUnreachable(f"{url}: {words}", f"HTTP {answer.status_code}")
+    if is_page:
+        raise VenueUnreachable(f"{url}: {_A_PAGE}", _A_PAGE)
     return answer.content

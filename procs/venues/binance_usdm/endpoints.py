@@ -10,7 +10,11 @@ from pathlib import Path
 
 
 class VenueUnreachable(ConnectionError):
-    """The venue does not answer, or not in a way that can be understood."""
+    """The venue does not answer, or not in a way that can be understood. `reason`: why, in two words, to count by."""
+
+    def __init__(self, words: str, reason: str = "not understood") -> None:
+        super().__init__(words)
+        self.reason = reason
 
 
 class CredentialsError(ValueError):

@@ -52,7 +52,7 @@ class BudgetSpent(VenueUnreachable):
     """The rate budget does not allow a call now; nothing was sent. `wait_ns`: when it is worth trying again."""
 
     def __init__(self, wait_ns: int) -> None:
-        super().__init__(f"the rate budget allows no call for {wait_ns / 1e9:.1f} s")
+        super().__init__(f"the rate budget allows no call for {wait_ns / 1e9:.1f} s", "rate budget")
         self.wait_ns = wait_ns
 
 

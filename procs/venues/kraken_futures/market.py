@@ -23,7 +23,7 @@ from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.venues.kraken_futures.instruments import instrument_from_entry, parse_instruments
 from procs.venues.kraken_futures.subscriptions import answer, subscribe
 from procs.venues.kraken_spot.market import CONNECTION_RULE
-from procs.venues.market import Capabilities, Listing, Request, Socket, get
+from procs.venues.market import EVERY_CHANGE, Capabilities, Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer
 
 _HEARTBEAT = Request(b'{"event":"subscribe","feed":"heartbeat"}')
@@ -45,7 +45,7 @@ class KrakenFuturesMarket:
         """See Market."""
         kinds = ("book", "ticker", "trade", "mark_price", "liquidation", "open_interest")
         return Capabilities(
-            kinds, "snapshot over the socket", "sequence (seq)", "whole", "every change",
+            kinds, "snapshot over the socket", "sequence (seq)", "whole", EVERY_CHANGE,
             "a message a second", "listing; ticker",
         )
 

@@ -30,7 +30,7 @@ from procs.venues.kraken_spot.instruments import (
     v2_symbol,
 )
 from procs.venues.kraken_spot.subscriptions import BOOK_DEPTHS, answer_v1, answer_v2, subscribe_v1, subscribe_v2
-from procs.venues.market import Capabilities, Listing, Request, Socket, get
+from procs.venues.market import EVERY_CHANGE, Capabilities, Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer, Wanted
 
 USUAL_LEVELS = 100
@@ -146,7 +146,7 @@ class KrakenSpotMarket(_KrakenSpot):
         """See Market."""
         return Capabilities(
             (*_NUMBERS, "listing"), "snapshot over the socket", "checksum of ten levels (CRC-32)",
-            f"{_DEPTHS} levels a side", "every change", "a message a second",
+            f"{_DEPTHS} levels a side", EVERY_CHANGE, "a message a second",
             "listing; channels of instruments and of the system",
         )
 
@@ -196,7 +196,7 @@ class KrakenSpotV1Market(_KrakenSpot):
         """See Market."""
         return Capabilities(
             tuple(_V1_CHANNELS), "snapshot over the socket", "checksum of ten levels (CRC-32)",
-            f"{_DEPTHS} levels a side", "every change", "a message a second", "listing; events of the system",
+            f"{_DEPTHS} levels a side", EVERY_CHANGE, "a message a second", "listing; events of the system",
         )
 
     def sockets(self, ws_url: str, symbols: Sequence[str], feed: FeedSettings) -> tuple[Socket, ...]:

@@ -1,7 +1,8 @@
 """Requests for market data of Kraken spot, and the answers to them.
 
 v1 answers every pair of a request with a frame of its own; v2 likewise with every symbol. Both refuse one by one.
-Depths of a book are 10, 25, 100, 500 and 1000 levels a side.
+Depths of a book are 10, 25, 100, 500 and 1000 levels a side. By itself v2 tells a ticker when there was a trade; it is
+asked for whenever the best bid or offer changes. Source: Kraken Spot WebSocket v2, "Book", "Ticker (Level 1)".
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def subscribe_v2(
     if channel == "book":
         _check_depth(depth)
         params["depth"] = depth
+    if channel == "ticker":
+        params["event_trigger"] = "bbo"
     frame = orjson.dumps({"method": "subscribe", "params": params, "req_id": request})
     return frame, tuple(Wanted(channel, symbol) for symbol in symbols)
 
