@@ -105,6 +105,11 @@ GUIDE: dict[Reason, Guide] = {
     Reason.BOOK_INCOMPLETE: Guide(
         (VALIDATION, FEATURES), "The book had to forget far levels that it now needs.", _BY_ITSELF,
     ),
+    Reason.BEYOND_SNAPSHOT: Guide(
+        (VALIDATION,), "The best bid or best ask is worse than the last level of the snapshot, which the venue's limit "
+        "had cut: a better one may be there that nobody told of.", "Nothing: the book begins anew by itself, from a "
+        "snapshot around where the market is now. validation.snapshot_reach switches the rule off.",
+    ),
     Reason.ORDER_VALUE: Guide(
         (GATE,), "An order above gate.max_order_value, or below the least that the venue takes.",
         "Bring maker.order_value between the two.",

@@ -35,6 +35,7 @@ class Reason(IntEnum):
     NO_SNAPSHOT = 23  # a level that has no whole snapshot to stand on
     # features
     BOOK_INCOMPLETE = 24  # the book had to forget levels that it now needs
+    BEYOND_SNAPSHOT = 25  # the touch is worse than the last level of a snapshot that was cut by the venue's limit
     # the risk gate of execution
     ORDER_VALUE = 32
     POSITION_LIMIT = 33

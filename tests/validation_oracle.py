@@ -19,6 +19,7 @@ class Model:
     def __init__(self, settings: ValidationSettings, instruments: int) -> None:
         self.settings, self.instruments = settings, instruments
         self.books: dict[int, dict[int, dict[int, int]]] = {}  # instrument, side, price: size
+        self.reach: dict[int, dict[int, int]] = {}  # instrument, side: where its snapshot was cut, side * price
         self.newest: dict[int, list[int]] = {}
         self.now = 0
         self.tick: dict[int, int] = {}
@@ -74,10 +75,21 @@ class Model:
         sides[row["side"]][row["price"]] = row["size"]
         if not row["size"]:
             del sides[row["side"]][row["price"]]
-        if not row["flags"] & LAST or not all(sides.values()):
+        if not row["flags"] & LAST:
             return None
-        bid, ask = max(sides[BUY]), min(sides[SELL])
-        return Reason.CROSSED_BOOK if bid > ask else Reason.LOCKED_BOOK if bid == ask else None
+        if all(sides.values()):
+            bid, ask = max(sides[BUY]), min(sides[SELL])
+            if bid >= ask:
+                return Reason.CROSSED_BOOK if bid > ask else Reason.LOCKED_BOOK
+        if row["flags"] & SNAPSHOT:
+            cut = {side: held for side, held in sides.items() if len(held) in (5, 10, 20, 50, 100, 500)}
+            reach = {side: min(side * price for price in held) for side, held in cut.items()}
+            self.reach[row["instrument"]] = reach
+        beyond = any(
+            not sides[side] or max(side * price for price in sides[side]) < least
+            for side, least in self.reach[row["instrument"]].items()
+        )
+        return Reason.BEYOND_SNAPSHOT if beyond else None
 
     def verdict(self, row: dict[str, int], kind: Kind, reason: Reason) -> None:
         self.said[row["instrument"]] = kind == Kind.BOOK_VALID

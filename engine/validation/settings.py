@@ -38,6 +38,9 @@ class ValidationSettings:
     )
     crossed_books: bool = setting(True, "a book whose best bid is above its best ask is invalid until it is made anew")
     locked_books: bool = setting(True, "likewise one whose best bid is its best ask")
+    snapshot_reach: bool = setting(
+        True, "likewise one whose touch is worse than the last level of its snapshot, where the venue's limit cut that"
+    )
     ticker_audit: bool = setting(
         True, "a book whose touch is not that of the venue's ticker, again and again, is invalid until made anew"
     )

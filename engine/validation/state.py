@@ -105,6 +105,8 @@ def make_validation_state(settings: ValidationSettings, instruments: Sequence[In
     state["checks"]["refuse_crossed"] = settings.crossed_books
     state["checks"]["refuse_locked"] = settings.locked_books
     state["checks"]["verify"] = settings.checksums
+    if not settings.snapshot_reach:
+        state["checks"]["limited"] = 0
     state["books"][0] = make_books(count)
     for item in instruments:
         audit = state["audits"][0, item.index]

@@ -16,7 +16,7 @@ Rules       NO_INSTRUMENT   data before the INSTRUMENT record, or an instrument 
             SIZE_RANGE      negative, above size_max, or 0 for a trade or liquidation
             OFF_TICK        a trade or quote off the tick grid; levels may be: venues keep those of an older tick
             UNKNOWN_STREAM  a kind that does not belong here
-Verdicts    CROSSED_BOOK, LOCKED_BOOK, CHECKSUM_MISMATCH   at the LAST of a group
+Verdicts    CROSSED_BOOK, LOCKED_BOOK, BEYOND_SNAPSHOT, CHECKSUM_MISMATCH   at the LAST of a group
             BOOK_INCOMPLETE                                at the level that the book had no room for
             AUDIT_MISMATCH      the venue's ticker disagrees (audit.py), at the LAST of a group or behind a quote
             REST_MISMATCH       snapshots of REST do (rest_audit.py), behind a CLOCK
