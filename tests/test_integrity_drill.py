@@ -84,14 +84,21 @@ def test_every_row_is_met_and_exact(dialect: Dialect) -> None:
     assert [row.key for row in rows if not is_met(row, found)] == []
 
 
+def run_again(dialect: Dialect, seed: int) -> Outcome:
+    """A seed of a time when streams did not fall silent alone: rows that came since would change what it orders."""
+    played = script(dialect)
+    before = [row for row in rows_of(dialect) if row.fault != "mute"]
+    return Drill(played, order_of(played, seed, before), seed).run()
+
+
 def test_a_message_that_overtakes_its_snapshot_is_not_of_the_book() -> None:
     """A seed of the soak: what had been stalled came over the next connection, before its snapshot."""
-    assert run_drill(script(Dialect.KRAKEN_FUTURES), 30).violations == []
+    assert run_again(Dialect.KRAKEN_FUTURES, 30).violations == []
 
 
 def test_an_altered_update_that_ends_its_book_and_the_next_snapshot() -> None:
     """A seed of the soak: it came behind a lost one, waited, and was applied to the snapshot that ended with it."""
-    assert run_drill(script(Dialect.BINANCE_USDM), 1289).violations == []
+    assert run_again(Dialect.BINANCE_USDM, 1289).violations == []
 
 
 def test_a_seed_says_everything() -> None:

@@ -47,6 +47,10 @@ class ValidationSettings:
     audit_disagreements: int = setting(
         3, "so many disagreements in a row are needed for that", minimum=1, maximum=1_000_000,
     )
+    stalled_book_ms: int = setting(
+        3000, "so long the venue's ticker may be ahead of a book and differ from it before the book is invalid: its "
+        "stream has died", minimum=1_000, maximum=600_000,
+    )
     audit_band: float = setting(
         0.002, "where ticker and book cannot be tied together they may be so far apart, as a part of the price",
         minimum=0.0, maximum=1.0,

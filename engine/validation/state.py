@@ -55,8 +55,9 @@ INTEGRITY = np.dtype(
 
 _SWITCHES = ("monotonic_time", "unique_trades", "tick_grid", "price_band")
 _BOUNDS = (
-    "band_fraction", "band_confirmations", "median_window", "price_max", "size_max", "audit_disagreements",
-    "audit_band", "rest_audit_levels", "rest_audit_window_ms", "rest_audit_disagreements",
+    "band_fraction", "band_confirmations", "median_window", "price_max", "size_max",
+    "audit_disagreements", "stalled_book_ms", "audit_band", "rest_audit_levels", "rest_audit_window_ms",
+    "rest_audit_disagreements",
 )
 
 _HEAD_FIELDS: list[tuple] = STATE_HEAD + [
@@ -68,6 +69,7 @@ _HEAD_FIELDS: list[tuple] = STATE_HEAD + [
     ("price_max", "<i8"),
     ("size_max", "<i8"),
     ("audit_disagreements", "<i8"),
+    ("stalled_book_ms", "<i8"),
     ("audit_band", "<f8"),
     ("rest_audit_levels", "<i8"),
     ("rest_audit_window_ms", "<i8"),

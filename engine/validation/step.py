@@ -19,6 +19,7 @@ Rules       NO_INSTRUMENT   data before the INSTRUMENT record, or an instrument 
 Verdicts    CROSSED_BOOK, LOCKED_BOOK, BEYOND_SNAPSHOT, CHECKSUM_MISMATCH   at the LAST of a group
             BOOK_INCOMPLETE                                at the level that the book had no room for
             AUDIT_MISMATCH      the venue's ticker disagrees (audit.py), at the LAST of a group or behind a quote
+            STALLED_BOOK        the ticker goes on without the book (audit.py), behind a quote
             REST_MISMATCH       snapshots of REST do (rest_audit.py), behind a CLOCK
 AUDIT and AUDIT_LEVEL records end here.
 Levels have no price band: far levels are real, and harmless. What is switched off in the settings is not refused.
@@ -46,7 +47,7 @@ from engine.kernel import kernel
 from engine.reasons import Reason
 from engine.records import MARKET, Flag, Kind
 from engine.stage import STEP_SIGNATURE, Stage
-from engine.validation.audit import audit_group, audit_quote, forget_tickers
+from engine.validation.audit import BY_NUMBER, audit_group, audit_progress, audit_quote, forget_tickers
 from engine.validation.rest_audit import close_window, judge_window, note_change, open_window, take_told
 from engine.validation.rules import judge_audit_level, judge_control, judge_data, judge_open_interest
 from engine.validation.state import (
@@ -198,9 +199,11 @@ def _audit(
 ) -> int:
     """Hold a book against the venue's ticker; the number of records then written."""
     is_whole = item.phase == WHOLE
-    reason = audit_quote(
-        state.audits[i], books, i, record, is_whole, state.audit_disagreements, state.audit_band
-    )
+    audit = state.audits[i]
+    reason = audit_quote(audit, books, i, record, is_whole, state.audit_disagreements, state.audit_band)
+    if reason == _OK and is_whole and audit.rule == BY_NUMBER and record.flags & _LAST != 0:
+        bound_ns = state.stalled_book_ms * _NS_PER_MS
+        reason = audit_progress(audit, books, i, state.rest_audits[i].book_id, state.now_ns, bound_ns)
     if reason == _OK or not is_whole:
         return written
     _lose_book(state, item, i, reason)

@@ -31,7 +31,7 @@ from procs.integrity.script import WINDOW_NS, Script
 from procs.integrity.side import EngineSide, Saying
 from procs.integrity.told import BUY, SELL, Reader, Told
 from procs.integrity.truth import TrueBook
-from procs.venues.detectability import RECOVERY_MS, SILENCE_MS, Row, rows_of
+from procs.venues.detectability import RECOVERY_MS, SILENCE_MS, STALLED_BOOK_MS, Row, rows_of
 from procs.venues.market import market_of
 from procs.virtual.loop import Loop
 from procs.wire_player.faults import Injected, Injector, RestFaults
@@ -158,6 +158,11 @@ class Drill:
             for each, valid in enumerate(self.side.valid):
                 if valid:
                     self.judge.harm((kind, part), each, injected.ordinal, now, True)
+            return
+        if kind == "mute" and index is not None:
+            length = "longer" if self.order.longest_ms > STALLED_BOOK_MS else "shorter"
+            part = f"{length} than the bound" if self._is_rest else "book"
+            self.judge.harm((kind, part), index, injected.ordinal, now, self.side.valid[index])
             return
         told = self.script.told.get(injected.ordinal)
         if index is None or told is None or kind not in ("drop", "duplicate", "reorder", "delay"):

@@ -28,6 +28,8 @@ nothing can show it.
   begins anew: its venue may have a better level that nobody told of. Levels behind the touch may lie beyond that end
   while the book is valid; untold ones among them are not detectable, so what reads N levels is exact as far as the
   snapshot went. Books of Kraken Futures are told whole, those of Kraken spot are kept to their depth by the venue.
+* A stream of a book that dies alone (`mute`) shows where ticker and book count in the same ids (Binance), and only once
+  the touch has moved. Kraken's tickers have no such ids; a heartbeat says that the connection lives, not the stream.
 * A venue that says nothing is not told from one that has nothing to say: books may be late by as long as that.
 * After the last fault every book that can be valid is valid and right again within {RECOVERY_MS / 1000:g} s.
 """
