@@ -115,6 +115,10 @@ GUIDE: dict[Reason, Guide] = {
         "validation.stalled_book_ms: the stream of the book is dead or late.",
         _BY_ITSELF + " If it comes again and again, the stream stays dead: start anew, and report it.",
     ),
+    Reason.RATE_RANGE: Guide(
+        (VALIDATION,), "A funding rate beyond validation.funding_rate_max.",
+        "See whether the venue pays that; if so, raise the bound.",
+    ),
     Reason.ORDER_VALUE: Guide(
         (GATE,), "An order above gate.max_order_value, or below the least that the venue takes.",
         "Bring maker.order_value between the two.",

@@ -17,8 +17,13 @@ class ValidationSettings:
 
     monotonic_time: bool = setting(True, "data received earlier than data before them are refused")
     unique_trades: bool = setting(True, "a trade whose id was among the last ones is refused")
-    tick_grid: bool = setting(True, "trades and quotes whose price is no multiple of the tick size are refused")
-    price_band: bool = setting(True, "trades and quotes too far from the running median of the prices are refused")
+    tick_grid: bool = setting(
+        True, "trades, quotes and liquidations whose price is no multiple of the tick size are refused"
+    )
+    price_band: bool = setting(
+        True, "trades, quotes, liquidations, mark and index prices too far from the running median of the prices are "
+        "refused"
+    )
     band_fraction: float = setting(
         0.1, "so far, as a part of the median, a price may be from it", minimum=0.0001, maximum=100.0,
     )
@@ -29,6 +34,9 @@ class ValidationSettings:
     median_window: int = setting(
         9, "the median is that of so many good trades and quotes; with 1 it is the last one",
         minimum=1, maximum=MEDIAN_PLACES,
+    )
+    funding_rate_max: float = setting(
+        0.1, "largest funding rate of either sign, as a part of the value of a position", minimum=0.0001, maximum=100.0,
     )
     price_max: int = setting(
         MAX_PRICE, "largest price of any record, in price units of its instrument", minimum=1, maximum=MAX_PRICE,

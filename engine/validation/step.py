@@ -9,12 +9,17 @@ that is whole and judged right; after a GAP comes BOOK_INVALID, and after an INS
 nothing else has said so.
 
 Rules       NO_INSTRUMENT   data before the INSTRUMENT record, or an instrument beyond those of the session
-            TIME_BACKWARDS  received earlier than a record before it (data only: control records always pass)
+            TIME_BACKWARDS  received earlier than a record before it (data, mark price and funding: what else is
+                            control always passes)
             BAD_SIDE        data without buyer or seller
             DUPLICATE       a trade id among the last TRADE_ID_PLACES accepted ones
-            PRICE_RANGE     not in 1..price_max; trades and quotes also outside the band round the running median
+            PRICE_RANGE     not in 1..price_max; trades, quotes and liquidations also outside the band round the
+                            running median; mark prices outside those round that and the last good one; index prices
+                            outside that round the mark price
+            RATE_RANGE      a funding rate beyond funding_rate_max
             SIZE_RANGE      negative, above size_max, or 0 for a trade or liquidation
-            OFF_TICK        a trade or quote off the tick grid; levels may be: venues keep those of an older tick
+            OFF_TICK        a trade, quote or liquidation off the tick grid; levels may be: venues keep those of an
+                            older tick
             UNKNOWN_STREAM  a kind that does not belong here
 Verdicts    CROSSED_BOOK, LOCKED_BOOK, BEYOND_SNAPSHOT, CHECKSUM_MISMATCH   at the LAST of a group
             BOOK_INCOMPLETE                                at the level that the book had no room for
@@ -259,7 +264,7 @@ def _control(
     state: Any, item: Any, books: np.ndarray, i: int, record: Any, outbox: np.ndarray, routes: np.ndarray, written: int
 ) -> int:
     """One control record; the number of records then written."""
-    reason = judge_control(record)
+    reason = judge_control(state, item, record)
     if reason != _OK:
         _quarantine(state, record, reason)
         return written
