@@ -105,6 +105,20 @@ GUIDE: dict[Reason, Guide] = {
     Reason.BOOK_INCOMPLETE: Guide(
         (VALIDATION, FEATURES), "The book had to forget far levels that it now needs.", _BY_ITSELF,
     ),
+    Reason.BEYOND_SNAPSHOT: Guide(
+        (VALIDATION,), "The best bid or best ask is worse than the last level of the snapshot, which the venue's limit "
+        "had cut: a better one may be there that nobody told of.", "Nothing: the book begins anew by itself, from a "
+        "snapshot around where the market is now. validation.snapshot_reach switches the rule off.",
+    ),
+    Reason.STALLED_BOOK: Guide(
+        (VALIDATION,), "The venue's ticker is ahead of the book, differs from it, and no update has caught up for "
+        "validation.stalled_book_ms: the stream of the book is dead or late.",
+        _BY_ITSELF + " If it comes again and again, the stream stays dead: start anew, and report it.",
+    ),
+    Reason.RATE_RANGE: Guide(
+        (VALIDATION,), "A funding rate beyond validation.funding_rate_max.",
+        "See whether the venue pays that; if so, raise the bound.",
+    ),
     Reason.ORDER_VALUE: Guide(
         (GATE,), "An order above gate.max_order_value, or below the least that the venue takes.",
         "Bring maker.order_value between the two.",

@@ -35,6 +35,9 @@ class Reason(IntEnum):
     NO_SNAPSHOT = 23  # a level that has no whole snapshot to stand on
     # features
     BOOK_INCOMPLETE = 24  # the book had to forget levels that it now needs
+    BEYOND_SNAPSHOT = 25  # the touch is worse than the last level of a snapshot that was cut by the venue's limit
+    STALLED_BOOK = 26  # the venue's ticker goes on, the stream of the book does not
+    RATE_RANGE = 27  # a funding rate beyond what is plausible
     # the risk gate of execution
     ORDER_VALUE = 32
     POSITION_LIMIT = 33

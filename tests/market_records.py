@@ -24,6 +24,7 @@ ALONE = FIRST | LAST
 MS = 1_000_000
 START_NS = 1_700_000_000_000 * MS
 FIELDS = MARKET.names or ()
+MARK = 10**7  # mark price units (10^-8) in a tick of 10 price units of 10^-2
 
 
 def record(kind: Kind, **fields: int) -> np.ndarray:
@@ -136,7 +137,8 @@ def random_market(seed: int, count: int, instruments: int = 2, hostile: bool = F
             add(Kind.CLOCK, flags=ALONE)
         elif what < 0.96:
             kind = rng.choice((Kind.MARK_PRICE, Kind.FUNDING, Kind.STATUS, Kind.LIQUIDATION))
-            add(kind, instrument=index, side=BUY, price=mid * 10, size=7, aux=1, flags=ALONE)
+            price, size = (mid * MARK, mid * MARK) if kind == Kind.MARK_PRICE else (mid * 10, 7)
+            add(kind, instrument=index, side=BUY, price=price, size=size, aux=1, flags=ALONE)
         elif what < 0.98:
             add(Kind.GAP, instrument=index, aux=ingest_id, flags=ALONE)
         else:

@@ -22,7 +22,7 @@ from engine.validation.step import VALIDATION
 from procs.decoding import Decoder, replay_inputs
 from procs.replay import open_source
 from procs.venues.market import check_verified
-from tests.market_records import level, make_instrument, record, run_stage
+from tests.market_records import MS, START_NS, level, make_instrument, record, run_stage
 from tests.recordings import require_capture
 from tools.status import _book_in_a_word
 
@@ -172,6 +172,65 @@ def test_recorded_books_are_audited_and_agree(name: str) -> None:
     audit = state[0]["audits"][0]
     assert invalid == 0 and audit["disagreed"] == 0
     assert audit["agreed"] > (0.2 if "coinm" in name else 0.4) * groups and groups > 3_000
+
+
+# --- a stream that dies alone -----------------------------------------------------------------------------------------
+
+BOUND_MS = ValidationSettings().stalled_book_ms
+
+
+def at_ms(ms: int, records: np.ndarray) -> np.ndarray:
+    records["recv_ts_ns"] = START_NS + ms * MS
+    return records
+
+
+def alone(update_id: int, size: int, ms: int) -> np.ndarray:
+    """A ticker of its own: the bid has so much."""
+    return at_ms(ms, ticker(update_id, (BID, size), (ASK, 5)))
+
+
+@pytest.mark.parametrize("dialect", [Dialect.BINANCE_USDM, Dialect.BINANCE_SPOT, Dialect.BINANCE_COINM])
+def test_a_book_whose_stream_has_died_is_invalid_though_no_diff_comes(dialect: Dialect) -> None:
+    records = [at_ms(0, snapshot(10, 5, 5)), *(alone(11 + k, 6 + k, 100 * k) for k in range(BOUND_MS // 100))]
+    out, _, _ = audited(records, dialect=dialect)
+    assert verdicts(out) == [(Kind.BOOK_VALID, Reason.NONE)]
+    out, audit, state = audited([*records, alone(1_000, 7, BOUND_MS), alone(1_001, 8, BOUND_MS + 1)], dialect=dialect)
+    assert verdicts(out) == [(Kind.BOOK_VALID, Reason.NONE), (Kind.BOOK_INVALID, Reason.STALLED_BOOK)]
+    assert audit["stalled"] == 1 and audit["disagreed"] == 0
+    assert state["instruments"]["resync_wanted"][0] == 1
+    assert _book_in_a_word(state, 0) == "STALLED_BOOK"
+    # The next snapshot is believed for as long again.
+    more = [at_ms(BOUND_MS + 2, snapshot(2_000, 5, 5)), alone(2_001, 7, BOUND_MS + 3), alone(2_002, 7, 2 * BOUND_MS)]
+    again = [*records, alone(1_000, 7, BOUND_MS), *more]
+    assert verdicts(audited(again, dialect=dialect)[0])[2:] == [(Kind.BOOK_VALID, Reason.NONE)]
+    stale = verdicts(audited([*again, alone(2_003, 7, 2 * BOUND_MS + 3)], dialect=dialect)[0])
+    assert stale[3:] == [(Kind.BOOK_INVALID, Reason.STALLED_BOOK)]
+
+
+def test_a_stream_that_is_late_by_as_much_is_found_too() -> None:
+    records = [at_ms(0, snapshot(10, 5, 5))]
+    for k in range(BOUND_MS // 50):
+        records += [alone(100 + k, 6 + k, 100 * k), at_ms(100 * k, level(SELL, ASK, 5, ALONE, sequence=11 + k))]
+    assert (Kind.BOOK_INVALID, Reason.STALLED_BOOK) in verdicts(audited(records)[0])
+
+
+def test_a_ticker_leads_and_quiet_books_are_left_alone() -> None:
+    """The ticker is always some way ahead; a change that was undone before a diff told of it needs none."""
+    leads = [at_ms(0, snapshot(10, 5, 5))]
+    for k in range(60):
+        diff = level(BUY, BID, 6 + k, ALONE, sequence=12 + 2 * k)
+        leads += [alone(11 + 2 * k, 6 + k, 400 * k), at_ms(400 * k + 300, diff)]
+    quiet = [at_ms(0, snapshot(10, 5, 5)), alone(11, 9, 10), alone(12, 5, 20), alone(13, 8, 60_000)]
+    quiet += [at_ms(60_100, level(BUY, BID, 8, ALONE, sequence=14)), alone(15, 8, 90_000), alone(15, 9, 99_000)]
+    for records in (leads, quiet):
+        assert verdicts(audited(records)[0]) == [(Kind.BOOK_VALID, Reason.NONE)]
+
+
+def test_where_ids_of_ticker_and_book_cannot_be_compared_nothing_is_said() -> None:
+    records = [at_ms(0, snapshot(10, 5, 5)), *(alone(11 + k, 6, 1_000 * k) for k in range(60))]
+    for dialect in (Dialect.KRAKEN_SPOT_V2, Dialect.KRAKEN_FUTURES):
+        assert verdicts(audited(records, dialect=dialect)[0]) == [(Kind.BOOK_VALID, Reason.NONE)]
+    assert len(verdicts(audited(records, ValidationSettings(ticker_audit=False))[0])) == 1
 
 
 # --- books that nothing proves --------------------------------------------------------------------------------------

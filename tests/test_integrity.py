@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.book.book import book_top
-from engine.instruments import MAX_INSTRUMENTS
+from engine.instruments import MAX_INSTRUMENTS, Dialect
 from engine.integrity.checked_book import MAX_DEPTH, check_records, make_checked_books
 from engine.integrity.crc32 import CRC_START, crc32, crc_end
 from engine.integrity.kraken_checksum import CANNOT_PRINT, crc_printed, kraken_checksum
@@ -152,6 +153,73 @@ def test_depths_beyond_the_venue_are_refused() -> None:
         make_checked_books([instrument("XBT/USD")], {0: MAX_DEPTH + 1})
     checks, books = make_checked_books([instrument("XBT/USD", index=MAX_INSTRUMENTS - 1)])
     assert checks["depth"].sum() == 0 and len(books) == MAX_INSTRUMENTS
+
+
+# --- the reach of a snapshot ------------------------------------------------------------------------------------------
+
+
+class Cut:
+    """One checked book of Binance, whose snapshot has so many levels a side: bids 9999 down, asks 10001 up."""
+
+    def __init__(self, bids: int, asks: int, dialect: Dialect = Dialect.BINANCE_SPOT) -> None:
+        self.checks, self.books = make_checked_books([replace(instrument("XBT/USD"), dialect=dialect)])
+        levels = [(Side.BUY, 9999 - k) for k in range(bids)] + [(Side.SELL, 10001 + k) for k in range(asks)]
+        assert self.take([(side, price, 1) for side, price in levels], Flag.SNAPSHOT) == Reason.NONE
+
+    def take(self, levels: list[tuple[Side, int, int]], flags: int = 0) -> Reason:
+        """A group; the verdict on the book."""
+        records = np.zeros(len(levels), MARKET)
+        records["kind"], records["flags"] = Kind.LEVEL, flags
+        records["flags"][0] |= Flag.FIRST
+        records["flags"][-1] |= Flag.LAST
+        for record, level in zip(records, levels):
+            record["side"], record["price"], record["size"] = level
+        checks, books = as_bytes(self.checks), as_bytes(self.books)
+        wrong = check_records(checks, books, as_bytes(records), len(records))
+        assert wrong == (self.checks["valid"][0, 0] == 0)
+        return Reason(int(self.checks["verdict"][0, 0]))
+
+    def fall(self, bids: int) -> Reason:
+        """So many of the best bids are removed."""
+        return self.take([(Side.BUY, 9999 - k, 0) for k in range(bids)])
+
+
+def test_a_book_below_the_reach_of_a_cut_snapshot_is_invalid() -> None:
+    """The venue may have a better bid than the best we know of: behind the thousand, and unchanged since."""
+    book = Cut(1000, 1000)
+    assert book.take([(Side.BUY, 8000, 2)]) == Reason.NONE, "levels beyond the reach are taken"
+    assert book.fall(999) == Reason.NONE, "the last level of the snapshot is the touch"
+    assert book.fall(1000) == Reason.BEYOND_SNAPSHOT
+
+
+@pytest.mark.parametrize("levels", [10, 20, 50, 100, 500, 1000, 1001, 5000])
+def test_either_side_that_was_cut_has_a_reach(levels: int) -> None:
+    lower, upper = Cut(levels, 7), Cut(7, levels)
+    asks = [(Side.SELL, 10001 + k, 0) for k in range(levels)]
+    assert lower.take(asks[:7]) == Reason.NONE, "the side that was told whole"
+    assert upper.fall(7) == Reason.NONE
+    assert lower.fall(levels) == Reason.BEYOND_SNAPSHOT, "nothing is left of what was told"
+    assert upper.take([*asks, (Side.SELL, 20000, 1)]) == Reason.BEYOND_SNAPSHOT, "only what was told since"
+
+
+@pytest.mark.parametrize("levels", [1, 4, 6, 99, 101, 999])
+def test_a_snapshot_that_no_limit_has_cut_tells_of_all(levels: int) -> None:
+    book = Cut(levels, levels)
+    assert book.fall(levels) == Reason.NONE
+    assert book.take([(Side.BUY, 1000, 1)]) == Reason.NONE
+
+
+def test_books_that_come_over_the_socket_have_no_reach() -> None:
+    book = Cut(1000, 1000, Dialect.KRAKEN_FUTURES)
+    assert book.fall(1000) == Reason.NONE
+
+
+def test_the_next_snapshot_has_a_reach_of_its_own() -> None:
+    book = Cut(10, 10)
+    assert book.fall(10) == Reason.BEYOND_SNAPSHOT
+    shorter = [(Side.BUY, 9000 - k, 1) for k in range(3)] + [(Side.SELL, 9001, 1)]
+    assert book.take(shorter, Flag.SNAPSHOT) == Reason.NONE
+    assert book.take([(Side.BUY, 9000 - k, 0) for k in range(3)]) == Reason.NONE
 
 
 LEVEL = st.tuples(st.booleans(), st.integers(1, 120), st.integers(0, 10**12))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.instruments import Dialect, Instrument
+from engine.reasons import Reason
 from engine.records import Kind
 from engine.validation.settings import ValidationSettings
 from procs.decoding import ALL_INSTRUMENTS
 from procs.integrity import drill
-from procs.integrity.aim import MIXTURES, order_of
+from procs.integrity.aim import MIXTURES, Order, order_of
 from procs.integrity.damage import Found, add_found
 from procs.integrity.drill import Drill, Outcome, run_drill
 from procs.integrity.script import RECORDINGS, Script, script_of
@@ -31,6 +33,7 @@ from tools.soak.tally import Piece
 
 pytestmark = pytest.mark.recordings
 RUNS = 50  # of each venue; the long suites have 1,000
+LEVELS = 5  # of a snapshot that is cut short
 _TRIES = 6  # runs of a row until it is met as it says
 
 
@@ -81,20 +84,72 @@ def test_every_row_is_met_and_exact(dialect: Dialect) -> None:
     assert [row.key for row in rows if not is_met(row, found)] == []
 
 
+def run_again(dialect: Dialect, seed: int) -> Outcome:
+    """A seed of a time when streams did not fall silent alone: rows that came since would change what it orders."""
+    played = script(dialect)
+    before = [row for row in rows_of(dialect) if row.fault != "mute"]
+    return Drill(played, order_of(played, seed, before), seed).run()
+
+
 def test_a_message_that_overtakes_its_snapshot_is_not_of_the_book() -> None:
     """A seed of the soak: what had been stalled came over the next connection, before its snapshot."""
-    assert run_drill(script(Dialect.KRAKEN_FUTURES), 30).violations == []
+    assert run_again(Dialect.KRAKEN_FUTURES, 30).violations == []
 
 
 def test_an_altered_update_that_ends_its_book_and_the_next_snapshot() -> None:
     """A seed of the soak: it came behind a lost one, waited, and was applied to the snapshot that ended with it."""
-    assert run_drill(script(Dialect.BINANCE_USDM), 1289).violations == []
+    assert run_again(Dialect.BINANCE_USDM, 1289).violations == []
 
 
 def test_a_seed_says_everything() -> None:
     played = script(Dialect.KRAKEN_FUTURES)
     seed = len(rows_of(played.dialect))
     assert run_drill(played, seed) == run_drill(played, seed)
+
+
+# --- snapshots that do not tell of all levels -------------------------------------------------------------------------
+
+
+class Noting(EngineSide):
+    """It keeps why books were called invalid."""
+
+    def __init__(self, instruments: tuple[Instrument, ...], settings: ValidationSettings | None = None) -> None:
+        super().__init__(instruments, settings)
+        self.reasons: Counter[Reason] = Counter()
+
+    def validate(self, count: int) -> list[Saying]:
+        sayings = super().validate(count)
+        self.reasons.update(saying.reason for saying in sayings if not saying.valid)
+        return sayings
+
+
+class Deeper(Drill):
+    """Its venue has one bid more than it ever tells of, right behind the last one of each snapshot."""
+
+    def _body(self, index: int, body: bytes, position: int, whole: TrueBook, is_stale: bool) -> None:
+        lowest = sorted(whole.sides[BUY], reverse=True)[:LEVELS][-1]
+        whole.change([(BUY, lowest - 1, 7)])
+        super()._body(index, body, position, whole, is_stale)
+
+
+def cut_short(reach: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[Outcome, Counter[Reason]]:
+    """A run without faults over snapshots of few levels a side, which the market leaves again and again."""
+    monkeypatch.setattr(drill, "_LEVELS", LEVELS)
+    played = script(Dialect.BINANCE_SPOT)
+    side = Noting(played.instruments, ValidationSettings(snapshot_reach=reach, ticker_audit=False))
+    return Deeper(played, Order("nothing", 0, (), 1, False), 1, side).run(), side.reasons
+
+
+def test_a_market_that_leaves_its_snapshot_is_never_wrong_and_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome, reasons = cut_short(True, monkeypatch)
+    assert outcome.violations == [] and outcome.compared > 50
+    assert set(reasons) <= {Reason.BEYOND_SNAPSHOT, Reason.SEQUENCE_GAP} and reasons[Reason.BEYOND_SNAPSHOT] > 3
+
+
+def test_without_the_reach_untold_levels_are_missing_and_the_drill_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome, reasons = cut_short(False, monkeypatch)
+    assert not reasons[Reason.BEYOND_SNAPSHOT]
+    assert any("the touch of a valid book is" in violation for violation in outcome.violations)
 
 
 # --- what is broken is found ----------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from tests.market_records import (
     BUY,
     FIRST,
     LAST,
+    MARK,
     MS,
     SELL,
     SNAPSHOT,
@@ -68,6 +69,16 @@ def run(*records: np.ndarray, chosen: ValidationSettings = SETTINGS) -> tuple[np
     return out[1:], state
 
 
+def mark(price: float, index: float = 0, at: int = 1) -> np.ndarray:
+    """Mark and index price in ticks."""
+    return record(Kind.MARK_PRICE, price=round(price * MARK), size=round(index * MARK), recv_ts_ns=START_NS + at)
+
+
+def funding(rate: int, at: int = 1) -> np.ndarray:
+    """A rate in 1e-12."""
+    return record(Kind.FUNDING, aux=rate, recv_ts_ns=START_NS + at)
+
+
 def assert_balanced(state: np.ndarray, out: np.ndarray) -> None:
     head = state[0]
     assert head["records_in"] == head["processed"] + head["quarantined"].sum() + head["dropped"].sum()
@@ -99,7 +110,11 @@ REFUSED_TRADES = [
     (record(Kind.QUOTE, side=BUY, price=1000, size=-1, recv_ts_ns=START_NS), Reason.SIZE_RANGE),
     (record(Kind.QUOTE, side=BUY, price=1001, size=1, recv_ts_ns=START_NS), Reason.OFF_TICK),
     (record(Kind.LIQUIDATION, side=BUY, price=1000, size=0, recv_ts_ns=START_NS), Reason.SIZE_RANGE),
+    (record(Kind.LIQUIDATION, side=BUY, price=1003, size=1, recv_ts_ns=START_NS), Reason.OFF_TICK),
     (record(Kind.MARK_PRICE, price=0), Reason.PRICE_RANGE),
+    (record(Kind.MARK_PRICE, price=MARK, size=-1), Reason.PRICE_RANGE),
+    (record(Kind.FUNDING, aux=100_000_000_001), Reason.RATE_RANGE),
+    (record(Kind.FUNDING, aux=-9_000_000_000_000_000), Reason.RATE_RANGE),
     (record(Kind.INSTRUMENT, price=0, size=1), Reason.PRICE_RANGE),
     (record(Kind.INSTRUMENT, price=1, size=0), Reason.SIZE_RANGE),
     (record(Kind.VECTOR), Reason.UNKNOWN_STREAM),
@@ -123,9 +138,9 @@ def test_good_records_pass_unchanged_and_in_order() -> None:
     good = [
         *SNAPSHOT_GROUP, level(BUY, 1003, 0, ALONE), trade(SELL, 1000, 1, trade_id=9),
         record(Kind.QUOTE, side=BUY, price=1000, size=0, recv_ts_ns=START_NS),
-        record(Kind.LIQUIDATION, side=SELL, price=1003, size=1, recv_ts_ns=START_NS),
-        record(Kind.CLOCK, recv_ts_ns=START_NS + 1), record(Kind.STATUS, aux=1), record(Kind.FUNDING, aux=-5),
-        record(Kind.MARK_PRICE, price=1), level(SELL, 1 << 60, 1, ALONE, at=1),
+        record(Kind.LIQUIDATION, side=SELL, price=1010, size=1, recv_ts_ns=START_NS),
+        record(Kind.CLOCK, recv_ts_ns=START_NS + 1), record(Kind.STATUS, aux=1), funding(-5),
+        mark(102, 98), level(SELL, 1 << 60, 1, ALONE, at=1),
     ]
     out, state = run(*good)
     assert np.delete(out, 2).tobytes() == np.concatenate(good).tobytes()
@@ -185,6 +200,62 @@ def test_price_band_refuses_a_stray_print_and_follows_a_moved_market() -> None:
     strays = [trade(BUY, 10 * 2**k, 1) for k in range(10, 40)]
     out, state = run(trade(BUY, 1000, 1), *strays, trade(BUY, 1010, 1))
     assert out["price"].tolist() == [1000, 1010]
+
+
+def test_a_mark_price_far_from_the_market_is_refused() -> None:
+    """It is held against the median of trades and quotes, in its own units; the gate's collar stands on it."""
+    out, state = run(trade(BUY, 1000, 1), mark(105), mark(100_000), mark(0.1), mark(111, at=2), mark(110, at=2))
+    assert out["price"][1:].tolist() == [105 * MARK, 111 * MARK, 110 * MARK], "also by the last good one"
+    assert counted(state, "quarantined") == {Reason.PRICE_RANGE: 2}
+    assert quarantined_records(state)["kind"].tolist() == [Kind.MARK_PRICE] * 2
+    # Without trades and quotes it is held against the last good one; with the rule off against nothing.
+    out, _ = run(mark(100), mark(111), mark(109))
+    assert out["price"].tolist() == [100 * MARK, 109 * MARK]
+    out, _ = run(trade(BUY, 1000, 1), mark(100_000), chosen=ValidationSettings(price_band=False))
+    assert len(out) == 2
+
+
+def test_marks_that_agree_again_and_again_are_those_of_a_moved_market() -> None:
+    confirmations = SETTINGS.band_confirmations
+    out, _ = run(trade(BUY, 1000, 1), *(mark(500) for _ in range(confirmations + 2)), mark(510), mark(101))
+    assert out["price"][1:].tolist() == [500 * MARK] * 2 + [510 * MARK, 101 * MARK]
+    out, _ = run(trade(BUY, 1000, 1), *(mark(10 * 2**k) for k in range(6, 30)))
+    assert len(out) == 1, "strays that do not agree with each other move nothing"
+
+
+def test_an_index_price_is_held_against_the_mark_and_against_the_last_one() -> None:
+    out, state = run(mark(100, 95), mark(100, 0), mark(100, 100_000), mark(100, 1), mark(100, 88), mark(100, 80))
+    assert (out["size"] / MARK).tolist() == [95, 0, 88, 80], "a basis may grow"
+    assert counted(state, "quarantined") == {Reason.PRICE_RANGE: 2}
+    # A contract whose basis is wide from the beginning is believed after a while.
+    out, _ = run(*(mark(100, 80) for _ in range(SETTINGS.band_confirmations + 3)))
+    assert len(out) == 3
+
+
+def test_mark_price_and_funding_received_earlier_than_what_came_before_are_refused() -> None:
+    out, state = run(trade(BUY, 1000, 1, at=5), mark(100, at=4), funding(1, at=4), mark(100, at=5), funding(1, at=5))
+    assert kinds(out) == [Kind.TRADE, Kind.MARK_PRICE, Kind.FUNDING]
+    assert counted(state, "quarantined") == {Reason.TIME_BACKWARDS: 2}
+    out, _ = run(mark(100, at=5), mark(100, at=4), chosen=ValidationSettings(monotonic_time=False))
+    assert len(out) == 2
+
+
+def test_funding_rates_have_a_bound() -> None:
+    tight = ValidationSettings(funding_rate_max=0.0001)
+    out, state = run(funding(10**8), funding(-(10**8)), funding(10**8 + 1), chosen=tight)
+    assert out["aux"].tolist() == [10**8, -(10**8)]
+    assert counted(state, "quarantined") == {Reason.RATE_RANGE: 1}
+
+
+def test_a_liquidation_far_from_the_market_is_refused_and_moves_no_median() -> None:
+    def liquidation(price: int) -> np.ndarray:
+        return record(Kind.LIQUIDATION, side=SELL, price=price, size=1, recv_ts_ns=START_NS)
+
+    far = [liquidation(5000)] * (SETTINGS.band_confirmations + 3)
+    out, state = run(liquidation(5000), trade(BUY, 1000, 1), liquidation(1100), *far, trade(BUY, 1000, 1))
+    assert out["price"].tolist() == [5000, 1000, 1100, 1000], "before any price there is nothing to hold it against"
+    assert counted(state, "quarantined") == {Reason.PRICE_RANGE: len(far)}
+    assert state["instruments"][0]["reference_price"][0] == 1000
 
 
 def test_snapshot_makes_the_book_valid_and_gap_invalid() -> None:

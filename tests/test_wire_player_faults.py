@@ -173,6 +173,23 @@ def test_a_disconnect_loses_its_time_and_what_was_on_its_way() -> None:
     assert [(note.ordinal, note.kind) for note in notes] == [(2, "delay"), (4, "disconnect")]
 
 
+def test_a_mute_holds_one_stream_and_leaves_the_others_of_its_connection_alone() -> None:
+    items = [frame(n, 10 * n, stream="a@trade" if n % 2 == 0 else "a@depth") for n in range(1, 11)]
+    other = frame(11, 102, connection=1)
+    came, notes, _ = run([*items, other], Fault("mute", at=3, ms=45))
+    # The third comes at 30 ms and is held with the fifth and seventh until 75 ms.
+    assert [item.ordinal for item in came] == [1, 2, 4, 6, 3, 5, 7, 8, 9, 10, 11]
+    assert [(note.kind, note.stream, note.detail) for note in notes] == [("mute", "a@depth", "45 ms")]
+    assert {item.ts_ns for item in came if item.ordinal in (3, 5, 7)} == {START_NS + 75 * MS}
+    # A late frame does not come through it; a stall may outlast it; a break ends it.
+    came, _, _ = run(items, Fault("delay", at=1, ms=15), Fault("mute", at=3, ms=45))
+    assert [item.ordinal for item in came][:4] == [2, 1, 4, 6]
+    came, _, _ = run(items, Fault("mute", at=3, ms=15), Fault("stall", at=4, ms=45))
+    assert [item.ordinal for item in came if item.ts_ns == START_NS + 85 * MS] == [4, 3, 5, 6, 7, 8]
+    came, _, lost = run(items, Fault("mute", at=3, ms=500), Fault("disconnect", at=6, ms=15))
+    assert lost == 4 and [item.ordinal for item in came if item.what is What.FRAME] == [1, 2, 4, 8, 9, 10]
+
+
 def test_a_break_ends_a_stall_and_loses_what_was_to_be_overtaken() -> None:
     items = [frame(number, ms=number * 10) for number in range(1, 9)]
     came, _, lost = run(items, Fault("stall", at=2, ms=500), Fault("disconnect", at=4, ms=15))

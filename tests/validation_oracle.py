@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from engine.reasons import Reason
 from engine.records import Kind, Status
 from engine.validation.settings import ValidationSettings
 from engine.validation.state import TRADE_ID_PLACES
-from tests.market_records import BUY, FIRST, LAST, SELL, SNAPSHOT
+from tests.market_records import BUY, FIRST, LAST, MARK, SELL, SNAPSHOT
 
 
 class Model:
@@ -19,11 +20,14 @@ class Model:
     def __init__(self, settings: ValidationSettings, instruments: int) -> None:
         self.settings, self.instruments = settings, instruments
         self.books: dict[int, dict[int, dict[int, int]]] = {}  # instrument, side, price: size
+        self.reach: dict[int, dict[int, int]] = {}  # instrument, side: where its snapshot was cut, side * price
         self.newest: dict[int, list[int]] = {}
         self.now = 0
         self.tick: dict[int, int] = {}
         self.phase: Counter[int] = Counter()  # 0 nothing, 1 in a snapshot, 2 whole
         self.said: dict[int, bool] = {}
+        self.marks: dict[int, list[int]] = {}  # instrument: the last good mark and index price
+        self.stray_marks: dict[int, list[tuple[int, int]]] = {}
         self.strays: dict[int, list[int]] = {}
         self.seen: dict[tuple[int, int], int] = {}
         self.quarantined: Counter[Reason] = Counter()
@@ -46,9 +50,11 @@ class Model:
             return Reason.PRICE_RANGE
         if not 0 <= size <= self.settings.size_max or (size == 0 and kind in (Kind.TRADE, Kind.LIQUIDATION)):
             return Reason.SIZE_RANGE
+        if kind in (Kind.TRADE, Kind.QUOTE, Kind.LIQUIDATION) and price % self.tick[index]:
+            return Reason.OFF_TICK
+        if kind == Kind.LIQUIDATION:
+            return None if self.is_near(price, [self.median(index) or price]) else Reason.PRICE_RANGE
         if kind in (Kind.TRADE, Kind.QUOTE):
-            if price % self.tick[index]:
-                return Reason.OFF_TICK
             newest = self.newest.setdefault(index, [])
             reference = statistics.median_low(newest) if newest else price
             strays = self.strays.setdefault(index, [])
@@ -66,6 +72,41 @@ class Model:
                 self.seen[slot] = row["aux"]
         return None
 
+    def median(self, index: int) -> int:
+        """Of the newest good prices; 0 before any."""
+        newest = self.newest.get(index)
+        return statistics.median_low(newest) if newest else 0
+
+    def is_near(self, price: float, others: Iterable[float]) -> bool:
+        """Whether a price lies within the band of any of the others."""
+        return any(abs(price - other) <= self.settings.band_fraction * other for other in others)
+
+    def refuse_mark(self, row: dict[str, int]) -> Reason | None:
+        index, mark, told = row["instrument"], row["price"], row["size"]
+        if row["recv_ts_ns"] < self.now:
+            return Reason.TIME_BACKWARDS
+        if mark <= 0 or told < 0:
+            return Reason.PRICE_RANGE
+        good, strays = self.marks.setdefault(index, [0, 0]), self.stray_marks.setdefault(index, [])
+        known = [price for price in (self.median(index) * MARK // 10, good[0]) if price]
+        is_plausible = not known or self.is_near(mark, known)
+        if told:
+            is_plausible &= self.is_near(told, [mark, good[1]] if good[1] else [mark])
+        if not is_plausible:
+            if strays and not (self.is_near(mark, [strays[-1][0]]) and self.is_near(told, [strays[-1][1]])):
+                strays.clear()
+            strays.append((mark, told))
+            if len(strays) <= self.settings.band_confirmations:
+                return Reason.PRICE_RANGE
+        strays.clear()
+        self.marks[index] = [mark, told or good[1]]
+        return None
+
+    def refuse_funding(self, row: dict[str, int]) -> Reason | None:
+        if row["recv_ts_ns"] < self.now:
+            return Reason.TIME_BACKWARDS
+        return Reason.RATE_RANGE if abs(row["aux"]) > self.settings.funding_rate_max * 10**12 else None
+
     def judge(self, row: dict[str, int]) -> Reason | None:
         """Apply a level; at the end of a group, what is wrong with the book."""
         if row["flags"] & SNAPSHOT and row["flags"] & FIRST:
@@ -74,10 +115,21 @@ class Model:
         sides[row["side"]][row["price"]] = row["size"]
         if not row["size"]:
             del sides[row["side"]][row["price"]]
-        if not row["flags"] & LAST or not all(sides.values()):
+        if not row["flags"] & LAST:
             return None
-        bid, ask = max(sides[BUY]), min(sides[SELL])
-        return Reason.CROSSED_BOOK if bid > ask else Reason.LOCKED_BOOK if bid == ask else None
+        if all(sides.values()):
+            bid, ask = max(sides[BUY]), min(sides[SELL])
+            if bid >= ask:
+                return Reason.CROSSED_BOOK if bid > ask else Reason.LOCKED_BOOK
+        if row["flags"] & SNAPSHOT:
+            cut = {side: held for side, held in sides.items() if len(held) in (5, 10, 20, 50, 100, 500)}
+            reach = {side: min(side * price for price in held) for side, held in cut.items()}
+            self.reach[row["instrument"]] = reach
+        beyond = any(
+            not sides[side] or max(side * price for price in sides[side]) < least
+            for side, least in self.reach[row["instrument"]].items()
+        )
+        return Reason.BEYOND_SNAPSHOT if beyond else None
 
     def verdict(self, row: dict[str, int], kind: Kind, reason: Reason) -> None:
         self.said[row["instrument"]] = kind == Kind.BOOK_VALID
@@ -126,9 +178,11 @@ class Model:
                 self.emit(row)
         elif kind not in control:
             self.quarantined[Reason.UNKNOWN_STREAM] += 1
-        elif kind in (Kind.MARK_PRICE, Kind.INSTRUMENT) and not 0 < row["price"] <= (
-            1 << 40 if kind == Kind.INSTRUMENT else 1 << 62
-        ):
+        elif kind == Kind.MARK_PRICE and (reason := self.refuse_mark(row)):
+            self.quarantined[reason] += 1
+        elif kind == Kind.FUNDING and (reason := self.refuse_funding(row)):
+            self.quarantined[reason] += 1
+        elif kind == Kind.INSTRUMENT and not 0 < row["price"] <= 1 << 40:
             self.quarantined[Reason.PRICE_RANGE] += 1
         elif kind == Kind.INSTRUMENT and row["size"] <= 0:
             self.quarantined[Reason.SIZE_RANGE] += 1

@@ -8,11 +8,17 @@ its depth and judged. Other kinds pass by.
     a GAP of the instrument              likewise
 
 Verdicts: BOOK_INCOMPLETE (the book had to forget levels, or got one that cannot be), CROSSED_BOOK, LOCKED_BOOK where
-those are refused, CHECKSUM_MISMATCH. A checksum counts from the first group whose decimals are known (see
-wire_checksum.py). An instrument that has sent one must send one with every update: a group without is a mismatch.
+those are refused, BEYOND_SNAPSHOT, CHECKSUM_MISMATCH. A checksum counts from the first group whose decimals are known
+(see wire_checksum.py). An instrument that has sent one must send one with every update: a group without is a mismatch.
 
 Cutting matters: a venue that sends a book of depth d says nothing of what falls out of it, so a level left beyond d
 would come back, outdated, when better ones go. Invariants: a valid book is uncrossed and no deeper than its depth.
+
+A snapshot of REST ends where the venue's limit cuts it, and diffs tell only what changes: a level beyond that was there
+before and has stood still is untold. So the reach of such a side, its worst price, is kept, and a book whose touch is
+worse is judged BEYOND_SNAPSHOT. A side counts as cut when it has as many levels as one of the limits that the venue
+hands out, or SNAPSHOT_LEVELS and more; with any other number the snapshot tells all of it. Known limit: levels behind
+the touch may lie beyond the reach, and untold ones among them; top N and depth are exact as far as the reach.
 
 Cost: 25 ns a record, the book included; 2 us more with a checksum; a side that has one level too many is read whole to
 find it, 3.5 ns a level of depth. Known limit: the book kernel does not know the worst level of a side, hence that
@@ -30,6 +36,7 @@ from numba import types
 from engine.book.book import (
     CROSSED,
     LOCKED,
+    book_best,
     book_clear,
     book_crossing,
     book_levels,
@@ -39,6 +46,7 @@ from engine.book.book import (
     make_books,
 )
 from engine.book.layout import BOOK
+from engine.ingest.state import BINANCE_DIALECTS
 from engine.instruments import MAX_INSTRUMENTS, Instrument, instruments_by_index
 from engine.integrity.kraken_checksum import kraken_checksum
 from engine.integrity.wire_checksum import unpack_checksum
@@ -48,6 +56,8 @@ from engine.records import MARKET, Flag, Kind
 from engine.stage import BYTES
 
 MAX_DEPTH = 1000  # deepest subscription
+SNAPSHOT_LEVELS = 1000  # a side that a snapshot of REST is asked for
+_LOWER_LIMITS = (5, 10, 20, 50, 100, 500)  # others that the venue hands out; spot hands out any up to 5000
 SCRATCH_LEVELS = 2048  # read at once when a side is cut; more are cut in turns
 
 CHECKS = np.dtype(
@@ -70,6 +80,9 @@ CHECKS = np.dtype(
         ("cut", "<i8", (MAX_INSTRUMENTS,)),  # levels that fell out of the depth
         ("cut_at", "<i8", (MAX_INSTRUMENTS, 2)),  # by side: price of the worst level that the tightest cut has left
         # since that was set (0: none has); what is worse may have fallen out of the depth
+        ("limited", "<i8", (MAX_INSTRUMENTS,)),  # 1: a limit may cut its snapshots
+        ("told", "<i8", (MAX_INSTRUMENTS, 2)),  # by side: levels of its last snapshot
+        ("reach", "<i8", (MAX_INSTRUMENTS, 2)),  # by side: their worst price, 0: the snapshot tells of all
         ("clearing", "<i8", (MAX_INSTRUMENTS,)),  # 1: inside the group of a snapshot
         # Scratch.
         ("prices", "<i8", (SCRATCH_LEVELS,)),
@@ -82,7 +95,7 @@ _LEVEL, _GAP = int(Kind.LEVEL), int(Kind.GAP)
 _FIRST, _LAST, _SNAPSHOT = int(Flag.FIRST), int(Flag.LAST), int(Flag.SNAPSHOT)
 _NONE, _NO_SNAPSHOT, _GAPPED = int(Reason.NONE), int(Reason.NO_SNAPSHOT), int(Reason.SEQUENCE_GAP)
 _INCOMPLETE, _CROSSED = int(Reason.BOOK_INCOMPLETE), int(Reason.CROSSED_BOOK)
-_LOCKED = int(Reason.LOCKED_BOOK)
+_LOCKED, _BEYOND = int(Reason.LOCKED_BOOK), int(Reason.BEYOND_SNAPSHOT)
 _MISMATCH = int(Reason.CHECKSUM_MISMATCH)
 
 
@@ -101,6 +114,7 @@ def make_checks(instruments: Sequence[Instrument], depths: Mapping[int, int] | N
         checks["price_exp"][0, index] = item.price_exp
         checks["size_exp"][0, index] = item.size_exp
         checks["depth"][0, index] = depth
+        checks["limited"][0, index] = item.dialect in BINANCE_DIALECTS
     return checks
 
 
@@ -173,6 +187,41 @@ def _cut(checks: Any, books: np.ndarray, i: int) -> None:
 
 
 @kernel()
+def _note_level(checks: Any, i: int, side: int, price: int) -> None:
+    """A snapshot has one level more."""
+    s = 0 if side > 0 else 1
+    worst = checks.reach[i, s]
+    if worst == 0 or side * price < side * worst:
+        checks.reach[i, s] = price
+    checks.told[i, s] += 1
+
+
+@kernel()
+def _close_reach(checks: Any, i: int) -> None:
+    """A snapshot is whole: only a side that was cut has a reach."""
+    for s in range(2):
+        told = checks.told[i, s]
+        is_cut = told >= SNAPSHOT_LEVELS
+        for limit in _LOWER_LIMITS:
+            is_cut |= told == limit
+        if checks.limited[i] == 0 or not is_cut:
+            checks.reach[i, s] = 0
+
+
+@kernel()
+def _is_beyond_reach(checks: Any, books: np.ndarray, i: int) -> bool:
+    """Whether the touch of book i is worse than the reach of its snapshot, or gone with all that the snapshot told."""
+    for s in range(2):
+        reach = checks.reach[i, s]
+        if reach != 0:
+            side = 1 - 2 * s
+            price, size = book_best(books, i, side)
+            if size == 0 or side * price < side * reach:
+                return True
+    return False
+
+
+@kernel()
 def _judge(checks: Any, books: np.ndarray, i: int, word: int) -> int:
     """The verdict on book i at the end of a group."""
     if checks.depth[i] > 0:
@@ -188,6 +237,10 @@ def _judge(checks: Any, books: np.ndarray, i: int, word: int) -> int:
         checks.locked[i] += 1
         if checks.refuse_locked != 0:
             return _LOCKED
+    if checks.clearing[i] != 0:
+        _close_reach(checks, i)
+    elif _is_beyond_reach(checks, books, i):
+        return _BEYOND
     return _judge_checksum(checks, books, i, word)
 
 
@@ -206,7 +259,12 @@ def check_record(checks: Any, books: np.ndarray, record: Any) -> int:
         if checks.clearing[i] != 0:
             book_clear(books, i)
             checks.valid[i] = 0
+            for s in range(2):
+                checks.told[i, s] = 0
+                checks.reach[i, s] = 0
     book_update(books, i, np.int64(record.side), record.price, record.size)
+    if record.flags & _SNAPSHOT != 0 and record.size != 0:
+        _note_level(checks, i, np.int64(record.side), record.price)
     if record.flags & _LAST == 0:
         return _NONE
     verdict = _judge(checks, books, i, record.aux)

@@ -6,6 +6,11 @@ larger one has come: the touch waits for it, or is looked up among the last TICK
 the next diff comes is not compared. Venues make exceptions (two in 56,000 recorded diffs, apart): so many disagreements
 in a row as the settings say make the book wrong, no fewer.
 
+It shows too that the stream of a book has died, or is late, while the ticker goes on. A ticker beyond the last id of
+the book that differs from its touch is ahead; when no diff has reached its id for `stalled_book_ms`, the next that is
+ahead makes the book wrong. One that shows our touch says nothing against it: of a quiet book a change that was undone
+at once may never be told of. So a book is late unseen for as long as its touch stands still.
+
 By band. Where nothing ties ticker and book together, best bid and best offer may be `audit_band` of the price away from
 the ticker's; it is used for books that nothing else proves.
 
@@ -42,6 +47,9 @@ AUDIT = np.dtype(
         ("ticker_count", "<i8"),  # since the last GAP
         ("ticker_id", "<i8", (TICKER_PLACES,)),
         ("ticker", "<i8", (TICKER_PLACES, 4)),  # bid price, bid size, ask price, ask size
+        ("ahead_id", "<i8"),  # the first ticker that is ahead of the book, and that no diff has reached; 0: none
+        ("ahead_since_ns", "<i8"),  # record time at which it came
+        ("stalled", "<i8"),  # books that it found without updates
         ("half", "<i8", (4,)),  # the ticker that is coming in, side by side
         ("waiting", "<i8"),  # 1: `touch` waits for a ticker beyond `update_id`
         ("update_id", "<i8"),
@@ -51,7 +59,7 @@ AUDIT = np.dtype(
 )
 
 _FIRST, _LAST = int(Flag.FIRST), int(Flag.LAST)
-_NONE, _MISMATCH = int(Reason.NONE), int(Reason.AUDIT_MISMATCH)
+_NONE, _MISMATCH, _STALLED = int(Reason.NONE), int(Reason.AUDIT_MISMATCH), int(Reason.STALLED_BOOK)
 
 
 def is_proven(item: Instrument, checksums: bool) -> bool:
@@ -72,6 +80,7 @@ def forget_tickers(audit: Any) -> None:
     audit.ticker_count = 0
     audit.waiting = 0
     audit.in_a_row = 0
+    audit.ahead_id = 0
 
 
 @kernel()
@@ -104,6 +113,8 @@ def _read_touch(audit: Any, books: np.ndarray, i: int) -> None:
 @kernel()
 def audit_group(audit: Any, books: np.ndarray, i: int, update_id: int, limit: int) -> int:
     """A diff has been applied whole: the verdict on the book (Reason)."""
+    if update_id >= audit.ahead_id:
+        audit.ahead_id = 0
     if audit.rule != BY_NUMBER or audit.ticker_count == 0 or update_id <= 0:
         return _NONE
     _read_touch(audit, books, i)
@@ -159,3 +170,25 @@ def audit_quote(audit: Any, books: np.ndarray, i: int, record: Any, is_whole: bo
         return _NONE
     last = place if record.sequence == audit.update_id else newest
     return _judge(audit, _is_ticker(audit, last, audit.touch), limit)
+
+
+@kernel()
+def audit_progress(audit: Any, books: np.ndarray, i: int, book_id: int, now_ns: int, bound_ns: int) -> int:
+    """The verdict on a whole book (Reason) that the newest ticker may be ahead of, by number. book_id: its last id."""
+    if audit.ticker_count == 0:
+        return _NONE
+    newest = (audit.ticker_count - 1) & _MASK
+    ticker = audit.ticker
+    bid, bid_size = book_best(books, i, 1)
+    ask, ask_size = book_best(books, i, -1)
+    same_bid = ticker[newest, 0] == bid and ticker[newest, 1] == bid_size
+    if audit.ticker_id[newest] <= book_id or (same_bid and ticker[newest, 2] == ask and ticker[newest, 3] == ask_size):
+        audit.ahead_id = 0
+        return _NONE
+    if audit.ahead_id == 0:
+        audit.ahead_id = audit.ticker_id[newest]
+        audit.ahead_since_ns = now_ns
+    if now_ns - audit.ahead_since_ns < bound_ns:
+        return _NONE
+    audit.stalled += 1
+    return _STALLED

@@ -40,6 +40,8 @@ _SIZE_RANGE = int(Reason.SIZE_RANGE)
 _OFF_TICK = int(Reason.OFF_TICK)
 _TIME_BACKWARDS = int(Reason.TIME_BACKWARDS)
 _BAD_SIDE = int(Reason.BAD_SIDE)
+_RATE_RANGE = int(Reason.RATE_RANGE)
+_RATE_UNIT = 1e-12  # of a funding rate
 
 
 @kernel()
@@ -116,10 +118,12 @@ def judge_data(state: Any, item: Any, record: Any) -> int:
         return _OK
     if record.size == 0 and kind != _QUOTE:
         return _SIZE_RANGE
-    if kind == _LIQUIDATION:
-        return _OK
     if state.tick_grid != 0 and record.price % item.tick != 0:
         return _OFF_TICK
+    if kind == _LIQUIDATION:  # at the price of bankruptcy, which says little of the market: no part of the median
+        if state.price_band == 0 or item.reference_price == 0:
+            return _OK
+        return _OK if _within_band(record.price, item.reference_price, state.band_fraction) else _PRICE_RANGE
     if state.price_band != 0 and _outside_band(state, item, record.price):
         return _PRICE_RANGE
     if kind == _TRADE and record.aux != 0:
@@ -146,7 +150,54 @@ def judge_audit_level(state: Any, record: Any) -> int:
 
 
 @kernel()
-def judge_control(record: Any) -> int:
+def _is_plausible_mark(state: Any, item: Any, mark: int, index: int) -> bool:
+    """Whether a mark price lies within the band of the running median or of the last good mark price, and an index
+    price within that of the mark price or of the last good index price. An index price of 0 was not told."""
+    fraction = state.band_fraction
+    if index != 0 and not _within_band(index, mark, fraction):
+        if item.index_price == 0 or not _within_band(index, item.index_price, fraction):
+            return False
+    median = float(item.reference_price) * item.mark_unit
+    if item.mark_price == 0:
+        return median == 0.0 or abs(float(mark) - median) <= fraction * median
+    return _within_band(mark, item.mark_price, fraction) or abs(float(mark) - median) <= fraction * median
+
+
+@kernel()
+def _judge_mark(state: Any, item: Any, record: Any) -> int:
+    """The reason to refuse a mark and an index price, or NONE; keeps the last good ones and the candidates for them."""
+    if record.recv_ts_ns < state.now_ns and state.monotonic_time != 0:
+        return _TIME_BACKWARDS
+    mark, index = record.price, record.size
+    if mark <= 0 or index < 0:
+        return _PRICE_RANGE
+    if state.price_band != 0 and not _is_plausible_mark(state, item, mark, index):
+        agrees = item.mark_candidate_count > 0 and _within_band(mark, item.mark_candidate, state.band_fraction)
+        if agrees and _within_band(index, item.index_candidate, state.band_fraction):
+            item.mark_candidate_count += 1
+        else:
+            item.mark_candidate_count = 1
+        item.mark_candidate = mark
+        item.index_candidate = index
+        if item.mark_candidate_count <= state.band_confirmations:
+            return _PRICE_RANGE
+    item.mark_candidate_count = 0
+    item.mark_price = mark
+    if index != 0:
+        item.index_price = index
+    return _OK
+
+
+@kernel()
+def _judge_funding(state: Any, record: Any) -> int:
+    """The reason to refuse a funding rate, or NONE."""
+    if record.recv_ts_ns < state.now_ns and state.monotonic_time != 0:
+        return _TIME_BACKWARDS
+    return _RATE_RANGE if abs(float(record.aux)) * _RATE_UNIT > state.funding_rate_max else _OK
+
+
+@kernel()
+def judge_control(state: Any, item: Any, record: Any) -> int:
     """The reason to refuse a control record, or NONE."""
     kind = record.kind
     if kind == _INSTRUMENT:
@@ -154,9 +205,11 @@ def judge_control(record: Any) -> int:
             return _PRICE_RANGE
         return _SIZE_RANGE if record.size <= 0 else _OK
     if kind == _MARK_PRICE:
-        return _PRICE_RANGE if record.price <= 0 else _OK
+        return _judge_mark(state, item, record)
+    if kind == _FUNDING:
+        return _judge_funding(state, record)
     if kind == _STATUS:
         return _OK if 0 <= record.aux <= _MOST_STATUS else _UNKNOWN_STREAM
-    if kind == _CLOCK or kind == _GAP or kind == _FUNDING:
+    if kind == _CLOCK or kind == _GAP:
         return _OK
     return _UNKNOWN_STREAM

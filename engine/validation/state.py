@@ -20,6 +20,7 @@ from engine.validation.audit import AUDIT, BY_NOTHING, audit_rule, is_proven
 from engine.validation.rest_audit import REST_COUNTS, REST_WINDOW
 from engine.validation.settings import MEDIAN_PLACES, ValidationSettings
 
+MARK_EXP = 8  # mark and index prices are in units of 10^-8
 QUARANTINE_PLACES = 256  # a power of two
 TRADE_ID_PLACES = 256  # a power of two
 
@@ -48,6 +49,12 @@ INTEGRITY = np.dtype(
         ("ordered", "<i8", (MEDIAN_PLACES,)),  # the same, lowest first
         ("candidate_price", "<i8"),  # the last price refused for its distance
         ("candidate_count", "<i8"),  # how many such in a row agree
+        ("mark_unit", "<f8"),  # units of a mark price in one price unit
+        ("mark_price", "<i8"),  # the last good one, 0: none yet
+        ("index_price", "<i8"),  # the last good one, 0: none yet
+        ("mark_candidate", "<i8"),  # the last mark price refused for its distance
+        ("index_candidate", "<i8"),  # the index price that came with it
+        ("mark_candidate_count", "<i8"),  # how many such in a row agree
         ("trade_ids", "<i8", (TRADE_ID_PLACES,)),  # accepted trade ids by their low bits
     ],
     align=True,
@@ -55,8 +62,9 @@ INTEGRITY = np.dtype(
 
 _SWITCHES = ("monotonic_time", "unique_trades", "tick_grid", "price_band")
 _BOUNDS = (
-    "band_fraction", "band_confirmations", "median_window", "price_max", "size_max", "audit_disagreements",
-    "audit_band", "rest_audit_levels", "rest_audit_window_ms", "rest_audit_disagreements",
+    "band_fraction", "band_confirmations", "median_window", "funding_rate_max", "price_max", "size_max",
+    "audit_disagreements", "stalled_book_ms", "audit_band", "rest_audit_levels", "rest_audit_window_ms",
+    "rest_audit_disagreements",
 )
 
 _HEAD_FIELDS: list[tuple] = STATE_HEAD + [
@@ -65,9 +73,11 @@ _HEAD_FIELDS: list[tuple] = STATE_HEAD + [
     ("band_fraction", "<f8"),
     ("band_confirmations", "<i8"),
     ("median_window", "<i8"),
+    ("funding_rate_max", "<f8"),
     ("price_max", "<i8"),
     ("size_max", "<i8"),
     ("audit_disagreements", "<i8"),
+    ("stalled_book_ms", "<i8"),
     ("audit_band", "<f8"),
     ("rest_audit_levels", "<i8"),
     ("rest_audit_window_ms", "<i8"),
@@ -105,8 +115,11 @@ def make_validation_state(settings: ValidationSettings, instruments: Sequence[In
     state["checks"]["refuse_crossed"] = settings.crossed_books
     state["checks"]["refuse_locked"] = settings.locked_books
     state["checks"]["verify"] = settings.checksums
+    if not settings.snapshot_reach:
+        state["checks"]["limited"] = 0
     state["books"][0] = make_books(count)
     for item in instruments:
+        state["instruments"][0, item.index]["mark_unit"] = 10.0 ** (MARK_EXP - item.price_exp)
         audit = state["audits"][0, item.index]
         audit["proven"] = is_proven(item, settings.checksums)
         audit["rule"] = audit_rule(item, settings.checksums) if settings.ticker_audit else BY_NOTHING

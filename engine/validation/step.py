@@ -9,16 +9,22 @@ that is whole and judged right; after a GAP comes BOOK_INVALID, and after an INS
 nothing else has said so.
 
 Rules       NO_INSTRUMENT   data before the INSTRUMENT record, or an instrument beyond those of the session
-            TIME_BACKWARDS  received earlier than a record before it (data only: control records always pass)
+            TIME_BACKWARDS  received earlier than a record before it (data, mark price and funding: what else is
+                            control always passes)
             BAD_SIDE        data without buyer or seller
             DUPLICATE       a trade id among the last TRADE_ID_PLACES accepted ones
-            PRICE_RANGE     not in 1..price_max; trades and quotes also outside the band round the running median
+            PRICE_RANGE     not in 1..price_max; trades, quotes and liquidations also outside the band round the
+                            running median; mark prices outside those round that and the last good one; index prices
+                            outside that round the mark price
+            RATE_RANGE      a funding rate beyond funding_rate_max
             SIZE_RANGE      negative, above size_max, or 0 for a trade or liquidation
-            OFF_TICK        a trade or quote off the tick grid; levels may be: venues keep those of an older tick
+            OFF_TICK        a trade, quote or liquidation off the tick grid; levels may be: venues keep those of an
+                            older tick
             UNKNOWN_STREAM  a kind that does not belong here
-Verdicts    CROSSED_BOOK, LOCKED_BOOK, CHECKSUM_MISMATCH   at the LAST of a group
+Verdicts    CROSSED_BOOK, LOCKED_BOOK, BEYOND_SNAPSHOT, CHECKSUM_MISMATCH   at the LAST of a group
             BOOK_INCOMPLETE                                at the level that the book had no room for
             AUDIT_MISMATCH      the venue's ticker disagrees (audit.py), at the LAST of a group or behind a quote
+            STALLED_BOOK        the ticker goes on without the book (audit.py), behind a quote
             REST_MISMATCH       snapshots of REST do (rest_audit.py), behind a CLOCK
 AUDIT and AUDIT_LEVEL records end here.
 Levels have no price band: far levels are real, and harmless. What is switched off in the settings is not refused.
@@ -46,7 +52,7 @@ from engine.kernel import kernel
 from engine.reasons import Reason
 from engine.records import MARKET, Flag, Kind
 from engine.stage import STEP_SIGNATURE, Stage
-from engine.validation.audit import audit_group, audit_quote, forget_tickers
+from engine.validation.audit import BY_NUMBER, audit_group, audit_progress, audit_quote, forget_tickers
 from engine.validation.rest_audit import close_window, judge_window, note_change, open_window, take_told
 from engine.validation.rules import judge_audit_level, judge_control, judge_data, judge_open_interest
 from engine.validation.state import (
@@ -198,9 +204,11 @@ def _audit(
 ) -> int:
     """Hold a book against the venue's ticker; the number of records then written."""
     is_whole = item.phase == WHOLE
-    reason = audit_quote(
-        state.audits[i], books, i, record, is_whole, state.audit_disagreements, state.audit_band
-    )
+    audit = state.audits[i]
+    reason = audit_quote(audit, books, i, record, is_whole, state.audit_disagreements, state.audit_band)
+    if reason == _OK and is_whole and audit.rule == BY_NUMBER and record.flags & _LAST != 0:
+        bound_ns = state.stalled_book_ms * _NS_PER_MS
+        reason = audit_progress(audit, books, i, state.rest_audits[i].book_id, state.now_ns, bound_ns)
     if reason == _OK or not is_whole:
         return written
     _lose_book(state, item, i, reason)
@@ -256,7 +264,7 @@ def _control(
     state: Any, item: Any, books: np.ndarray, i: int, record: Any, outbox: np.ndarray, routes: np.ndarray, written: int
 ) -> int:
     """One control record; the number of records then written."""
-    reason = judge_control(record)
+    reason = judge_control(state, item, record)
     if reason != _OK:
         _quarantine(state, record, reason)
         return written

@@ -108,6 +108,9 @@ def order_of(script: Script, seed: int, rows: Sequence[Row] = ()) -> Order:
     if row.fault == "stall":
         ms = draws.whole(1_000, 4_000) if row.part.startswith("shorter") else draws.whole(7_000, 9_000)
         return Order(text, start, (Fault("stall", at=_early(script, start, draws), ms=ms),), seed, True, ms)
+    if row.fault == "mute":
+        ms = draws.whole(5_000, 8_000) if row.part.startswith("longer") else draws.whole(500, 2_500)
+        return Order(text, start, (Fault("mute", at=_early(script, start, draws), ms=ms),), seed, True, ms)
     if row.fault == "disconnect":
         ms = draws.whole(50, 3_000)
         return Order(text, start, (Fault("disconnect", at=_early(script, start, draws), ms=ms),), seed, True, ms)

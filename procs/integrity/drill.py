@@ -29,9 +29,9 @@ from procs.integrity.outcome import Outcome
 from procs.integrity.parts import lost_part, part_of
 from procs.integrity.script import WINDOW_NS, Script
 from procs.integrity.side import EngineSide, Saying
-from procs.integrity.told import Reader, Told
+from procs.integrity.told import BUY, SELL, Reader, Told
 from procs.integrity.truth import TrueBook
-from procs.venues.detectability import RECOVERY_MS, SILENCE_MS, Row, rows_of
+from procs.venues.detectability import RECOVERY_MS, SILENCE_MS, STALLED_BOOK_MS, Row, rows_of
 from procs.venues.market import market_of
 from procs.virtual.loop import Loop
 from procs.wire_player.faults import Injected, Injector, RestFaults
@@ -81,6 +81,7 @@ class Drill:
         # Its books: truth at the position that the engine has taken, and what was asked for.
         self._truth: list[TrueBook | None] = [None] * count
         self._whole: list[TrueBook | None] = [None] * count  # where a snapshot does not tell of all levels: with them
+        self._reach: list[tuple[int, int]] = [(0, 0)] * count  # where that snapshot was cut: lowest bid, highest ask
         self._position = [0] * count
         self._reached = [0] * count  # the newest message that the engine could read
         self._asked_ns = [0] * count
@@ -157,6 +158,11 @@ class Drill:
             for each, valid in enumerate(self.side.valid):
                 if valid:
                     self.judge.harm((kind, part), each, injected.ordinal, now, True)
+            return
+        if kind == "mute" and index is not None:
+            length = "longer" if self.order.longest_ms > STALLED_BOOK_MS else "shorter"
+            part = f"{length} than the bound" if self._is_rest else "book"
+            self.judge.harm((kind, part), index, injected.ordinal, now, self.side.valid[index])
             return
         told = self.script.told.get(injected.ordinal)
         if index is None or told is None or kind not in ("drop", "duplicate", "reorder", "delay"):
@@ -252,6 +258,7 @@ class Drill:
             self.judge.violation(f"instrument {index} is valid and stands on no snapshot")
             return
         if self.side.fingerprint(index) == truth.fingerprint:
+            self._compare_touch(index)
             return
         ours = self.side.book(index)
         if (whole := self._whole[index]) is not None and truth.within(ours) and ours.within(whole):
@@ -263,6 +270,18 @@ class Drill:
             self.judge.harm(("late", "ten best" if wrong_best else "deeper"), index, late, now, True)
         where = f"instrument {index}, item {self._position[index]}: {truth.difference(ours)}"
         self.judge.compared(index, now, True, wrong_best, where)
+
+    def _compare_touch(self, index: int) -> None:
+        """Where its snapshot does not reach, hold the touch of a valid book against the venue's."""
+        whole = self._whole[index]
+        if whole is None:
+            return
+        (bid, ask), (lowest, highest) = self.side.touch(index), self._reach[index]
+        if lowest <= bid and 0 < ask <= highest:
+            return
+        there = max(whole.sides[BUY], default=0), min(whole.sides[SELL], default=0)
+        if there != (bid, ask):
+            self.judge.violation(f"instrument {index}: the touch of a valid book is {bid}, {ask}, the venue's {there}")
 
     def _say(self, sayings: list[Saying]) -> None:
         for saying in sayings:
@@ -396,7 +415,9 @@ class Drill:
         sayings = self.side.snapshot(index, body, self._loop.now_ns)
         if self.side.snapshots(index) > taken:
             self.judge.renewed(index, position)
-            self._truth[index], self._whole[index] = whole.copy(_LEVELS, marked=True), whole
+            truth = whole.copy(_LEVELS, marked=True)
+            self._truth[index], self._whole[index] = truth, whole
+            self._reach[index] = min(truth.sides[BUY], default=0), max(truth.sides[SELL], default=0)
             self._position[index] = position
             self._advance(index)
         if is_stale:

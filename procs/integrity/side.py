@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.book.book import book_levels, book_top
+from engine.book.book import book_best, book_levels, book_top
 from engine.ingest.dialects import make_state
 from engine.instruments import Instrument
 from engine.reasons import Reason
@@ -121,6 +121,10 @@ class EngineSide:
             return self._prices[:0], self._sizes[:0]
         found = book_top(self._books, index, side, held, self._prices, self._sizes)
         return self._prices[:found], self._sizes[:found]
+
+    def touch(self, index: int) -> tuple[int, int]:
+        """Best bid and best ask of the integrity book, 0 where there is none."""
+        return int(book_best(self._books, index, BUY)[0]), int(book_best(self._books, index, SELL)[0])
 
     def fingerprint(self, index: int) -> int:
         """Of the integrity book, as truth.py makes them."""

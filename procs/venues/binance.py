@@ -31,6 +31,7 @@ import requests
 from engine.binance_listing import instrument_from_binance, status_of
 from engine.ingest.settings import FeedSettings
 from engine.instruments import Dialect, Instrument
+from engine.integrity.checked_book import SNAPSHOT_LEVELS
 from engine.records import Status
 from engine.validation.settings import AUDIT_LEVELS
 from procs.back_off import ConnectionRule
@@ -39,7 +40,6 @@ from procs.venues.binance_usdm.rate_limits import limits_of
 from procs.venues.market import Capabilities, Listing, Request, Socket, get
 from procs.venues.subscriptions import Answer
 
-SNAPSHOT_LEVELS = 1000
 REST_PATHS = {
     Dialect.BINANCE_SPOT: "/api/v3", Dialect.BINANCE_USDM: "/fapi/v1", Dialect.BINANCE_COINM: "/dapi/v1",
 }
@@ -80,7 +80,7 @@ class BinanceMarket:
         intervals = ", ".join(map(str, _INTERVALS_MS[self.dialect]))
         proof = "U, u" if self.dialect == Dialect.BINANCE_SPOT else "U, u, pu"
         return Capabilities(
-            kinds, "REST snapshot", f"sequence ({proof})", "whole", f"{intervals} ms",
+            kinds, "REST snapshot", f"sequence ({proof})", f"{SNAPSHOT_LEVELS}, then what changes", f"{intervals} ms",
             "answers to our pings", "listing; contractInfo" if "listing" in kinds else "listing",
         )
 

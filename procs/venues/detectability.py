@@ -22,12 +22,16 @@ from enum import StrEnum
 
 from engine.ingest.dialects import has_rest_snapshots
 from engine.instruments import Dialect
+from engine.validation.settings import ValidationSettings
 
 # After the last fault every book that can be valid is valid and right again within so long.
 RECOVERY_MS = 12_000
 AUDITS = 2  # by REST that disagree, as validation.rest_audit_disagreements has it by default
 # A silent connection is given up: heard of nothing for 5 s, looked at once a second.
 SILENCE_MS = 6_000
+# A ticker that has been ahead of its book for validation.stalled_book_ms makes it wrong; it comes now and then.
+STALLED_BOOK_MS = ValidationSettings().stalled_book_ms
+_TICKER_MS = 700
 
 
 class Verdict(StrEnum):
@@ -89,6 +93,11 @@ _CONNECTION = (
 )  # fmt: skip
 
 
+def _unheard(part: str) -> Row:
+    """A stream of a book that is silent alone, and that nothing tells from a quiet one."""
+    return Row("mute", part, _LATE, "nothing tells a silent stream from a quiet book", _KEPT)
+
+
 def _of_binance(dialect: Dialect) -> tuple[Row, ...]:
     rule = "U is not the last u + 1" if dialect == Dialect.BINANCE_SPOT else "pu is not the last u"
     tie = "U" if dialect == Dialect.BINANCE_SPOT else "pu"
@@ -105,6 +114,10 @@ def _of_binance(dialect: Dialect) -> tuple[Row, ...]:
         Row("corrupt", "price or size", _UNSEEN, "no checksum; unless the book is crossed or locked by it", _KEPT),
         Row("corrupt", "anything else", _HARMLESS, "times and names that no book needs", _KEPT),
         *_CONNECTION,
+        _unheard("shorter than the bound"),
+        Row("mute", "longer than the bound", _SAID, "a ticker beyond the last u, with another touch, and no update for "
+            f"{STALLED_BOOK_MS / 1000:g} s", _REST, within_ms=STALLED_BOOK_MS + _TICKER_MS,
+            unless="the touch stands still: the ticker says nothing against the book"),
         Row("stale", "snapshot", _SAID, "older than the book or the waiting updates; else the next update",
             "refused as SNAPSHOT_TOO_OLD and fetched again; else invalid", messages=1, unless="it was refused"),
         Row("429", "snapshot", _HARMLESS, "the answer itself", "the book stays invalid; asked again, later each time"),
@@ -142,6 +155,7 @@ def _of_kraken_spot(snapshot_checksum: bool) -> tuple[Row, ...]:
             blind_beyond=10),
         Row("corrupt", "snapshot, deeper", _UNSEEN, until, _KEPT, blind_beyond=10),
         *_CONNECTION,
+        _unheard("book"),
     )  # fmt: skip
 
 
@@ -169,6 +183,7 @@ def _unverified_kraken_spot() -> tuple[Row, ...]:
         Row("corrupt", "checksum", _HARMLESS, "nobody looks at it", _KEPT),
         Row("corrupt", "anything else", _HARMLESS, "times and names that no book needs", _KEPT),
         *_CONNECTION,
+        _unheard("book"),
     )
 
 
@@ -189,6 +204,7 @@ def _of_kraken_futures() -> tuple[Row, ...]:
             _SOCKET, messages=1, after_ms=1_000, unless="the stream reaches that seq sooner: nothing shows it",
             unless_unseen=True),
         *_CONNECTION,
+        _unheard("book"),
     )  # fmt: skip
 
 

@@ -13,13 +13,13 @@ import numpy as np
 from engine.config import Settings
 from engine.ingest.kernel import CLOCK_GRID_NS
 from engine.instruments import Instrument
+from engine.integrity.checked_book import SNAPSHOT_LEVELS
 from procs.back_off import Pace
 from procs.book_requests import BookRequests
 from procs.decoding import ALL_INSTRUMENTS
 from procs.embedded.venue import Reply
 from procs.fused import BATCH, FusedPath
 from procs.table import Role
-from procs.venues.binance import SNAPSHOT_LEVELS
 from procs.venues.market import market_of
 from procs.virtual.sockets import Socket, connect
 from procs.virtual.wire import MS, Wire

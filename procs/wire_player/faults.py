@@ -10,12 +10,13 @@ meets one fault at the most: the first of the list that wants it. Replies are le
     delay       it comes `ms` later; what follows overtakes it
     corrupt     one byte of its event becomes another printable character
     stall       its connection says nothing for `ms`, then everything comes at once
+    mute        the same of its stream alone; what else its connection carries goes on
     disconnect  its connection breaks before it; for `ms` nobody can connect, and what falls in that time is lost, with
                 what other faults held back of the connection
     429         a REST request is refused
     stale       a depth snapshot is the oldest of its symbol that was given, once there is a newer one
 
-Held in memory: what is on its way late; for a stall that is what comes in its time.
+Held in memory: what is on its way late; for stall and mute that is what comes in their time.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from typing import NamedTuple
 from procs.embedded.mix import Draws
 from procs.wire_player.sequence import Item, What
 
-FRAME_FAULTS = ("drop", "duplicate", "reorder", "delay", "corrupt", "stall", "disconnect")
+FRAME_FAULTS = ("drop", "duplicate", "reorder", "delay", "corrupt", "stall", "mute", "disconnect")
 REST_FAULTS = ("429", "stale")
 TOO_MANY = b'{"code":-1003,"msg":"Too many requests; please use the websocket for live updates."}'
-_DEFAULT_MS = {"delay": 500, "stall": 6_000, "disconnect": 1_000}
+_DEFAULT_MS = {"delay": 500, "stall": 6_000, "mute": 6_000, "disconnect": 1_000}
 _SPEC = re.compile(
     r"(?P<kind>[a-z0-9]+)(?::(?P<part>[^=]+?))?(?:=(?P<rate>[0-9.]+)|@(?P<at>[0-9]{1,12}))(?:,(?P<ms>[0-9]{1,8}))?"
 )
@@ -147,6 +148,7 @@ class Injector:
         self._last_ns = 0  # the latest time of anything that has come
         self._overtaken: dict[str, list[Item]] = {}  # reordered: they wait for the next of their stream
         self._stalled: dict[int, int] = {}  # connection: until when
+        self._muted: dict[tuple[int, str], int] = {}  # connection and stream: until when
         self._broken: dict[int, int] = {}
         self._oldest: dict[str, bytes] = {}  # snapshot by symbol
 
@@ -155,7 +157,7 @@ class Injector:
         while self._late and self._late[0][0] <= ts_ns:
             due, _, item = heapq.heappop(self._late)
             self._last_ns = max(self._last_ns, due)
-            until = self._stalled.get(item.connection, 0)
+            until = self._silent_until(item)
             if until > due and item.what is What.FRAME:
                 self._hold(item, until)
             elif item.what is What.CONNECT:
@@ -200,9 +202,14 @@ class Injector:
         self._asked += 1
         heapq.heappush(self._late, (due_ns, self._asked, item))
 
+    def _silent_until(self, item: Item) -> int:
+        """Until when nothing comes of the connection or of the stream of an item; 0: it does."""
+        muted = self._muted.get((item.connection, item.stream), 0)
+        return max(muted, self._stalled.get(item.connection, 0))
+
     def _pass(self, item: Item) -> list[Item]:
-        """An item goes out, unless its connection is stalled."""
-        until = self._stalled.get(item.connection, 0)
+        """An item goes out, unless its connection is stalled or its stream muted."""
+        until = self._silent_until(item)
         if until > item.ts_ns:
             self._hold(item, until)
             return []
@@ -233,6 +240,10 @@ class Injector:
         elif fault.kind == "stall":
             self._stalled[item.connection] = max(until, self._stalled.get(item.connection, 0))
             gives = self._pass(item)
+        elif fault.kind == "mute":
+            stream = item.connection, item.stream
+            self._muted[stream] = max(until, self._muted.get(stream, 0))
+            gives = self._pass(item)
         elif fault.kind == "disconnect":
             gives = self._break(item, until)
         self._note(Injected(item.ordinal, fault.kind, item.ts_ns, item.stream, detail))
@@ -258,6 +269,7 @@ class Injector:
             self.lost += len(items) - len(staying)
             self._overtaken[stream] = staying
         self._stalled.pop(gone, None)
+        self._muted = {stream: until for stream, until in self._muted.items() if stream[0] != gone}
 
     def _snapshot(self, item: Item) -> Item:
         oldest = self._oldest.setdefault(item.stream, item.data)

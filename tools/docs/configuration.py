@@ -46,6 +46,7 @@ _UNITS = {
     "embedded.flow.clustering": "of the logarithm", "embedded.flow.patience": "times",
     "validation.band_fraction": "part", "validation.band_confirmations": "count", "validation.median_window": "count",
     "validation.price_max": "price units", "validation.size_max": "size units", "validation.audit_band": "part",
+    "validation.funding_rate_max": "part",
     "execution.max_open_orders": "count", "gate.message_burst": "count", "maker.prediction_weight": "part",
 }  # fmt: skip
 
