@@ -69,6 +69,23 @@ CLOCK_SOURCE = "sys/devices/system/clocksource/clocksource0/current_clocksource"
 CPU = "sys/devices/system/cpu"
 FAULTS = [
     ("cpu quota", {"sys/fs/cgroup/cpu.max": "150000 100000"}, Level.WARNING, "1.50 cores"),
+    ("cpu quota", {
+        "proc/self/cgroup": "0::/system.slice/bot4.service",
+        "sys/fs/cgroup/cpu.max": None,  # the root of cgroup v2 has none
+        "sys/fs/cgroup/system.slice/bot4.service/cpu.max": "max 100000",
+        "sys/fs/cgroup/system.slice/cpu.max": "50000 100000",
+    }, Level.WARNING, "0.50 cores' time in each 100 ms (/sys/fs/cgroup/system.slice)"),
+    ("cpu quota", {
+        "proc/self/cgroup": "4:memory:/box\n1:cpu,cpuacct:/box/inner", "sys/fs/cgroup/cpu.max": None,
+        "sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_quota_us": "800000",
+        "sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_period_us": "100000",
+        "sys/fs/cgroup/cpu,cpuacct/box/inner/cpu.cfs_quota_us": "25000",
+        "sys/fs/cgroup/cpu,cpuacct/box/inner/cpu.cfs_period_us": "100000",
+    }, Level.WARNING, "0.25 cores"),
+    ("cpu quota", {  # a container is shown the path outside, and a mount that begins with its group
+        "proc/self/cgroup": "1:cpu:/kubepods/pod7", "sys/fs/cgroup/cpu.max": None,
+        "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+    }, Level.WARNING, "2.00 cores"),
     ("hyper-threads", {f"{CPU}/cpu{core}/topology/thread_siblings_list": "2-3" for core in (2, 3)}, Level.NOTE, "2+3"),
     ("isolated cores", {f"{CPU}/isolated": "1-3"}, Level.NOTE, "not: 4,5"),
     ("isolated cores", {f"{CPU}/isolated": ""}, Level.NOTE, "not: 1,2,3,4,5"),
@@ -100,6 +117,15 @@ def test_what_is_wrong_is_named_with_effect_and_remedy(
     assert found.level == level
     assert words in found.found
     assert found.effect and found.remedy
+
+
+@pytest.mark.parametrize("files", [
+    {"proc/self/cgroup": "1:cpu:/\n0::/", "sys/fs/cgroup/cpu.max": None, "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1"},
+    {"proc/self/cgroup": "0::/a/b", "sys/fs/cgroup/a/b/cpu.max": "800000 100000", "sys/fs/cgroup/a/cpu.max": "max 1"},
+    {"proc/self/cgroup": None, "sys/fs/cgroup/cpu.max": None},
+])  # fmt: skip
+def test_no_group_takes_time_away(files: dict[str, str | None], tmp_path: Path) -> None:
+    assert of_topic(examine(host_of(tmp_path, files), machine.CHECKS), "cpu quota").level == Level.OK
 
 
 def test_capabilities_stand_for_limits(tmp_path: Path) -> None:

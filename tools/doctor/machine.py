@@ -32,19 +32,46 @@ def check_cores(host: Host) -> Iterator[Finding]:
     )
 
 
+def _quota(host: Host, folder: str) -> tuple[int, int] | None:
+    """Microseconds of each period that a control group has on all its cores together; None where it has no limit."""
+    words = (host.text(f"{folder}/cpu.max") or "").split()  # cgroup v2
+    if not words:
+        words = [host.text(f"{folder}/cpu.cfs_{name}_us") or "" for name in ("quota", "period")]  # v1
+    return None if words[0] in ("", "max", "-1") else (int(words[0]), int(words[1]))
+
+
+def _groups(host: Host) -> Iterator[str]:
+    """Folders of the control groups that may limit this process: its own and all above it, in each hierarchy of cores.
+
+    A container may be shown the path that its group has outside, below a mount that begins with the group: the walk
+    ends at the mount, so that it is looked at then too.
+    """
+    for line in (host.text("proc/self/cgroup") or "0::/").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            mounts = ["sys/fs/cgroup", "sys/fs/cgroup/unified"]
+        elif "cpu" in controllers.split(","):
+            mounts = list(dict.fromkeys(f"sys/fs/cgroup/{name}" for name in (controllers, "cpu")))
+        else:
+            continue
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for mount in mounts:
+            yield from ("/".join([mount, *parts[:length]]) for length in range(len(parts), -1, -1))
+
+
 def check_quota(host: Host) -> Iterator[Finding]:
-    """Whether a control group takes cores away for a part of the time."""
-    text = host.text("sys/fs/cgroup/cpu.max")
-    if text is None or text.startswith("max"):
+    """Whether a control group takes cores away for a part of the time: the tightest of all that this process is in."""
+    limits = [(quota, folder) for folder in _groups(host) if (quota := _quota(host, folder)) is not None]
+    if not limits:
         yield Finding("cpu quota", Level.OK, "none")
         return
-    quota, period = (int(number) for number in text.split())
+    (quota, period), folder = min(limits, key=lambda limit: limit[0][0] / limit[0][1])
     share = quota / period
     level = Level.OK if share >= len(host.cores) else Level.WARNING
     yield Finding(
-        "cpu quota", level, f"{share:.2f} cores' time in each {period / 1000:.0f} ms",
+        "cpu quota", level, f"{share:.2f} cores' time in each {period / 1000:.0f} ms (/{folder})",
         "" if level == Level.OK else "all processes stand still for the rest of a period once it is used up",
-        "" if level == Level.OK else "start the engine outside of the group, or lift its cpu.max",
+        "" if level == Level.OK else "start the engine outside of it, or lift its quota (`CPUQuota=` of systemd)",
     )
 
 
