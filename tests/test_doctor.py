@@ -183,6 +183,16 @@ def test_keys_are_looked_at_and_never_shown(tmp_path: Path) -> None:
     assert none[0].level == Level.PROBLEM
 
 
+def test_a_market_that_is_recorded_alone_lacks_nothing_of_trading(tmp_path: Path) -> None:
+    host = host_of(tmp_path, {}, settings=live(market="kraken_spot", rest_url="https://api.kraken.com"))
+    checks = (rights.check_credentials, rights.check_operator_secret, rights.check_buttons)
+    keys, secret, button = examine(host, checks)
+    assert (keys.level, secret.level, button.level) == (Level.NOTE, Level.OK, Level.OK)
+    assert "kraken_spot" in keys.found and "bot4 record" in keys.remedy
+    (traded, *_) = examine(host_of(tmp_path, {}, settings=live()), checks)
+    assert traded.level == Level.PROBLEM and "record" in traded.effect, "this one can be recorded without a key too"
+
+
 def test_folders_that_are_not_ours_or_full_of_nothing(tmp_path: Path) -> None:
     data = tmp_path / "data"
     settings = replace(Settings(), engine=replace(Settings().engine, data_folder=str(data / "deep" / "down")))

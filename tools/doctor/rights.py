@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.config import TRADED_MARKETS
 from engine.safety.settings import SafetySettings
 from procs.control_plane import control_folder
 from procs.operator_secret import SECRET_NAME
@@ -150,17 +151,30 @@ def check_config_file(host: Host) -> Iterator[Finding]:
     yield Finding("configuration", Level.OK, "no other user may write it")
 
 
+def _trades_live(host: Host) -> bool:
+    """Whether orders may reach a venue outside of this machine: some markets can be recorded and no more."""
+    venue = host.settings.venue
+    return not venue.embedded and venue.market in TRADED_MARKETS
+
+
 def check_credentials(host: Host) -> Iterator[Finding]:
     """Whether every key that is named can be read, by us alone. No key is shown."""
     venue = host.settings.venue
     if venue.embedded:
         yield Finding("credentials", Level.OK, "none are needed on paper")
         return
+    if not _trades_live(host):
+        yield Finding(
+            "credentials", Level.NOTE, f"none are needed for {venue.market}: it can be recorded, and not traded",
+            "`bot4 run` refuses it", f"`bot4 record`; venue.market = {' or '.join(map(repr, TRADED_MARKETS))} to trade",
+        )
+        return
     for name in ("credentials_file", "kill_credentials_file", "flatten_credentials_file"):
         file = getattr(venue, name)
         if not file and name == "credentials_file":
             yield Finding(
-                "credentials", Level.PROBLEM, "venue.credentials_file is empty", "no order can be sent",
+                "credentials", Level.PROBLEM, "venue.credentials_file is empty",
+                "no order can be sent; `bot4 record` works without a key",
                 "a TOML file of mode 0600 with api_key and secret",
             )
         elif not file:
@@ -182,8 +196,8 @@ def check_credentials(host: Host) -> Iterator[Finding]:
 def check_operator_secret(host: Host) -> Iterator[Finding]:
     """Whether an emergency can be left again."""
     safety: SafetySettings = host.settings.safety
-    if safety.operator_secret != "required":
-        yield Finding("operator secret", Level.OK, "not asked for on paper")
+    if safety.operator_secret != "required" or not (_trades_live(host) or host.settings.venue.embedded):
+        yield Finding("operator secret", Level.OK, "not asked for: nothing is traded but on paper")
         return
     folder = control_folder(Path(host.settings.engine.data_folder).absolute(), host.settings.engine.name)
     try:
@@ -212,7 +226,7 @@ def check_buttons(host: Host) -> Iterator[Finding]:
         ) if on]  # fmt: skip
         yield Finding("red button", Level.OK, " and ".join(which))
     else:
-        level = Level.OK if settings.venue.embedded else Level.WARNING
+        level = Level.WARNING if _trades_live(host) else Level.OK
         yield Finding(
             "red button", level, "none", "" if level == Level.OK else "a stop needs a terminal on this machine",
             "" if level == Level.OK else "[gpio] or [remote_button]; docs/operator.md",
