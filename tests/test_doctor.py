@@ -267,6 +267,55 @@ def test_the_kernel_tells_of_its_clock() -> None:
     assert 0 < error_us <= 16_000_000  # what the kernel holds for the worst
 
 
+KERNELS = """
+from engine.kernel import kernel
+
+@kernel()
+def helper(value):
+    return value + FIGURE
+
+@kernel("int64(int64)")
+def entry(value):
+    return helper(value)
+"""
+
+
+def test_kernels_are_in_the_cache_when_what_is_in_the_source_was_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "shm" / "some_kernels.py"
+    file.parent.mkdir()
+    compiling = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(file.parent)!r}); import some_kernels"]
+
+    looking = [
+        sys.executable, "-c", "import sys, pathlib; from tools.doctor.software import uncompiled; "
+        f"print([file.name for file in uncompiled(pathlib.Path({str(tmp_path)!r}))])",
+    ]
+
+    def uncompiled() -> str:  # a process reads a source file once, and there are two versions of this one
+        return subprocess.run(looking, check=True, capture_output=True, text=True).stdout.strip()
+
+    file.write_text(KERNELS.replace("FIGURE", "1"))
+    assert uncompiled() == "['some_kernels.py']"
+    subprocess.run(compiling, check=True)
+    assert uncompiled() == "[]"
+    file.write_text(KERNELS.replace("FIGURE", "2"))
+    assert uncompiled() == "['some_kernels.py']", "what was compiled before an edit is not the kernel"
+    subprocess.run(compiling, check=True)
+    assert uncompiled() == "[]"
+    # Where the folder cannot be written the user's own cache folder counts, whatever lies beside the source.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    monkeypatch.setattr(software.os, "access", lambda path, mode: not str(path).startswith(str(file.parent)))
+    assert software.uncompiled(tmp_path) == [file]
+
+
+def test_kernels_that_are_not_in_the_cache_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(software, "uncompiled", lambda: [Path("a.py"), Path("b.py")])
+    (found,) = examine(host_of(tmp_path, {}), (software.check_kernels,))
+    assert (found.level, found.found) == (Level.NOTE, "of 2 files not in the cache, such as a.py")
+    assert "procs.warm" in found.remedy
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
+import hashlib
+import os
 import platform
+import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 from engine.config import MARKETS
-from engine.kernel import NOTED_IMPORTS, PROJECT_ROOT
+from engine.kernel import PROJECT_ROOT, UserSourceClosureLocator, checked_mode, kernel_stamp
 from models.inference import ModelError, load_card
 from procs.inference import model_path
 from procs.venue_clock import TIME_PATHS, clock_ahead_ms
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
+from procs.warm import FLOORS
 from tools.doctor.finding import Finding, Host, Level
 
 _TOLERATED_OFFSET_MS = 500  # half of the time for which an order is valid
@@ -43,13 +49,45 @@ def check_versions(host: Host) -> Iterator[Finding]:
         yield Finding("libraries", Level.OK, f"Python {platform.python_version()}, {len(needed)} as tested")
 
 
+def _entry_points(file: Path) -> set[str]:
+    """Names of the functions of a file that are compiled, or loaded from the cache, when it is imported."""
+    content = file.read_bytes()
+    if b"@kernel(" not in content:
+        return set()
+    return {
+        node.name for node in ast.parse(content, str(file)).body if isinstance(node, ast.FunctionDef)
+        for made in node.decorator_list
+        if isinstance(made, ast.Call) and getattr(made.func, "id", "") == "kernel" and made.args
+    }  # fmt: skip
+
+
+def _compiled(file: Path) -> set[str]:
+    """Names of the functions of a file that a cache holds as they are in the source now."""
+    own = file.parent / "__pycache__"
+    if os.access(own if own.exists() else file.parent, os.W_OK | os.X_OK):
+        folder = own / "checked" if checked_mode() else own
+    else:
+        folder = Path(UserSourceClosureLocator(_compiled, str(file)).get_cache_path())
+    stamp = hashlib.sha256(repr(kernel_stamp(file)).encode()).hexdigest()[:12]  # as NamedCacheFile names files
+    named = re.compile(rf"{re.escape(file.stem)}\.(\w+)-\d+\.[^.]+\.{stamp}-\w+\.nbc")
+    names = os.listdir(folder) if folder.is_dir() else []
+    return {match[1] for name in names if (match := named.fullmatch(name))}
+
+
+def uncompiled(root: Path = PROJECT_ROOT) -> list[Path]:
+    """Files below the floors with an entry point that the next process would have to compile."""
+    files = sorted(file for floor in FLOORS for file in (root / floor).rglob("*.py"))
+    return [file for file in files if (needed := _entry_points(file)) and needed - _compiled(file)]
+
+
 def check_kernels(host: Host) -> Iterator[Finding]:
     """Whether the first start has to compile."""
-    if NOTED_IMPORTS.exists():
+    files = uncompiled()
+    if not files:
         yield Finding("compiled kernels", Level.OK, "in the cache")
         return
-    yield Finding("compiled kernels", Level.NOTE, "not in the cache", "the first start takes minutes",
-                  "`python -m procs.warm`, once, before any engine starts")
+    yield Finding("compiled kernels", Level.NOTE, f"of {len(files)} files not in the cache, such as {files[0].name}",
+                  "the first start takes minutes", "`python -m procs.warm`, once, before any engine starts")
 
 
 def check_model(host: Host) -> Iterator[Finding]:
