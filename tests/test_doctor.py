@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from time import time_ns
@@ -265,6 +266,19 @@ def test_the_clock_of_a_venue(ahead_ms: int, level: Level, tmp_path: Path) -> No
 def test_the_kernel_tells_of_its_clock() -> None:
     _, error_us = software.kernel_clock()
     assert 0 < error_us <= 16_000_000  # what the kernel holds for the worst
+
+
+def test_libraries_are_as_tested_only_where_they_were_compared(tmp_path: Path) -> None:
+    (found,) = examine(host_of(tmp_path, {}), (software.check_versions,))
+    assert found.level == Level.NOTE and "constraints.txt" in found.found and found.effect and found.remedy
+    numpy = f"numpy=={version('numpy')}"
+    there = str(software.CONSTRAINTS.relative_to("/"))
+    (found,) = examine(host_of(tmp_path, {there: numpy}), (software.check_versions,))
+    assert found.level == Level.NOTE and "not compared: " in found.found and "numpy" not in found.found
+    found, _ = examine(host_of(tmp_path, {there: "numpy==0.1"}), (software.check_versions,))
+    assert found.level == Level.WARNING and f"numpy {version('numpy')} (tested: 0.1)" in found.found
+    (found,) = examine(Host(Path("/"), Settings()), (software.check_versions,))
+    assert found.level == Level.OK and "as tested" in found.found
 
 
 KERNELS = """

@@ -61,11 +61,11 @@ def _groups(host: Host) -> Iterator[str]:
 
 def check_quota(host: Host) -> Iterator[Finding]:
     """Whether a control group takes cores away for a part of the time: the tightest of all that this process is in."""
-    limits = [(quota, folder) for folder in _groups(host) if (quota := _quota(host, folder)) is not None]
+    limits = [(*found, folder) for folder in _groups(host) if (found := _quota(host, folder)) is not None]
     if not limits:
         yield Finding("cpu quota", Level.OK, "none")
         return
-    (quota, period), folder = min(limits, key=lambda limit: limit[0][0] / limit[0][1])
+    quota, period, folder = min(limits, key=lambda limit: limit[0] / limit[1])
     share = quota / period
     level = Level.OK if share >= len(host.cores) else Level.WARNING
     yield Finding(

@@ -21,22 +21,26 @@ from procs.venues.binance_usdm.endpoints import VenueUnreachable
 from procs.warm import FLOORS
 from tools.doctor.finding import Finding, Host, Level
 
+CONSTRAINTS = PROJECT_ROOT / "constraints.txt"  # the versions that were tested
 _TOLERATED_OFFSET_MS = 500  # half of the time for which an order is valid
 _CLOCK_ERROR = 5  # adjtimex: the clock is not synchronised
 
+
 def check_versions(host: Host) -> Iterator[Finding]:
     """Whether the libraries are those that the project was tested with."""
-    constraints = host.text(str((PROJECT_ROOT / "constraints.txt").relative_to("/"))) or ""
-    tested = dict(line.split("==") for line in constraints.split() if "==" in line)
+    constraints = host.text(str(CONSTRAINTS.relative_to("/")))
+    tested = dict(line.split("==") for line in (constraints or "").split() if "==" in line)
     needed = [line.split(";")[0].strip() for line in requires("bot4") or [] if "extra ==" not in line]
-    different, missing = [], []
+    different, missing, unknown = [], [], []
     for name in needed:
         try:
             have = version(name)
         except PackageNotFoundError:
             missing.append(name)
             continue
-        if name in tested and tested[name] != have:
+        if name not in tested:
+            unknown.append(name)
+        elif tested[name] != have:
             different.append(f"{name} {have} (tested: {tested[name]})")
     if missing:
         yield Finding("libraries", Level.PROBLEM, f"missing: {', '.join(missing)}", "the engine does not start",
@@ -45,7 +49,13 @@ def check_versions(host: Host) -> Iterator[Finding]:
         yield Finding("libraries", Level.WARNING, ", ".join(different),
                       "nobody has run these together; a replay may give another hash",
                       "`pip install --constraint constraints.txt .`")
-    if not missing and not different:
+    if constraints is None:
+        unknown = [f"{CONSTRAINTS} cannot be read"]
+    if unknown:
+        yield Finding("libraries", Level.NOTE, f"not compared: {', '.join(unknown)}",
+                      "whether these versions were ever run together is not known here",
+                      "install from the project's folder, whose constraints.txt names what it was tested with")
+    if not missing and not different and not unknown:
         yield Finding("libraries", Level.OK, f"Python {platform.python_version()}, {len(needed)} as tested")
 
 
