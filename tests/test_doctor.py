@@ -20,7 +20,7 @@ from engine.config import Settings
 from tools.cli import main
 from tools.doctor import machine, rights, software
 from tools.doctor.command import CHECKS, examine
-from tools.doctor.finding import Finding, Host, Level, core_list
+from tools.doctor.finding import Finding, Host, Level
 
 GOOD = {
     "proc/loadavg": "0.50 0.40 0.30 1/200 4242", "proc/swaps": "Filename Type Size Used Priority\n",
@@ -155,11 +155,6 @@ def test_a_file_that_cannot_be_understood_stops_no_other_check(tmp_path: Path) -
 def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
     findings = examine(host_of(tmp_path, dict.fromkeys(GOOD)), (*machine.CHECKS, *rights.CHECKS[:4]))
     assert all(finding.level < Level.PROBLEM for finding in findings)
-
-
-@pytest.mark.parametrize(("text", "numbers"), [("", ()), ("3", (3,)), ("0-2,7", (0, 1, 2, 7))])
-def test_a_list_of_cores(text: str, numbers: tuple[int, ...]) -> None:
-    assert core_list(text) == numbers
 
 
 # --- live trading -----------------------------------------------------------------------------------------------------

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
 from engine.config import Settings
 from procs.config_file import DEFAULT_FILE
+from procs.cores import usable_cores
 
 
 class Level(IntEnum):
@@ -38,13 +38,13 @@ class Host:
     root      the folder that holds proc, sys and dev
     settings  of the engine that shall run
     config    the file that they were read from; it need not be there
-    cores     that a process started here may use
+    cores     that processes of an engine which is started here may be placed on
     """
 
     root: Path
     settings: Settings
     config: Path = Path(DEFAULT_FILE)
-    cores: tuple[int, ...] = field(default_factory=lambda: tuple(sorted(os.sched_getaffinity(0))))
+    cores: tuple[int, ...] = field(default_factory=usable_cores)
 
     def text(self, path: str) -> str | None:
         """A small file without the white space around it; None where it is not there or must not be read."""
@@ -59,12 +59,3 @@ class Host:
         if text is None or "[" not in text:
             return None
         return text[text.index("[") + 1 : text.index("]")]
-
-
-def core_list(text: str) -> tuple[int, ...]:
-    """The numbers in a list of the kernel, such as `0-3,8`. Raises ValueError."""
-    numbers: list[int] = []
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        numbers += range(int(first), int(last or first) + 1)
-    return tuple(numbers)

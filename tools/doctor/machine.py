@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.settings import SettingsError
+from procs.cores import ISOLATED, core_list
 from procs.table import PROCESSES, placement
-from tools.doctor.finding import Finding, Host, Level, core_list
+from tools.doctor.finding import Finding, Host, Level
 
 _CPU = "sys/devices/system/cpu"
 _GOOD_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page", "xen")
@@ -97,35 +98,43 @@ def check_siblings(host: Host) -> Iterator[Finding]:
 
 def check_isolation(host: Host) -> Iterator[Finding]:
     """Whether the scheduler and its tick leave the cores of the hot stages alone."""
-    hot = set(_hot_cores(host))
-    if not hot:
-        return
-    for topic, path, option in (
-        ("isolated cores", f"{_CPU}/isolated", "isolcpus"), ("cores without tick", f"{_CPU}/nohz_full", "nohz_full"),
-    ):
-        text = host.text(path) or ""
-        named = set() if text == "(null)" else set(core_list(text))
-        missing = sorted(hot - named)
-        if not missing:
-            yield Finding(topic, Level.OK, f"all cores of the hot stages: {text}")
-            continue
-        wanted = ",".join(map(str, sorted(hot)))
-        yield Finding(
-            topic, Level.NOTE, f"not: {','.join(map(str, missing))}",
-            "other work and interrupts of the kernel run on the cores of the hot stages and show in p99.9",
-            f"{option}={wanted} rcu_nocbs={wanted} on the kernel's command line",
-        )
-
-
-def _hot_cores(host: Host) -> list[int]:
-    """The cores on which stages spin; empty where they block."""
     try:
         assigned, spinning, _ = placement(host.cores, host.settings.engine.placement)
     except SettingsError:
-        return []
+        return
+    isolated, without_tick = (set(core_list(host.text(path) or "")) for path in (ISOLATED, f"{_CPU}/nohz_full"))
+    hot = {core for process in PROCESSES if process.hot for core in assigned[process.role]}
+    wanted = _listed(hot)
+    if len(host.cores) == 1:
+        yield Finding("isolated cores", Level.OK, "one core: there is nothing to keep others away from")
+    elif kept := isolated - set(host.cores):
+        yield Finding(
+            "isolated cores", Level.NOTE, f"kept from this process: {_listed(kept)}",
+            "the engine does not use them", "start it with an affinity that has them (`taskset --cpu-list`), in a "
+            "control group whose cpuset has them; or isolate no core that it may not use",
+        )
+    elif missing := hot - isolated:
+        yield Finding(
+            "isolated cores", Level.NOTE, f"not: {_listed(missing)}",
+            "other work and interrupts of the kernel run on the cores of the hot stages and show in p99.9",
+            f"isolcpus={wanted} rcu_nocbs={wanted} on the kernel's command line; the engine finds them by itself",
+        )
+    else:
+        yield Finding("isolated cores", Level.OK, f"all cores of the hot stages: {wanted}")
     if not spinning:
-        return []
-    return [core for process in PROCESSES if process.hot for core in assigned[process.role]]
+        yield Finding("cores without tick", Level.OK, "not needed: hot stages that share a core need its tick")
+    elif missing := hot - without_tick:
+        yield Finding(
+            "cores without tick", Level.NOTE, f"not: {_listed(missing)}",
+            "the kernel's timer interrupts the hot stages some hundred times a second",
+            f"nohz_full={wanted} rcu_nocbs={wanted} on the kernel's command line",
+        )
+    else:
+        yield Finding("cores without tick", Level.OK, f"all cores of the hot stages: {wanted}")
+
+
+def _listed(cores: set[int]) -> str:
+    return ",".join(map(str, sorted(cores)))
 
 
 def check_governor(host: Host) -> Iterator[Finding]:
