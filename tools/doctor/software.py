@@ -71,13 +71,24 @@ def _entry_points(file: Path) -> set[str]:
     }  # fmt: skip
 
 
+def _can_write(folder: Path) -> bool:
+    """Whether this user may write to a folder, or make it."""
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    return os.access(there, os.W_OK | os.X_OK)
+
+
+def _cache_of(file: Path) -> tuple[Path, bool]:
+    """Where a process of this user looks for the compiled form of a file, and whether it can keep one there."""
+    own = file.parent / "__pycache__"
+    users = Path(UserSourceClosureLocator(_cache_of, str(file)).get_cache_path())
+    if not _can_write(own) and _can_write(users):
+        return users, True
+    return own / "checked" if checked_mode() else own, _can_write(own)
+
+
 def _compiled(file: Path) -> set[str]:
     """Names of the functions of a file that a cache holds as they are in the source now."""
-    own = file.parent / "__pycache__"
-    if os.access(own if own.exists() else file.parent, os.W_OK | os.X_OK):
-        folder = own / "checked" if checked_mode() else own
-    else:
-        folder = Path(UserSourceClosureLocator(_compiled, str(file)).get_cache_path())
+    folder, _ = _cache_of(file)
     stamp = hashlib.sha256(repr(kernel_stamp(file)).encode()).hexdigest()[:12]  # as NamedCacheFile names files
     named = re.compile(rf"{re.escape(file.stem)}\.(\w+)-\d+\.[^.]+\.{stamp}-\w+\.nbc")
     names = os.listdir(folder) if folder.is_dir() else []
@@ -96,8 +107,14 @@ def check_kernels(host: Host) -> Iterator[Finding]:
     if not files:
         yield Finding("compiled kernels", Level.OK, "in the cache")
         return
-    yield Finding("compiled kernels", Level.NOTE, f"of {len(files)} files not in the cache, such as {files[0].name}",
-                  "the first start takes minutes", "`python -m procs.warm`, once, before any engine starts")
+    found = f"of {len(files)} files not in the cache, such as {files[0].name}"
+    if all(_cache_of(file)[1] for file in files):
+        yield Finding("compiled kernels", Level.NOTE, found, "the first start takes minutes",
+                      "`python -m procs.warm`, once, before any engine starts")
+        return
+    yield Finding("compiled kernels", Level.WARNING, f"{found}; no folder for one can be written",
+                  "every process compiles them for itself, which takes minutes each time",
+                  "set XDG_CACHE_HOME to a folder of yours, then `python -m procs.warm`, once")
 
 
 def check_model(host: Host) -> Iterator[Finding]:
