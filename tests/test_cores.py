@@ -14,8 +14,7 @@ from engine.config import Settings
 from procs import cores
 from procs.cores import core_list, usable_cores
 from tools.doctor import machine
-from tools.doctor.command import examine
-from tools.doctor.finding import Finding, Host, Level
+from tools.doctor.finding import Finding, Host, Level, examine
 
 CPU = "sys/devices/system/cpu"
 

@@ -19,8 +19,8 @@ import pytest
 from engine.config import Settings
 from tools.cli import main
 from tools.doctor import machine, rights, software
-from tools.doctor.command import CHECKS, examine
-from tools.doctor.finding import Finding, Host, Level
+from tools.doctor.command import CHECKS
+from tools.doctor.finding import Finding, Host, Level, examine
 
 GOOD = {
     "proc/loadavg": "0.50 0.40 0.30 1/200 4242", "proc/swaps": "Filename Type Size Used Priority\n",
@@ -224,6 +224,25 @@ def test_the_configuration_that_is_looked_at_is_the_one_that_was_given(tmp_path:
     assert found.level == Level.PROBLEM and str(config) in found.found
 
 
+def test_pins_are_looked_at_though_no_button_is_asked_for(tmp_path: Path) -> None:
+    (found,) = examine(host_of(tmp_path / "without", {}), (rights.check_pins,))
+    assert (found.level, found.found) == (Level.OK, "none on this machine")
+    with_pins: dict[str, str | None] = {"dev/gpiochip0": "", "dev/gpiochip1": ""}
+    (found,) = examine(host_of(tmp_path / "with", with_pins), (rights.check_pins,))
+    assert found.level == Level.OK and "gpiochip0, gpiochip1" in found.found and "off" in found.found
+    (found,) = examine(host_of(tmp_path / "with", with_pins, settings=live()), (rights.check_pins,))
+    assert found.level == Level.NOTE and found.effect and "[gpio]" in found.remedy
+
+
+def test_a_remount_makes_room_beside_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A /dev/shm of 64 GiB that is full must not be made smaller than what is in it."""
+    full = os.statvfs_result((4096, 4096, 64 << 18, 1 << 8, 1 << 8, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(rights.os, "statvfs", lambda path: full)
+    (found,) = examine(host_of(tmp_path, {}), (rights.check_shared_memory_room,))
+    assert found.level == Level.WARNING
+    assert f"size={(64 << 10) - 1 + 2 * 192}M " in found.remedy
+
+
 def test_limits_are_raised_for_a_name_not_for_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("USER", raising=False)
     host = host_of(tmp_path, {"proc/self/limits": "Max realtime priority     0   0"})
@@ -323,6 +342,9 @@ def test_kernels_that_are_not_in_the_cache_are_counted(tmp_path: Path, monkeypat
     (found,) = examine(host_of(tmp_path, {}), (software.check_kernels,))
     assert (found.level, found.found) == (Level.NOTE, "of 2 files not in the cache, such as a.py")
     assert "procs.warm" in found.remedy
+    monkeypatch.setattr(software.os, "access", lambda path, mode: False)
+    (found,) = examine(host_of(tmp_path, {}), (software.check_kernels,))
+    assert found.level == Level.WARNING and "can be written" in found.found and "XDG_CACHE_HOME" in found.remedy
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -59,3 +60,18 @@ class Host:
         if text is None or "[" not in text:
             return None
         return text[text.index("[") + 1 : text.index("]")]
+
+
+Check = Callable[[Host], Iterator[Finding]]
+
+
+def examine(host: Host, checks: Iterable[Check]) -> list[Finding]:
+    """What the checks find, in their order. A check that cannot look says so and stops no other."""
+    findings: list[Finding] = []
+    for check in checks:
+        try:
+            findings += check(host)
+        except (OSError, ValueError) as error:
+            topic = check.__name__.removeprefix("check_").replace("_", " ")
+            findings.append(Finding(topic, Level.NOTE, f"could not be looked at: {type(error).__name__}: {error}"))
+    return findings

@@ -11,6 +11,7 @@ from pathlib import Path
 from engine.config import TRADED_MARKETS
 from engine.safety.settings import SafetySettings
 from procs.control_plane import control_folder
+from procs.gpio.lines import host_lacks
 from procs.operator_secret import SECRET_NAME
 from procs.table import RINGS
 from procs.triggers import triggers_lack
@@ -95,9 +96,10 @@ def check_shared_memory_room(host: Host) -> Iterator[Finding]:
         yield Finding("shared memory", Level.OK, found)
         return
     level = Level.PROBLEM if free < smallest else Level.WARNING
+    used = (status.f_blocks - status.f_bfree) * status.f_frsize  # a size below what is used is refused
     yield Finding(
         "shared memory", level, found, "a page that finds no room ends the process that touches it",
-        f"`mount -o remount,size={2 * budget // _MIB}M /dev/shm`, or a smaller engine.memory_budget_mib",
+        f"`mount -o remount,size={(used + 2 * budget) // _MIB}M /dev/shm`, or a smaller engine.memory_budget_mib",
     )
 
 
@@ -233,6 +235,26 @@ def check_buttons(host: Host) -> Iterator[Finding]:
         )
 
 
+def check_pins(host: Host) -> Iterator[Finding]:
+    """Whether this machine has pins that a button could be wired to, where none is asked for."""
+    settings = host.settings
+    if settings.gpio.enabled:
+        return  # check_buttons says what these lack
+    devices = sorted(path.name for name in ("gpiochip*", "gpiomem") for path in (host.root / "dev").glob(name))
+    if not devices:
+        yield Finding("pins", Level.OK, "none on this machine")
+        return
+    found = f"{', '.join(devices)} in /dev; [gpio] is off"
+    if not _trades_live(host) or settings.remote_button.enabled:
+        yield Finding("pins", Level.OK, found)
+        return
+    missing = host_lacks(settings.gpio)
+    yield Finding(
+        "pins", Level.NOTE, found, "a red button could be wired to them",
+        f"[gpio] enabled = true; docs/operator.md{f'; {missing}' if missing else ''}",
+    )
+
+
 def _user() -> str:
     """Our name as limits.conf wants it: a number alone is no user there, a range of one number is."""
     try:
@@ -244,4 +266,5 @@ def _user() -> str:
 CHECKS = (
     check_priority, check_locked_memory, check_descriptors, check_shared_memory_room, check_leftovers,
     check_data_folder, check_config_file, check_credentials, check_operator_secret, check_buttons,
+    check_pins,
 )
