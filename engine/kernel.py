@@ -213,9 +213,16 @@ class UserSourceClosureLocator(_ClosureStamp, UserWideCacheLocator):
     """Keeps the cache in the user's cache folder, where the source's own may not be written to."""
 
 
+class ReadOnlySourceClosureLocator(SourceClosureLocator):
+    """Reads the cache beside the source where neither place can be written; what is not in it stays in memory."""
+
+    def ensure_cache_path(self) -> None:
+        """Nothing is made, so nothing is refused (see NamedCacheFile.save)."""
+
+
 # Before numba's own, which would take over with their stale stamps where ours found no place to write.
 if SourceClosureLocator not in CacheImpl._locator_classes:
-    CacheImpl._locator_classes[:0] = [SourceClosureLocator, UserSourceClosureLocator]
+    CacheImpl._locator_classes[:0] = [SourceClosureLocator, UserSourceClosureLocator, ReadOnlySourceClosureLocator]
 
 
 class NamedCacheFile(caching.IndexDataCacheFile):
@@ -224,8 +231,20 @@ class NamedCacheFile(caching.IndexDataCacheFile):
     Of two processes that write the index at once one is forgotten, and compiles again another time.
     """
 
+    def load(self, key: Any) -> Any:
+        """The entry, or None where there is none, or none that this user may read."""
+        try:
+            return super().load(key)
+        except PermissionError:
+            return None
+
     def save(self, key: Any, data: Any) -> None:
-        """Add an entry. Files of other stamps are removed: nobody can load them any more."""
+        """Add an entry. Files of other stamps are removed: nobody can load them any more.
+
+        Where the folder is not to be written, each process compiles for itself.
+        """
+        if not os.access(self._cache_path, os.W_OK | os.X_OK):
+            return
         stamp, signature = (hashlib.sha256(repr(part).encode()).hexdigest() for part in (self._source_stamp, key))
         base = self._index_name.removesuffix(".nbi")
         mine = f"{base}.{stamp[:12]}-"

@@ -139,8 +139,9 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             chosen[key] = _check(value, fields[key], kind, path)
     try:
         return cls(**chosen)
-    except ValueError as error:  # a rule of the section's own, over several keys
-        raise SettingsError(f"{where}: {error}" if where else str(error)) from None
+    except Exception as error:  # a rule of the section's own, over several keys; a user's class may raise anything
+        words = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise SettingsError(f"{where}: {words}" if where else words) from None
 
 
 def as_plain(settings: Any) -> dict[str, Any]:

@@ -38,17 +38,12 @@ from engine.strategies.plugin import Bound, Strategy, StrategyError, bind
 from engine.strategies.relay import RELAY_CODE
 from engine.strategies.table import MAKER_CODE, default_strategies
 from procs.python_strategies import check_import, declare, is_python_alone
+from procs.strategy_rules import check_source
 from procs.trusted import NotOurs, check_code, our_folder
 
 SHIPPED = {"maker": (maker.on_event, MAKER_CODE), "momentum": (momentum.on_event, int.from_bytes(b"momentm", "big"))}
 MANIFEST = "strategies.json"
 FOLDER = "strategies"
-_MAY_IMPORT = {"__future__", "dataclasses", "engine", "enum", "math", "numba", "numpy", "typing"}
-# Their last bit depends on the processor: with them a session could not be replayed on another machine.
-_INEXACT = re.compile(
-    r"\b(?:np|numpy|math)\.(exp|exp2|expm1|log|log2|log10|log1p|pow|power|sin|cos|tan|tanh|dot|sum|mean|std|var)\b"
-)
-_HIDDEN = re.compile(r"\bnp\.random\b|\bnumpy\.random\b|\bopen\(|\bobjmode\b|\bfastmath\b")
 _LONGEST = 1 << 20
 COPIES_KEPT = 128  # in the cache folder
 
@@ -152,7 +147,7 @@ def load_file(file: StrategyFile) -> Strategy:
 
 def _declared(file: StrategyFile) -> Strategy:
     tree = _parsed(file)
-    _check_imports(file, tree)
+    check_source(file.path, tree)
     copy = _copy_of(file)
     module_name = f"strategy_{file.digest[:16]}"
     spec = importlib.util.spec_from_file_location(module_name, copy)
@@ -204,35 +199,6 @@ def _parsed(file: StrategyFile) -> ast.Module:
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
         raise StrategyError(f"{file.path}, line {line}: {getattr(error, 'msg', error)}") from None
-
-
-def _check_imports(file: StrategyFile, tree: ast.Module) -> None:
-    """Refuse what would make the file more than itself, or its results less than a function of its inputs."""
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or "."] if not node.level else ["."]
-        line = getattr(node, "lineno", 0)
-        for name in names:
-            if name.split(".")[0] not in _MAY_IMPORT:
-                raise StrategyError(
-                    f"{file.path}, line {line}: imports {name!r}; a strategy is one file that may import "
-                    f"{', '.join(sorted(_MAY_IMPORT))}"
-                )
-        if isinstance(node, ast.Attribute | ast.Call):
-            words = ast.unparse(node)
-            if found := _INEXACT.match(words):
-                raise StrategyError(
-                    f"{file.path}, line {line}: {found[0]} gives other bits on another processor; exp and log "
-                    "of engine.strategies.api do not, sums are loops"
-                )
-            if found := _HIDDEN.match(words):
-                raise StrategyError(
-                    f"{file.path}, line {line}: {found[0].rstrip('(')}: a strategy is a function of its "
-                    "arguments"
-                )
 
 
 def _check_features(file: StrategyFile, tree: ast.Module, declared: Strategy) -> None:

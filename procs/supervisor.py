@@ -30,6 +30,7 @@ from procs.audit import entries_of, read_log
 from procs.children import STOP_SIGNALS, kill, wait_all
 from procs.control_plane import ControlPlane
 from procs.control_requests import ControlRequests
+from procs.cores import usable_cores
 from procs.crew import Crew
 from procs.handover import Handover
 from procs.identity import new_session_id
@@ -135,7 +136,7 @@ class Supervisor:
         capacities = ring_capacities(
             settings.engine.memory_budget_mib << 20, memory_beside_rings(states), len(apart)
         )
-        cores, spin, why = placement(tuple(sorted(os.sched_getaffinity(0))), settings.engine.placement)
+        cores, spin, why = placement(usable_cores(), settings.engine.placement)
         self.plan = Plan(
             name=name, session=new_session_id(), folder=str(folder), kernel_digest=kernel_digest(), settings=settings,
             instruments=instruments, endpoints=endpoints, capacities=capacities,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from time import time_ns
@@ -18,8 +19,8 @@ import pytest
 from engine.config import Settings
 from tools.cli import main
 from tools.doctor import machine, rights, software
-from tools.doctor.command import CHECKS, examine
-from tools.doctor.finding import Finding, Host, Level, core_list
+from tools.doctor.command import CHECKS
+from tools.doctor.finding import Finding, Host, Level, examine
 
 GOOD = {
     "proc/loadavg": "0.50 0.40 0.30 1/200 4242", "proc/swaps": "Filename Type Size Used Priority\n",
@@ -69,6 +70,23 @@ CLOCK_SOURCE = "sys/devices/system/clocksource/clocksource0/current_clocksource"
 CPU = "sys/devices/system/cpu"
 FAULTS = [
     ("cpu quota", {"sys/fs/cgroup/cpu.max": "150000 100000"}, Level.WARNING, "1.50 cores"),
+    ("cpu quota", {
+        "proc/self/cgroup": "0::/system.slice/bot4.service",
+        "sys/fs/cgroup/cpu.max": None,  # the root of cgroup v2 has none
+        "sys/fs/cgroup/system.slice/bot4.service/cpu.max": "max 100000",
+        "sys/fs/cgroup/system.slice/cpu.max": "50000 100000",
+    }, Level.WARNING, "0.50 cores' time in each 100 ms (/sys/fs/cgroup/system.slice)"),
+    ("cpu quota", {
+        "proc/self/cgroup": "4:memory:/box\n1:cpu,cpuacct:/box/inner", "sys/fs/cgroup/cpu.max": None,
+        "sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_quota_us": "800000",
+        "sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_period_us": "100000",
+        "sys/fs/cgroup/cpu,cpuacct/box/inner/cpu.cfs_quota_us": "25000",
+        "sys/fs/cgroup/cpu,cpuacct/box/inner/cpu.cfs_period_us": "100000",
+    }, Level.WARNING, "0.25 cores"),
+    ("cpu quota", {  # a container is shown the path outside, and a mount that begins with its group
+        "proc/self/cgroup": "1:cpu:/kubepods/pod7", "sys/fs/cgroup/cpu.max": None,
+        "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+    }, Level.WARNING, "2.00 cores"),
     ("hyper-threads", {f"{CPU}/cpu{core}/topology/thread_siblings_list": "2-3" for core in (2, 3)}, Level.NOTE, "2+3"),
     ("isolated cores", {f"{CPU}/isolated": "1-3"}, Level.NOTE, "not: 4,5"),
     ("isolated cores", {f"{CPU}/isolated": ""}, Level.NOTE, "not: 1,2,3,4,5"),
@@ -102,6 +120,15 @@ def test_what_is_wrong_is_named_with_effect_and_remedy(
     assert found.effect and found.remedy
 
 
+@pytest.mark.parametrize("files", [
+    {"proc/self/cgroup": "1:cpu:/\n0::/", "sys/fs/cgroup/cpu.max": None, "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1"},
+    {"proc/self/cgroup": "0::/a/b", "sys/fs/cgroup/a/b/cpu.max": "800000 100000", "sys/fs/cgroup/a/cpu.max": "max 1"},
+    {"proc/self/cgroup": None, "sys/fs/cgroup/cpu.max": None},
+])  # fmt: skip
+def test_no_group_takes_time_away(files: dict[str, str | None], tmp_path: Path) -> None:
+    assert of_topic(examine(host_of(tmp_path, files), machine.CHECKS), "cpu quota").level == Level.OK
+
+
 def test_capabilities_stand_for_limits(tmp_path: Path) -> None:
     files: dict[str, str | None] = {
         "proc/self/limits": "Max locked memory 0 0\nMax realtime priority 0 0",
@@ -130,11 +157,6 @@ def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
     assert all(finding.level < Level.PROBLEM for finding in findings)
 
 
-@pytest.mark.parametrize(("text", "numbers"), [("", ()), ("3", (3,)), ("0-2,7", (0, 1, 2, 7))])
-def test_a_list_of_cores(text: str, numbers: tuple[int, ...]) -> None:
-    assert core_list(text) == numbers
-
-
 # --- live trading -----------------------------------------------------------------------------------------------------
 
 
@@ -155,6 +177,16 @@ def test_keys_are_looked_at_and_never_shown(tmp_path: Path) -> None:
     assert "itself" not in repr(open_to_all + closed)
     none = examine(host_of(tmp_path / "root", {}, settings=live()), (rights.check_credentials,))
     assert none[0].level == Level.PROBLEM
+
+
+def test_a_market_that_is_recorded_alone_lacks_nothing_of_trading(tmp_path: Path) -> None:
+    host = host_of(tmp_path, {}, settings=live(market="kraken_spot", rest_url="https://api.kraken.com"))
+    checks = (rights.check_credentials, rights.check_operator_secret, rights.check_buttons)
+    keys, secret, button = examine(host, checks)
+    assert (keys.level, secret.level, button.level) == (Level.NOTE, Level.OK, Level.OK)
+    assert "kraken_spot" in keys.found and "bot4 record" in keys.remedy
+    (traded, *_) = examine(host_of(tmp_path, {}, settings=live()), checks)
+    assert traded.level == Level.PROBLEM and "record" in traded.effect, "this one can be recorded without a key too"
 
 
 def test_folders_that_are_not_ours_or_full_of_nothing(tmp_path: Path) -> None:
@@ -190,6 +222,25 @@ def test_the_configuration_that_is_looked_at_is_the_one_that_was_given(tmp_path:
     host = replace(host_of(tmp_path / "root", {}), config=config)
     (found,) = examine(host, (rights.check_config_file,))
     assert found.level == Level.PROBLEM and str(config) in found.found
+
+
+def test_pins_are_looked_at_though_no_button_is_asked_for(tmp_path: Path) -> None:
+    (found,) = examine(host_of(tmp_path / "without", {}), (rights.check_pins,))
+    assert (found.level, found.found) == (Level.OK, "none on this machine")
+    with_pins: dict[str, str | None] = {"dev/gpiochip0": "", "dev/gpiochip1": ""}
+    (found,) = examine(host_of(tmp_path / "with", with_pins), (rights.check_pins,))
+    assert found.level == Level.OK and "gpiochip0, gpiochip1" in found.found and "off" in found.found
+    (found,) = examine(host_of(tmp_path / "with", with_pins, settings=live()), (rights.check_pins,))
+    assert found.level == Level.NOTE and found.effect and "[gpio]" in found.remedy
+
+
+def test_a_remount_makes_room_beside_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A /dev/shm of 64 GiB that is full must not be made smaller than what is in it."""
+    full = os.statvfs_result((4096, 4096, 64 << 18, 1 << 8, 1 << 8, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(rights.os, "statvfs", lambda path: full)
+    (found,) = examine(host_of(tmp_path, {}), (rights.check_shared_memory_room,))
+    assert found.level == Level.WARNING
+    assert f"size={(64 << 10) - 1 + 2 * 192}M " in found.remedy
 
 
 def test_limits_are_raised_for_a_name_not_for_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,6 +280,71 @@ def test_the_clock_of_a_venue(ahead_ms: int, level: Level, tmp_path: Path) -> No
 def test_the_kernel_tells_of_its_clock() -> None:
     _, error_us = software.kernel_clock()
     assert 0 < error_us <= 16_000_000  # what the kernel holds for the worst
+
+
+def test_libraries_are_as_tested_only_where_they_were_compared(tmp_path: Path) -> None:
+    (found,) = examine(host_of(tmp_path, {}), (software.check_versions,))
+    assert found.level == Level.NOTE and "constraints.txt" in found.found and found.effect and found.remedy
+    numpy = f"numpy=={version('numpy')}"
+    there = str(software.CONSTRAINTS.relative_to("/"))
+    (found,) = examine(host_of(tmp_path, {there: numpy}), (software.check_versions,))
+    assert found.level == Level.NOTE and "not compared: " in found.found and "numpy" not in found.found
+    found, _ = examine(host_of(tmp_path, {there: "numpy==0.1"}), (software.check_versions,))
+    assert found.level == Level.WARNING and f"numpy {version('numpy')} (tested: 0.1)" in found.found
+    (found,) = examine(Host(Path("/"), Settings()), (software.check_versions,))
+    assert found.level == Level.OK and "as tested" in found.found
+
+
+KERNELS = """
+from engine.kernel import kernel
+
+@kernel()
+def helper(value):
+    return value + FIGURE
+
+@kernel("int64(int64)")
+def entry(value):
+    return helper(value)
+"""
+
+
+def test_kernels_are_in_the_cache_when_what_is_in_the_source_was_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "shm" / "some_kernels.py"
+    file.parent.mkdir()
+    compiling = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(file.parent)!r}); import some_kernels"]
+
+    looking = [
+        sys.executable, "-c", "import sys, pathlib; from tools.doctor.software import uncompiled; "
+        f"print([file.name for file in uncompiled(pathlib.Path({str(tmp_path)!r}))])",
+    ]
+
+    def uncompiled() -> str:  # a process reads a source file once, and there are two versions of this one
+        return subprocess.run(looking, check=True, capture_output=True, text=True).stdout.strip()
+
+    file.write_text(KERNELS.replace("FIGURE", "1"))
+    assert uncompiled() == "['some_kernels.py']"
+    subprocess.run(compiling, check=True)
+    assert uncompiled() == "[]"
+    file.write_text(KERNELS.replace("FIGURE", "2"))
+    assert uncompiled() == "['some_kernels.py']", "what was compiled before an edit is not the kernel"
+    subprocess.run(compiling, check=True)
+    assert uncompiled() == "[]"
+    # Where the folder cannot be written the user's own cache folder counts, whatever lies beside the source.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    monkeypatch.setattr(software.os, "access", lambda path, mode: not str(path).startswith(str(file.parent)))
+    assert software.uncompiled(tmp_path) == [file]
+
+
+def test_kernels_that_are_not_in_the_cache_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(software, "uncompiled", lambda: [Path("a.py"), Path("b.py")])
+    (found,) = examine(host_of(tmp_path, {}), (software.check_kernels,))
+    assert (found.level, found.found) == (Level.NOTE, "of 2 files not in the cache, such as a.py")
+    assert "procs.warm" in found.remedy
+    monkeypatch.setattr(software.os, "access", lambda path, mode: False)
+    (found,) = examine(host_of(tmp_path, {}), (software.check_kernels,))
+    assert found.level == Level.WARNING and "can be written" in found.found and "XDG_CACHE_HOME" in found.remedy
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

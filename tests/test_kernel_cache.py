@@ -5,10 +5,12 @@ A small package is written to a folder of its own, imported by one process after
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ import pytest
 
 from engine.kernel import PROJECT_ROOT, NamedCacheFile, kernel_stamp, source_closure
 
+_PR_CAPBSET_DROP = 24
+_CAP_DAC_OVERRIDE = 1
+_CAP_DAC_READ_SEARCH = 2
 _FILES = {
     "__init__.py": "",
     # The same sources under our locator or, for the negative control, under numba's own.
@@ -120,6 +125,7 @@ class Package:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "kernels_under_test"
+        self.first: Callable[[], None] | None = None  # what a process does before all else
         self.folder.mkdir()
         for name, text in _FILES.items():
             (self.folder / name).write_text(text)
@@ -130,7 +136,7 @@ class Package:
         paths = os.pathsep.join([str(self.folder.parent), str(PROJECT_ROOT)])
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False,
-            env=inherited | {"PYTHONPATH": paths} | environment, cwd=self.folder.parent,
+            env=inherited | {"PYTHONPATH": paths} | environment, cwd=self.folder.parent, preexec_fn=self.first,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -217,6 +223,44 @@ def test_a_source_folder_that_cannot_be_written_to_is_no_way_round(tmp_path: Pat
     package.edit("leaf.py", "x + 1", "x + 2")
     assert report()["relative"] == [300, 0, 1]
     assert not list(package.folder.rglob("*.nbc")) and list((tmp_path / "user").rglob("*.nbc"))
+
+
+def _obey_permissions() -> None:
+    """In a child before it becomes another program: permissions of files shall bind it even where it is root's."""
+    for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
+        ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def test_who_can_write_nowhere_reads_what_is_fresh_and_compiles_the_rest_for_himself(tmp_path: Path) -> None:
+    package = Package(tmp_path)
+    package.first = _obey_permissions
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def report_where_nothing_can_be_written() -> dict[str, list[int]]:
+        closed = [path for path in (home, package.folder, package.folder / "__pycache__") if path.exists()]
+        for path in closed:
+            path.chmod(0o555)
+        try:
+            return package.report(HOME=str(home), XDG_CACHE_HOME=str(home / "cache"))
+        finally:
+            for path in closed:
+                path.chmod(0o755)
+
+    missed = {"by_name": [4, 0, 1], "relative": [200, 0, 1], "local_import": [6, 0, 1]}
+    assert report_where_nothing_can_be_written() == missed
+    assert not list(tmp_path.rglob("*.nb?")), "it was meant to be unable to write"
+    assert package.report() == missed
+    kept = sorted(tmp_path.rglob("*.nb?"))
+    hit = {"by_name": [4, 1, 0], "relative": [200, 1, 0], "local_import": [6, 1, 0]}
+    assert report_where_nothing_can_be_written() == hit
+    package.edit("leaf.py", "x + 1", "x + 2")
+    found = report_where_nothing_can_be_written()
+    assert found == {"by_name": [6, 0, 1], "relative": [300, 0, 1], "local_import": [6, 1, 0]}
+    for path in package.folder.rglob("*.nbi"):
+        path.chmod(0o000)  # left by somebody who keeps his files to himself
+    assert report_where_nothing_can_be_written()["local_import"] == [6, 0, 1]
+    assert sorted(tmp_path.rglob("*.nb?")) == kept
 
 
 @pytest.mark.parametrize(("first", "cached"), [("", False), ("import engine.kernel; ", True)])

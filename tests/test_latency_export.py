@@ -19,6 +19,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from engine.config import Settings
 from procs.attach import leave_plan, lock_path, plan_path
 from procs.instance import Mapping, Plan
 from procs.table import HOPS
@@ -32,7 +33,7 @@ from tools.latency.buckets import values_of
 from tools.latency.hlog import encode, log_lines, place_of
 from tools.latency.kept import session_report
 from tools.latency.page import figures, page
-from tools.latency.report import Curve, LatencyReport, curve_of
+from tools.latency.report import Curve, LatencyReport, curve_of, machine_now
 from tools.latency.sampling import Interval, total
 
 PERCENTS = (0, 10, 50, 90, 99, 99.9, 100)
@@ -395,6 +396,23 @@ def test_a_session_with_a_summary_has_its_percentiles_and_a_page(
     found = Page(path.read_text())
     assert not any("passed each stage" in text for text in found.texts), "no stage is in it"
     assert found.data["figures"]["curves"]["data"][0]["mode"] == "lines+markers"
+
+
+def test_a_curve_ends_with_the_number_of_its_values(tmp_path: Path) -> None:
+    known = {"p50": 5.0, "p99": 11.0, "p99_9": 11.0, "max": 11.0}
+    hops = {"wire": {"count": 200, **known}, "ml": {"count": 60, **known}, "frame": {"count": 1, **known}}
+    (tmp_path / "summary.json").write_bytes(orjson.dumps({"latency_us": hops}))
+    assert session_of([line(1, wire=5.0), line(2)], {"name": "e"}, tmp_path).curves == {
+        "wire": Curve([2.0, 100.0, 200.0], [5.0, 11.0, 11.0]), "ml": Curve([2.0, 60.0], [5.0, 11.0]),
+        "frame": Curve([1.0], [11.0]),
+    }
+
+
+def test_a_file_of_the_machine_that_cannot_be_understood_ends_no_export(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "loadavg").write_text("much")
+    machine = dict(machine_now(Settings(), tmp_path))
+    assert machine["load"].startswith("could not be looked at: ValueError") and "cores" in machine
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[]\n5\nnull\n{}\n", b'{"at_ns": 1}\n', b"\xff\xfe\n"])

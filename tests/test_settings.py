@@ -35,6 +35,17 @@ class Inner:
 
 
 @dataclasses.dataclass(frozen=True)
+class Asserted:
+    """A section of a user's, whose rule is no ValueError."""
+
+    near: float = setting(1.0, "Near.")
+    far: float = setting(2.0, "Far; 0 cannot be divided by.")
+
+    def __post_init__(self) -> None:
+        assert self.near / self.far < 1.0, "near must be below far"
+
+
+@dataclasses.dataclass(frozen=True)
 class Outer:
     """One key of every kind."""
 
@@ -46,6 +57,16 @@ class Outer:
     colour: str = setting("red", "One of three.", choices=("red", "green", "blue"))
     names: tuple[str, ...] = setting(("a",), "Some names.")
     inner: Inner = section(Inner, "More.")
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"near": 3.0}, "strategies.mine.parameters: AssertionError: near must be below far"),
+    ({"far": 0}, "strategies.mine.parameters: ZeroDivisionError: float division by zero"),
+])  # fmt: skip
+def test_whatever_a_rule_raises_is_a_setting_that_cannot_be_used(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        build(Asserted, values, "strategies.mine.parameters")
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize(

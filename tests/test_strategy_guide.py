@@ -114,6 +114,19 @@ def test_bad_names(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["statistics", "numba", "engine", "procs", "sys", "typing"])
+def test_a_name_that_would_hide_a_module_is_refused(tmp_path: Path, name: str) -> None:
+    for kind in ((), ("--python",)):
+        done = in_folder(tmp_path, "tools.cli", "new", "strategy", name, *kind)
+        assert done.returncode == 2 and f"bot4: {name!r}: a module of this name " in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_that_name_hides_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert in_folder(tmp_path, "tools.cli", "new", "strategy", "mine", "--folder", "mine").returncode == 0
+
+
 def test_it_says_what_comes_next(tmp_path: Path) -> None:
     done = in_folder(tmp_path, "tools.cli", "new", "strategy", "mine", "--folder", "here")
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import keyword
 import re
 import sys
@@ -15,6 +16,17 @@ from tools.usage import UsageError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 TEMPLATES = Path(__file__).parent / "templates"
+
+
+def _hidden_module(name: str) -> str:
+    """Where the module lies that a file of this name would hide from whatever imports it; empty where there is none.
+
+    A strategy's own folder is looked in first when it imports something.
+    """
+    if name in sys.stdlib_module_names:
+        return "Python's own"
+    spec = importlib.util.find_spec(name)
+    return "" if spec is None or spec.origin is None else spec.origin  # without an origin it is a folder like any other
 
 
 def new_command(options: argparse.Namespace) -> int:
@@ -30,6 +42,11 @@ def new_command(options: argparse.Namespace) -> int:
     for path in files:
         if path.exists():
             raise UsageError(f"{path}: is there already; nothing was written")
+    if place := _hidden_module(name):
+        raise UsageError(
+            f"{name!r}: a module of this name can be imported already ({place}), and {name}.py would be taken for it; "
+            "choose another name"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, template in files.items():

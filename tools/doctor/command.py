@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,31 +12,18 @@ import orjson
 
 from procs.config_file import DEFAULT_FILE, read_settings
 from tools.doctor import machine, rights, software
-from tools.doctor.finding import Finding, Host, Level
+from tools.doctor.finding import Check, Host, Level, examine
 
-Check = Callable[[Host], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (*machine.CHECKS, *rights.CHECKS, *software.CHECKS)
 _MARKS = {Level.OK: "ok", Level.NOTE: "note", Level.WARNING: "warning", Level.PROBLEM: "PROBLEM"}
 _WIDTH = 110
 _INDENT = " " * 30
 
 
-def examine(host: Host, checks: Iterable[Check] = CHECKS) -> list[Finding]:
-    """What the checks find, in their order. A check that cannot look says so and stops no other."""
-    findings: list[Finding] = []
-    for check in checks:
-        try:
-            findings += check(host)
-        except (OSError, ValueError) as error:
-            topic = check.__name__.removeprefix("check_").replace("_", " ")
-            findings.append(Finding(topic, Level.NOTE, f"could not be looked at: {type(error).__name__}: {error}"))
-    return findings
-
-
 def doctor_command(options: argparse.Namespace) -> int:
     """Look at this machine as the engine of this configuration would find it."""
     config = options.config or Path(DEFAULT_FILE)
-    findings = examine(Host(Path("/"), read_settings(options.config), config))
+    findings = examine(Host(Path("/"), read_settings(options.config), config), CHECKS)
     problems = sum(finding.level == Level.PROBLEM for finding in findings)
     if options.json:
         content = [asdict(finding) | {"level": _MARKS[finding.level].lower()} for finding in findings]

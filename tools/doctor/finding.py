@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
 from engine.config import Settings
 from procs.config_file import DEFAULT_FILE
+from procs.cores import usable_cores
 
 
 class Level(IntEnum):
@@ -38,13 +39,13 @@ class Host:
     root      the folder that holds proc, sys and dev
     settings  of the engine that shall run
     config    the file that they were read from; it need not be there
-    cores     that a process started here may use
+    cores     that processes of an engine which is started here may be placed on
     """
 
     root: Path
     settings: Settings
     config: Path = Path(DEFAULT_FILE)
-    cores: tuple[int, ...] = field(default_factory=lambda: tuple(sorted(os.sched_getaffinity(0))))
+    cores: tuple[int, ...] = field(default_factory=usable_cores)
 
     def text(self, path: str) -> str | None:
         """A small file without the white space around it; None where it is not there or must not be read."""
@@ -61,10 +62,16 @@ class Host:
         return text[text.index("[") + 1 : text.index("]")]
 
 
-def core_list(text: str) -> tuple[int, ...]:
-    """The numbers in a list of the kernel, such as `0-3,8`. Raises ValueError."""
-    numbers: list[int] = []
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        numbers += range(int(first), int(last or first) + 1)
-    return tuple(numbers)
+Check = Callable[[Host], Iterator[Finding]]
+
+
+def examine(host: Host, checks: Iterable[Check]) -> list[Finding]:
+    """What the checks find, in their order. A check that cannot look says so and stops no other."""
+    findings: list[Finding] = []
+    for check in checks:
+        try:
+            findings += check(host)
+        except (OSError, ValueError) as error:
+            topic = check.__name__.removeprefix("check_").replace("_", " ")
+            findings.append(Finding(topic, Level.NOTE, f"could not be looked at: {type(error).__name__}: {error}"))
+    return findings

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.settings import SettingsError
+from procs.cores import ISOLATED, core_list
 from procs.table import PROCESSES, placement
-from tools.doctor.finding import Finding, Host, Level, core_list
+from tools.doctor.finding import Finding, Host, Level
 
 _CPU = "sys/devices/system/cpu"
 _GOOD_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page", "xen")
@@ -32,19 +33,46 @@ def check_cores(host: Host) -> Iterator[Finding]:
     )
 
 
+def _quota(host: Host, folder: str) -> tuple[int, int] | None:
+    """Microseconds of each period that a control group has on all its cores together; None where it has no limit."""
+    words = (host.text(f"{folder}/cpu.max") or "").split()  # cgroup v2
+    if not words:
+        words = [host.text(f"{folder}/cpu.cfs_{name}_us") or "" for name in ("quota", "period")]  # v1
+    return None if words[0] in ("", "max", "-1") else (int(words[0]), int(words[1]))
+
+
+def _groups(host: Host) -> Iterator[str]:
+    """Folders of the control groups that may limit this process: its own and all above it, in each hierarchy of cores.
+
+    A container may be shown the path that its group has outside, below a mount that begins with the group: the walk
+    ends at the mount, so that it is looked at then too.
+    """
+    for line in (host.text("proc/self/cgroup") or "0::/").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            mounts = ["sys/fs/cgroup", "sys/fs/cgroup/unified"]
+        elif "cpu" in controllers.split(","):
+            mounts = list(dict.fromkeys(f"sys/fs/cgroup/{name}" for name in (controllers, "cpu")))
+        else:
+            continue
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for mount in mounts:
+            yield from ("/".join([mount, *parts[:length]]) for length in range(len(parts), -1, -1))
+
+
 def check_quota(host: Host) -> Iterator[Finding]:
-    """Whether a control group takes cores away for a part of the time."""
-    text = host.text("sys/fs/cgroup/cpu.max")
-    if text is None or text.startswith("max"):
+    """Whether a control group takes cores away for a part of the time: the tightest of all that this process is in."""
+    limits = [(*found, folder) for folder in _groups(host) if (found := _quota(host, folder)) is not None]
+    if not limits:
         yield Finding("cpu quota", Level.OK, "none")
         return
-    quota, period = (int(number) for number in text.split())
+    quota, period, folder = min(limits, key=lambda limit: limit[0] / limit[1])
     share = quota / period
     level = Level.OK if share >= len(host.cores) else Level.WARNING
     yield Finding(
-        "cpu quota", level, f"{share:.2f} cores' time in each {period / 1000:.0f} ms",
+        "cpu quota", level, f"{share:.2f} cores' time in each {period / 1000:.0f} ms (/{folder})",
         "" if level == Level.OK else "all processes stand still for the rest of a period once it is used up",
-        "" if level == Level.OK else "start the engine outside of the group, or lift its cpu.max",
+        "" if level == Level.OK else "start the engine outside of it, or lift its quota (`CPUQuota=` of systemd)",
     )
 
 
@@ -70,35 +98,43 @@ def check_siblings(host: Host) -> Iterator[Finding]:
 
 def check_isolation(host: Host) -> Iterator[Finding]:
     """Whether the scheduler and its tick leave the cores of the hot stages alone."""
-    hot = set(_hot_cores(host))
-    if not hot:
-        return
-    for topic, path, option in (
-        ("isolated cores", f"{_CPU}/isolated", "isolcpus"), ("cores without tick", f"{_CPU}/nohz_full", "nohz_full"),
-    ):
-        text = host.text(path) or ""
-        named = set() if text == "(null)" else set(core_list(text))
-        missing = sorted(hot - named)
-        if not missing:
-            yield Finding(topic, Level.OK, f"all cores of the hot stages: {text}")
-            continue
-        wanted = ",".join(map(str, sorted(hot)))
-        yield Finding(
-            topic, Level.NOTE, f"not: {','.join(map(str, missing))}",
-            "other work and interrupts of the kernel run on the cores of the hot stages and show in p99.9",
-            f"{option}={wanted} rcu_nocbs={wanted} on the kernel's command line",
-        )
-
-
-def _hot_cores(host: Host) -> list[int]:
-    """The cores on which stages spin; empty where they block."""
     try:
         assigned, spinning, _ = placement(host.cores, host.settings.engine.placement)
     except SettingsError:
-        return []
+        return
+    isolated, without_tick = (set(core_list(host.text(path) or "")) for path in (ISOLATED, f"{_CPU}/nohz_full"))
+    hot = {core for process in PROCESSES if process.hot for core in assigned[process.role]}
+    wanted = _listed(hot)
+    if len(host.cores) == 1:
+        yield Finding("isolated cores", Level.OK, "one core: there is nothing to keep others away from")
+    elif kept := isolated - set(host.cores):
+        yield Finding(
+            "isolated cores", Level.NOTE, f"kept from this process: {_listed(kept)}",
+            "the engine does not use them", "start it with an affinity that has them (`taskset --cpu-list`), in a "
+            "control group whose cpuset has them; or isolate no core that it may not use",
+        )
+    elif missing := hot - isolated:
+        yield Finding(
+            "isolated cores", Level.NOTE, f"not: {_listed(missing)}",
+            "other work and interrupts of the kernel run on the cores of the hot stages and show in p99.9",
+            f"isolcpus={wanted} rcu_nocbs={wanted} on the kernel's command line; the engine finds them by itself",
+        )
+    else:
+        yield Finding("isolated cores", Level.OK, f"all cores of the hot stages: {wanted}")
     if not spinning:
-        return []
-    return [core for process in PROCESSES if process.hot for core in assigned[process.role]]
+        yield Finding("cores without tick", Level.OK, "not needed: hot stages that share a core need its tick")
+    elif missing := hot - without_tick:
+        yield Finding(
+            "cores without tick", Level.NOTE, f"not: {_listed(missing)}",
+            "the kernel's timer interrupts the hot stages some hundred times a second",
+            f"nohz_full={wanted} rcu_nocbs={wanted} on the kernel's command line",
+        )
+    else:
+        yield Finding("cores without tick", Level.OK, f"all cores of the hot stages: {wanted}")
+
+
+def _listed(cores: set[int]) -> str:
+    return ",".join(map(str, sorted(cores)))
 
 
 def check_governor(host: Host) -> Iterator[Finding]:

@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.config import TRADED_MARKETS
 from engine.safety.settings import SafetySettings
 from procs.control_plane import control_folder
+from procs.gpio.lines import host_lacks
 from procs.operator_secret import SECRET_NAME
 from procs.table import RINGS
 from procs.triggers import triggers_lack
@@ -94,9 +96,10 @@ def check_shared_memory_room(host: Host) -> Iterator[Finding]:
         yield Finding("shared memory", Level.OK, found)
         return
     level = Level.PROBLEM if free < smallest else Level.WARNING
+    used = (status.f_blocks - status.f_bfree) * status.f_frsize  # a size below what is used is refused
     yield Finding(
         "shared memory", level, found, "a page that finds no room ends the process that touches it",
-        f"`mount -o remount,size={2 * budget // _MIB}M /dev/shm`, or a smaller engine.memory_budget_mib",
+        f"`mount -o remount,size={(used + 2 * budget) // _MIB}M /dev/shm`, or a smaller engine.memory_budget_mib",
     )
 
 
@@ -150,17 +153,30 @@ def check_config_file(host: Host) -> Iterator[Finding]:
     yield Finding("configuration", Level.OK, "no other user may write it")
 
 
+def _trades_live(host: Host) -> bool:
+    """Whether orders may reach a venue outside of this machine: some markets can be recorded and no more."""
+    venue = host.settings.venue
+    return not venue.embedded and venue.market in TRADED_MARKETS
+
+
 def check_credentials(host: Host) -> Iterator[Finding]:
     """Whether every key that is named can be read, by us alone. No key is shown."""
     venue = host.settings.venue
     if venue.embedded:
         yield Finding("credentials", Level.OK, "none are needed on paper")
         return
+    if not _trades_live(host):
+        yield Finding(
+            "credentials", Level.NOTE, f"none are needed for {venue.market}: it can be recorded, and not traded",
+            "`bot4 run` refuses it", f"`bot4 record`; venue.market = {' or '.join(map(repr, TRADED_MARKETS))} to trade",
+        )
+        return
     for name in ("credentials_file", "kill_credentials_file", "flatten_credentials_file"):
         file = getattr(venue, name)
         if not file and name == "credentials_file":
             yield Finding(
-                "credentials", Level.PROBLEM, "venue.credentials_file is empty", "no order can be sent",
+                "credentials", Level.PROBLEM, "venue.credentials_file is empty",
+                "no order can be sent; `bot4 record` works without a key",
                 "a TOML file of mode 0600 with api_key and secret",
             )
         elif not file:
@@ -182,8 +198,8 @@ def check_credentials(host: Host) -> Iterator[Finding]:
 def check_operator_secret(host: Host) -> Iterator[Finding]:
     """Whether an emergency can be left again."""
     safety: SafetySettings = host.settings.safety
-    if safety.operator_secret != "required":
-        yield Finding("operator secret", Level.OK, "not asked for on paper")
+    if safety.operator_secret != "required" or not (_trades_live(host) or host.settings.venue.embedded):
+        yield Finding("operator secret", Level.OK, "not asked for: nothing is traded but on paper")
         return
     folder = control_folder(Path(host.settings.engine.data_folder).absolute(), host.settings.engine.name)
     try:
@@ -212,11 +228,31 @@ def check_buttons(host: Host) -> Iterator[Finding]:
         ) if on]  # fmt: skip
         yield Finding("red button", Level.OK, " and ".join(which))
     else:
-        level = Level.OK if settings.venue.embedded else Level.WARNING
+        level = Level.WARNING if _trades_live(host) else Level.OK
         yield Finding(
             "red button", level, "none", "" if level == Level.OK else "a stop needs a terminal on this machine",
             "" if level == Level.OK else "[gpio] or [remote_button]; docs/operator.md",
         )
+
+
+def check_pins(host: Host) -> Iterator[Finding]:
+    """Whether this machine has pins that a button could be wired to, where none is asked for."""
+    settings = host.settings
+    if settings.gpio.enabled:
+        return  # check_buttons says what these lack
+    devices = sorted(path.name for name in ("gpiochip*", "gpiomem") for path in (host.root / "dev").glob(name))
+    if not devices:
+        yield Finding("pins", Level.OK, "none on this machine")
+        return
+    found = f"{', '.join(devices)} in /dev; [gpio] is off"
+    if not _trades_live(host) or settings.remote_button.enabled:
+        yield Finding("pins", Level.OK, found)
+        return
+    missing = host_lacks(settings.gpio)
+    yield Finding(
+        "pins", Level.NOTE, found, "a red button could be wired to them",
+        f"[gpio] enabled = true; docs/operator.md{f'; {missing}' if missing else ''}",
+    )
 
 
 def _user() -> str:
@@ -230,4 +266,5 @@ def _user() -> str:
 CHECKS = (
     check_priority, check_locked_memory, check_descriptors, check_shared_memory_room, check_leftovers,
     check_data_folder, check_config_file, check_credentials, check_operator_secret, check_buttons,
+    check_pins,
 )

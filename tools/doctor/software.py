@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
+import hashlib
+import os
 import platform
+import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 from engine.config import MARKETS
-from engine.kernel import NOTED_IMPORTS, PROJECT_ROOT
+from engine.kernel import PROJECT_ROOT, UserSourceClosureLocator, checked_mode, kernel_stamp
 from models.inference import ModelError, load_card
 from procs.inference import model_path
 from procs.venue_clock import TIME_PATHS, clock_ahead_ms
 from procs.venues.binance_usdm.endpoints import VenueUnreachable
+from procs.warm import FLOORS
 from tools.doctor.finding import Finding, Host, Level
 
+CONSTRAINTS = PROJECT_ROOT / "constraints.txt"  # the versions that were tested
 _TOLERATED_OFFSET_MS = 500  # half of the time for which an order is valid
 _CLOCK_ERROR = 5  # adjtimex: the clock is not synchronised
 
+
 def check_versions(host: Host) -> Iterator[Finding]:
     """Whether the libraries are those that the project was tested with."""
-    constraints = host.text(str((PROJECT_ROOT / "constraints.txt").relative_to("/"))) or ""
-    tested = dict(line.split("==") for line in constraints.split() if "==" in line)
+    constraints = host.text(str(CONSTRAINTS.relative_to("/")))
+    tested = dict(line.split("==") for line in (constraints or "").split() if "==" in line)
     needed = [line.split(";")[0].strip() for line in requires("bot4") or [] if "extra ==" not in line]
-    different, missing = [], []
+    different, missing, unknown = [], [], []
     for name in needed:
         try:
             have = version(name)
         except PackageNotFoundError:
             missing.append(name)
             continue
-        if name in tested and tested[name] != have:
+        if name not in tested:
+            unknown.append(name)
+        elif tested[name] != have:
             different.append(f"{name} {have} (tested: {tested[name]})")
     if missing:
         yield Finding("libraries", Level.PROBLEM, f"missing: {', '.join(missing)}", "the engine does not start",
@@ -39,17 +49,72 @@ def check_versions(host: Host) -> Iterator[Finding]:
         yield Finding("libraries", Level.WARNING, ", ".join(different),
                       "nobody has run these together; a replay may give another hash",
                       "`pip install --constraint constraints.txt .`")
-    if not missing and not different:
+    if constraints is None:
+        unknown = [f"{CONSTRAINTS} cannot be read"]
+    if unknown:
+        yield Finding("libraries", Level.NOTE, f"not compared: {', '.join(unknown)}",
+                      "whether these versions were ever run together is not known here",
+                      "install from the project's folder, whose constraints.txt names what it was tested with")
+    if not missing and not different and not unknown:
         yield Finding("libraries", Level.OK, f"Python {platform.python_version()}, {len(needed)} as tested")
+
+
+def _entry_points(file: Path) -> set[str]:
+    """Names of the functions of a file that are compiled, or loaded from the cache, when it is imported."""
+    content = file.read_bytes()
+    if b"@kernel(" not in content:
+        return set()
+    return {
+        node.name for node in ast.parse(content, str(file)).body if isinstance(node, ast.FunctionDef)
+        for made in node.decorator_list
+        if isinstance(made, ast.Call) and getattr(made.func, "id", "") == "kernel" and made.args
+    }  # fmt: skip
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether this user may write to a folder, or make it."""
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    return os.access(there, os.W_OK | os.X_OK)
+
+
+def _cache_of(file: Path) -> tuple[Path, bool]:
+    """Where a process of this user looks for the compiled form of a file, and whether it can keep one there."""
+    own = file.parent / "__pycache__"
+    users = Path(UserSourceClosureLocator(_cache_of, str(file)).get_cache_path())
+    if not _can_write(own) and _can_write(users):
+        return users, True
+    return own / "checked" if checked_mode() else own, _can_write(own)
+
+
+def _compiled(file: Path) -> set[str]:
+    """Names of the functions of a file that a cache holds as they are in the source now."""
+    folder, _ = _cache_of(file)
+    stamp = hashlib.sha256(repr(kernel_stamp(file)).encode()).hexdigest()[:12]  # as NamedCacheFile names files
+    named = re.compile(rf"{re.escape(file.stem)}\.(\w+)-\d+\.[^.]+\.{stamp}-\w+\.nbc")
+    names = os.listdir(folder) if folder.is_dir() else []
+    return {match[1] for name in names if (match := named.fullmatch(name))}
+
+
+def uncompiled(root: Path = PROJECT_ROOT) -> list[Path]:
+    """Files below the floors with an entry point that the next process would have to compile."""
+    files = sorted(file for floor in FLOORS for file in (root / floor).rglob("*.py"))
+    return [file for file in files if (needed := _entry_points(file)) and needed - _compiled(file)]
 
 
 def check_kernels(host: Host) -> Iterator[Finding]:
     """Whether the first start has to compile."""
-    if NOTED_IMPORTS.exists():
+    files = uncompiled()
+    if not files:
         yield Finding("compiled kernels", Level.OK, "in the cache")
         return
-    yield Finding("compiled kernels", Level.NOTE, "not in the cache", "the first start takes minutes",
-                  "`python -m procs.warm`, once, before any engine starts")
+    found = f"of {len(files)} files not in the cache, such as {files[0].name}"
+    if all(_cache_of(file)[1] for file in files):
+        yield Finding("compiled kernels", Level.NOTE, found, "the first start takes minutes",
+                      "`python -m procs.warm`, once, before any engine starts")
+        return
+    yield Finding("compiled kernels", Level.WARNING, f"{found}; no folder for one can be written",
+                  "every process compiles them for itself, which takes minutes each time",
+                  "set XDG_CACHE_HOME to a folder of yours, then `python -m procs.warm`, once")
 
 
 def check_model(host: Host) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from procs.cores import usable_cores
 from shm.histogram import summary
 from tools.bench.machine import machine_facts
 from tools.latency.bars import as_plain, bars, in_words
@@ -167,7 +168,8 @@ def _reasons(says: dict[str, Any], stolen_ms: float) -> list[str]:
 
 def jitter_command(options: argparse.Namespace) -> int:
     """Watch the cores and show what was found; exit code 1 when one could not be watched, or at Ctrl-C."""
-    cores = chosen_cores(options.cores, sorted(os.sched_getaffinity(0)))
+    usable = usable_cores()
+    cores = chosen_cores(options.cores, usable)
     threshold_ns, duration_ns = round(options.threshold * 1e9), round(options.duration * 1e9)
     if threshold_ns < _LEAST_THRESHOLD_NS:
         raise UsageError(
@@ -176,6 +178,7 @@ def jitter_command(options: argparse.Namespace) -> int:
     found = [Gaps(core) for core in cores]
     groups = [found] if options.together else [[gaps] for gaps in found]
     machine, _ = machine_facts()
+    machine["cores"] = len(usable)
     machine["nice"] = os.getpriority(os.PRIO_PROCESS, 0)
     if not options.json:
         kind = "all at once" if options.together and len(found) > 1 else "one after the other"

@@ -17,7 +17,6 @@ from tools.latency.report import Course, Curve, Fact, LatencyReport, utc
 from tools.usage import UsageError
 
 _POINTS = {"p50": 2.0, "p99": 100.0, "p99_9": 1000.0}  # 1 / (1 - p)
-_KEYS = ("p50", "p99", "p99_9", "max")
 
 
 class NothingKept(LookupError):
@@ -72,6 +71,13 @@ def _added_up(lines: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return totals
 
 
+def _curve(known: dict[str, float]) -> Curve:
+    """The points of a summary. Of n values the largest is at x = n, and every percentile beyond that is the largest."""
+    points = [(x, known[key]) for key, x in _POINTS.items() if x < known["count"]]
+    points.append((float(known["count"]), known["max"]))
+    return Curve([x for x, _ in points], [y for _, y in points])
+
+
 def _machine(session: dict[str, Any]) -> list[Fact]:
     """What the session wrote down of its machine when it began."""
     versions = session.get("versions", {})
@@ -87,10 +93,7 @@ def session_report(folder: Path) -> LatencyReport:
         raise NothingKept(f"{folder} keeps no metrics: there is no line in metrics.jsonl")
     session, summary = _json(folder / "session.json"), _json(folder / "summary.json")
     totals: dict[str, dict[str, float]] = summary.get("latency_us", {})
-    curves = {
-        hop: Curve([*_POINTS.values(), float(max(known["count"], 1000))], [known[key] for key in _KEYS])
-        for hop, known in totals.items()
-    }
+    curves = {hop: _curve(known) for hop, known in totals.items()}
     notes = [
         "A session keeps percentiles a second, no histograms: the curves are points of the summary, joined by lines.",
     ]

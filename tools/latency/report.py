@@ -17,7 +17,7 @@ from procs import VERSION
 from procs.instance import Plan
 from shm.histogram import COUNT, MAX, SUM, percentiles, summary
 from tools.bench.machine import machine_facts
-from tools.doctor.finding import Host
+from tools.doctor.finding import Host, examine
 from tools.doctor.machine import CHECKS
 from tools.latency.buckets import values_of
 from tools.latency.sampling import Interval, total
@@ -94,10 +94,10 @@ def figures_of(histogram: np.ndarray) -> dict[str, float]:
     return {"count": known["count"], "negative": known["negative"], **{key: ns / 1000 for key, ns in times.items()}}
 
 
-def machine_now(settings: Settings) -> list[Fact]:
-    """The processor, and what `bot4 doctor` says of the machine."""
+def machine_now(settings: Settings, root: Path = Path("/")) -> list[Fact]:
+    """The processor, and what `bot4 doctor` says of the machine. root: as that of its Host."""
     facts, _ = machine_facts()
-    findings = [finding for check in CHECKS for finding in check(Host(Path("/"), settings))]
+    findings = examine(Host(root, settings), CHECKS)
     return [
         ("processor", f"{facts['cpu']}, {facts['cores']} usable cores, {facts['architecture']}"),
         ("kernel", f"Linux {facts['kernel']}"),
