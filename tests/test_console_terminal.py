@@ -76,6 +76,7 @@ def test_leaving_by_a_key(config: Path) -> None:
         (signal.SIGINT, OK, "bot4: detached; the engine goes on\n"),
         (signal.SIGTERM, FINDING, "bot4: the console was ended by SIGTERM; the engine goes on\n"),
         (signal.SIGHUP, FINDING, "bot4: the console was ended by SIGHUP; the engine goes on\n"),
+        (signal.SIGQUIT, FINDING, "bot4: the console was ended by SIGQUIT; the engine goes on\n"),
     ],
 )
 def test_signals_give_the_terminal_back(config: Path, signum: int, code: int, words: str) -> None:
@@ -256,6 +257,11 @@ def test_a_session_in_a_real_terminal(tmp_path: Path) -> None:
             left = terminal.wait_for("code 0")
             assert "here" in left and "[5 Safety]" not in left and "bot4: detached; the engine goes on" in left
             assert terminal.restored
+            terminal.press(f"clear; {sys.executable} -m tools.cli console --config {config}; echo code $?", "Enter")
+            terminal.wait_for("[1 Engine]", 90)
+            terminal.press("C-\\")
+            left = terminal.wait_for("code 1")
+            assert "bot4: the console was ended by SIGQUIT; the engine goes on" in left and terminal.restored
             terminal.press(f"stty -a > {config}.after; echo both", "Enter")
             terminal.wait_for("\nboth")
             assert Path(f"{config}.after").read_text() == Path(f"{config}.before").read_text()

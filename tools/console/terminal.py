@@ -1,7 +1,8 @@
 """curses: lines onto a terminal, keys from it, and the terminal given back as it was, whatever has happened.
 
-A context: entering takes the terminal, leaving gives it back, after an error and after a signal too. SIGTERM and SIGHUP
-end what runs inside with `Signalled`. Only SIGKILL leaves no time for it; then `reset` is what helps.
+A context: entering takes the terminal, leaving gives it back, after an error and after a signal too. SIGTERM, SIGHUP
+and SIGQUIT (Ctrl-\\) end what runs inside with `Signalled`. A signal that ends a process without asking it, SIGKILL
+before all, leaves no time for it; then `reset` is what helps, or the `bot4 run` beside (tools/beside.py).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tools.usage import UsageError
 
 _ESCAPE, _ESCAPE_MS = 27, 25
 _BLUE, _ORANGE = 1, 2  # pairs
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _KEYS = {
     9: "TAB", curses.KEY_BTAB: "BACKTAB", 10: "ENTER", 13: "ENTER", curses.KEY_ENTER: "ENTER",
     curses.KEY_BACKSPACE: "BACKSPACE", 8: "BACKSPACE", 127: "BACKSPACE", curses.KEY_UP: "UP", curses.KEY_DOWN: "DOWN",
@@ -60,7 +61,7 @@ class Terminal:
     """The terminal of standard input and output, while it is ours."""
 
     def __init__(self, stoppable: bool = True) -> None:
-        """stoppable: Ctrl-Z stops this process; not so where an engine would be stopped with it."""
+        """stoppable: Ctrl-Z stops this process and Ctrl-\\ ends it; not so where an engine would go with it."""
         self._stoppable = stoppable
         self._colours = False
         self._taken = False
@@ -80,7 +81,7 @@ class Terminal:
             self._take_colours()
             if not self._stoppable:
                 modes = termios.tcgetattr(sys.stdin)
-                modes[6][termios.VSUSP] = b"\0"
+                modes[6][termios.VSUSP] = modes[6][termios.VQUIT] = b"\0"
                 termios.tcsetattr(sys.stdin, termios.TCSANOW, modes)
         except BaseException:
             self._give_back()
