@@ -13,7 +13,7 @@ from tests.console_snapshots import FOLDER, SCREENS, drawn, good, huge, nothing,
 from tools.console.canvas import Style, bar, clock, count, cut, duration, fit, plain_text, width_of
 from tools.console.panes_safety import missing_processes, sources_in_words
 from tools.console.snapshot import LATENCY, LOG, MARKET, Snapshot
-from tools.console.view import PANES, Asking, Do, View, matching, press, screen
+from tools.console.view import PANES, Asking, Do, View, matching, press, screen, settled
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 
@@ -188,12 +188,37 @@ def test_no_word_of_the_help_is_cut_off() -> None:
         assert [text for text in shown.split("\n") if text.endswith("~")] == []
 
 
+def turned(view: View, snapshot: Snapshot, *keys: str) -> View:
+    """What keys make of a view that is drawn after each, as in the loop."""
+    for key in keys:
+        view = settled(typed(view, key)[0], snapshot, 80, 24)
+    return view
+
+
 def test_logs_scroll_back_and_stop_at_their_ends() -> None:
-    view, _ = typed(View(pane=5), "UP", "UP")
+    view = turned(View(pane=5), good(), "UP", "UP")
     shown = text_of(view, good())
     assert "line 27" in shown and "line 28" not in shown
-    assert "line 0" in text_of(replace(view, scroll=10_000), good())
-    assert "line 29" in text_of(typed(view, "END")[0], good()) and typed(view, *["DOWN"] * 9)[0].scroll == 0
+    assert "line 29" in text_of(turned(view, good(), "END"), good())
+    assert "line 0" in text_of(turned(view, good(), "HOME"), good())
+    assert turned(view, good(), *["DOWN"] * 9).scroll == 0
+
+
+@pytest.mark.parametrize("pane", range(len(PANES)))
+@pytest.mark.parametrize(("far", "back"), [("PAGEUP", "PAGEDOWN"), ("PAGEDOWN", "PAGEUP"), ("HOME", "END")])
+def test_a_key_back_is_seen_at_once_however_often_one_scrolled_beyond_an_end(pane: int, far: str, back: str) -> None:
+    """Beyond an end there is nothing: neither an empty pane, nor keys that do nothing until one is back at it."""
+    before = turned(View(pane=pane), good(), *[far] * 50)
+    after = turned(before, good(), back)
+    scrolls = before.scroll != turned(before, good(), *[back] * 50).scroll
+    assert scrolls == (pane in (2, 5)) and scrolls == (text_of(after, good()) != text_of(before, good()))
+
+
+def test_a_list_that_became_shorter_is_not_looked_at_beyond_its_end() -> None:
+    view = turned(View(pane=2), good(), "END")
+    fewer = replace(good(), account=replace(good().account, fills=good().account.fills[:12]))
+    assert "11:59:52.300" in text_of(view, fewer), "the oldest of the twelve"
+    assert settled(view, fewer, 80, 24).scroll < view.scroll
 
 
 def test_a_strategy_that_fails_is_named() -> None:
@@ -211,6 +236,11 @@ def test_a_long_line_of_a_log_is_shown_whole() -> None:
     assert "first" in shown and "~" not in shown
 
 
-def test_fills_scroll_the_other_way() -> None:
-    view, _ = typed(View(pane=2), "DOWN", "DOWN")
+def test_fills_scroll_the_other_way_and_stop_at_the_oldest() -> None:
+    view = turned(View(pane=2), good(), "DOWN", "DOWN")
     assert view.scroll == 2 and "12:00:00.000" not in text_of(view, good()).split("UTC")[1]
+    for keys in (["PAGEDOWN"] * 9, ["END"]):
+        view = turned(view, good(), *keys)
+        shown = text_of(view, good())
+        assert "11:59:46.700" in shown and "none yet" not in shown
+    assert turned(view, good(), "HOME").scroll == 0

@@ -7,6 +7,7 @@ alone: a sign or a word always says it too. Blue and orange are told apart by ne
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import IntFlag
 
 _UNITS = ((1e3, "us"), (1e6, "ms"))
@@ -34,6 +35,15 @@ SELL = Style.ORANGE
 
 Span = tuple[str, Style]
 Line = tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A pane as it was drawn: its lines, and how one may move through what there was no room for."""
+
+    lines: list[Line]
+    most: int = 0  # rows that can be scrolled, at the most; 0: everything is shown
+    page: int = 1  # rows that are shown at once of what scrolls
 
 
 def ascii_only(text: str) -> str:

@@ -1,8 +1,8 @@
-"""Panes on the machinery: processes and rings, latency, log. Pure: (snapshot, width, height, scroll) -> lines."""
+"""Panes on the machinery: processes and rings, latency, log. Pure: (snapshot, width, height, scroll) -> Drawn."""
 
 from __future__ import annotations
 
-from tools.console.canvas import BAD, TITLE, Line, Style, bar, columns, count, duration, fit, line
+from tools.console.canvas import BAD, TITLE, Drawn, Line, Style, bar, columns, count, duration, fit, line
 from tools.console.snapshot import Percentiles, Process, Ring, Snapshot
 
 _HEARTBEAT_NS = 1_000_000_000  # older ones are marked
@@ -35,7 +35,7 @@ def _ring(item: Ring) -> Line:
     return columns(cells, _RING_WIDTHS, BAD if mark == "!" else Style.PLAIN)
 
 
-def engine_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> list[Line]:
+def engine_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> Drawn:
     """Processes and rings; under them the log where there is room."""
     wide = width >= 100
     heading = ["process", "pid", "state", "core", "CPU %", "PSS MB", "heartbeat", "restarts", "work/s"]
@@ -51,7 +51,7 @@ def engine_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> lis
     if height - len(lines) >= 4 and snapshot.log:
         rows = height - len(lines) - 1
         lines += [line(fit(" log", width), TITLE), *(line(" " + text) for text in snapshot.log[-rows:])]
-    return lines[:height]
+    return Drawn(lines[:height])
 
 
 def _figures(values: Percentiles | None) -> list[str]:
@@ -61,7 +61,7 @@ def _figures(values: Percentiles | None) -> list[str]:
     return [count(values["count"]), *(duration(values[key] * 1000) for key in _PERCENTILES)]
 
 
-def latency_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> list[Line]:
+def latency_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> Drawn:
     """Every hop: the last second beside the whole session."""
     wide = width >= 96
     name, cell = (24, 7) if wide else (15, 6)
@@ -81,16 +81,17 @@ def latency_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> li
         (), line(" decision: frame in hand -> order intent published    wire: intent -> bytes out", Style.DIM),
         line(" frame_wire: frame in hand -> bytes out    call: bytes out -> the venue's answer", Style.DIM),
     ]
-    return lines[:height]
+    return Drawn(lines[:height])
 
 
-def log_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> list[Line]:
+def log_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> Drawn:
     """The newest lines of the session's logs, the newest at the bottom; scroll: so many rows back."""
     rows = [row for text in snapshot.log for row in _wrapped(text, width - 1)]
     if not rows:
-        return [line(" nothing was logged yet")][:height]
-    end = max(len(rows) - scroll, min(len(rows), height))
-    return [line(" " + row) for row in rows[max(end - height, 0) : end]]
+        return Drawn([line(" nothing was logged yet")])
+    most = max(len(rows) - height, 0)
+    end = len(rows) - min(scroll, most)
+    return Drawn([line(" " + row) for row in rows[max(end - height, 0) : end]], most, height)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

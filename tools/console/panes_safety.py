@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from procs.table import VITAL
 from shm.control import SOURCE_BITS, TripSource, trip_count, tripped_sources
-from tools.console.canvas import BAD, GOOD, TITLE, Line, Style, bar, columns, fit, line
+from tools.console.canvas import BAD, GOOD, TITLE, Drawn, Line, Style, bar, columns, fit, line
 from tools.console.snapshot import Snapshot
 from tools.control import control_lines
 
@@ -40,7 +40,7 @@ def _word(snapshot: Snapshot) -> list[Line]:
     return lines
 
 
-def safety_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> list[Line]:
+def safety_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> Drawn:
     """Everything that says whether orders may leave."""
     safety, missing = snapshot.safety, missing_processes(snapshot)
     normal = safety.mode == "NORMAL"
@@ -74,4 +74,4 @@ def safety_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> lis
             [(" " if part < 0.8 else "!") + name, bar(part, 16), str(used), str(bound)], [30, 16, -10, -10],
             Style.PLAIN if part < 0.8 else BAD,
         ))
-    return lines[:height]
+    return Drawn(lines[:height])

@@ -10,6 +10,7 @@ from tools.console.canvas import (
     GOOD,
     SELL,
     TITLE,
+    Drawn,
     Line,
     Style,
     bar,
@@ -68,11 +69,11 @@ def _trade(item: Trade) -> Line:
     return columns([clock(item.at_ns, 3), sign, item.price, item.size], [12, 1, -11, -9], style)
 
 
-def market_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> list[Line]:
+def market_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> Drawn:
     """Book ladder and tape of the chosen symbol."""
     market = snapshot.market
     if market is None:
-        return [line(" reading the market")][:height]
+        return Drawn([line(" reading the market")])
     tape_width = 36
     left = min(max(width - tape_width - 2, 36), _WIDEST_LADDER)
     valid = market.book == "VALID"
@@ -86,7 +87,7 @@ def market_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> lis
     ))
     rows = height - len(lines)
     lines += beside(_ladder(market, left, rows), [_trade(item) for item in market.trades[:rows]], left)
-    return lines[:height]
+    return Drawn(lines[:height])
 
 
 def _position(item: Position) -> Line:
@@ -115,7 +116,7 @@ def _fill(item: Fill) -> Line:
     return columns(cells, [13, 7, 11, 4, -11, -9, -9, 5], BUY if item.side > 0 else SELL)
 
 
-def trading_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> list[Line]:
+def trading_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> Drawn:
     """Positions, profit, open orders and fills."""
     account = snapshot.account
     pnl = {key: account.pnl.get(key, "0") for key in ("realised", "unrealised", "fees", "funding")}
@@ -153,5 +154,8 @@ def trading_pane(snapshot: Snapshot, width: int, height: int, scroll: int) -> li
     lines.append(columns(
         [" fill", "order", "symbol", "side", "price", "size", "fee", "as"], [13, 7, 11, 4, -11, -9, -9, 5], TITLE
     ))
-    lines += [_fill(item) for item in account.fills[scroll : scroll + height]] or [line(" none yet")]
-    return lines[:height]
+    page = max(height - len(lines), 1)
+    most = max(len(account.fills) - page, 0)
+    first = min(scroll, most)
+    lines += [_fill(item) for item in account.fills[first : first + page]] or [line(" none yet")]
+    return Drawn(lines[:height], most, page)
