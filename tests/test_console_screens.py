@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shm.control import TripSource
-from tests.console_snapshots import FOLDER, SCREENS, drawn, good, huge, nothing, tripped
-from tools.console.canvas import Style, bar, clock, count, cut, duration, fit, plain_text, width_of
+from tests.console_snapshots import FOLDER, SCREENS, drawn, good, huge, many, nothing, tripped
+from tools.console.canvas import Style, bar, clock, count, cut, duration, fit, plain_text, width_of, wrapped
+from tools.console.lists import shares
 from tools.console.panes_safety import missing_processes, sources_in_words
 from tools.console.snapshot import LATENCY, LOG, MARKET, Snapshot
 from tools.console.view import PANES, Asking, Do, View, matching, press, screen, settled
@@ -33,7 +35,7 @@ def text_of(view: View, snapshot: Snapshot, width: int = 80, height: int = 24) -
 
 @given(
     st.integers(1, 240), st.integers(1, 80), st.integers(0, len(PANES) - 1), st.sampled_from(list(Asking)),
-    st.sampled_from([good(), tripped(), nothing(), huge()]), st.text(max_size=200), st.integers(0, 5000),
+    st.sampled_from([good(), tripped(), nothing(), huge(), many()]), st.text(max_size=200), st.integers(0, 5000),
 )  # fmt: skip
 @settings(max_examples=300)
 def test_every_screen_fills_its_terminal_exactly_in_ascii(
@@ -211,7 +213,50 @@ def test_a_key_back_is_seen_at_once_however_often_one_scrolled_beyond_an_end(pan
     before = turned(View(pane=pane), good(), *[far] * 50)
     after = turned(before, good(), back)
     scrolls = before.scroll != turned(before, good(), *[back] * 50).scroll
-    assert scrolls == (pane in (2, 5)) and scrolls == (text_of(after, good()) != text_of(before, good()))
+    assert scrolls == (pane in (1, 2, 5)) and scrolls == (text_of(after, good()) != text_of(before, good()))
+
+
+def pieces_of(text: str) -> set[str]:
+    """What stands on a pane, without the bars, whose length is that of the room: halves of rows, for two stand beside
+    each other on the market."""
+    rows = [row for row in text.split("\n")[3:-1] if not row.startswith(" order ")]  # a heading that counts
+    halves = [half for row in rows for half in re.split(r"\[[#.]+\] *| {12,}", row)]
+    return {half.strip() for half in halves if half and "..." not in half} - {""}
+
+
+@pytest.mark.parametrize("pane", range(len(PANES)))
+@pytest.mark.parametrize("snapshot", [good(), tripped(), nothing(), many()], ids=["good", "tripped", "nothing", "many"])
+def test_what_there_is_no_room_for_is_said_and_can_be_reached(pane: int, snapshot: Snapshot) -> None:
+    """Page by page everything is seen that a terminal of a thousand lines shows at once."""
+    snapshot = replace(snapshot, log=snapshot.log if pane == 5 else ())
+    whole = pieces_of(text_of(View(pane=pane), snapshot, 80, 1000))
+    view = settled(View(pane=pane), snapshot, 80, 24)
+    back = "PAGEUP" if pane == 5 else "PAGEDOWN"
+    seen: set[str] = set()
+    for _ in range(100):
+        shown = text_of(view, snapshot)
+        missing = whole - pieces_of(shown) - SECTIONS
+        assert (re.search(r"\.\.\. .*(PgDn|PgUp)", shown) is not None) == bool(missing), missing
+        seen |= pieces_of(shown)
+        view = turned(view, snapshot, back)
+    assert whole - seen - SECTIONS == set()
+
+
+SECTIONS = {"mode", "emergency", "readiness"}  # titles, which are the first to go
+
+
+def test_what_is_wrong_and_what_is_held_come_first() -> None:
+    shown = [text_of(View(pane=pane), many()) for pane in range(len(PANES))]
+    for pane, words in (
+        (0, "!killswitch"), (0, "!strategy_4"), (0, "!targets_4"), (2, "COIN8USDT       -987.000"),
+        (2, "COIN15USDT      -987.000"), (2, "unknown"), (2, "!HOLDING"), (4, "!dead-man switch  not armed"),
+        (4, "!rate limits      banned"), (4, "!orders_60s"), (4, "!supervisor       there is none"),
+    ):
+        assert words in shown[pane], words
+    positions = tuple(replace(item, entry="1.00") for item in many().account.positions)
+    held = replace(many(), account=replace(many().account, positions=positions))
+    assert "!... 1" in text_of(View(pane=2), held), "open positions are among those that are not shown"
+    assert "!..." not in shown[2] and "!..." not in shown[0]
 
 
 def test_a_list_that_became_shorter_is_not_looked_at_beyond_its_end() -> None:
@@ -227,6 +272,24 @@ def test_a_strategy_that_fails_is_named() -> None:
     assert "!faults of strategies, which lost their quotes for them: crasher 97, leaner 1" in text_of(
         View(pane=2), failing
     )
+
+
+def test_long_texts_are_parted_between_words() -> None:
+    assert wrapped("one two three four", 10) == ["one two", "    three", "    four"]
+    assert wrapped("one two", 7) == ["one two"] and wrapped("", 7) == [""]
+    assert wrapped("a" * 15, 10) == ["a" * 10, "    " + "a" * 5]
+
+
+@given(st.text("ab  ", max_size=60), st.integers(6, 30))
+def test_nothing_of_a_parted_text_is_lost(text: str, width: int) -> None:
+    rows = wrapped(text, width)
+    assert all(len(row) <= width for row in rows)
+    assert "".join("".join(rows).split()) == "".join(text.split())
+
+
+def test_shares_of_rows() -> None:
+    assert shares(18, (14, 11)) == [9, 9] and shares(18, (10, 8)) == [10, 8] and shares(18, (11, 8)) == [10, 8]
+    assert shares(12, (16, 24, 20)) == [4, 4, 4] and shares(12, (1, 24, 3)) == [1, 8, 3]
 
 
 def test_a_long_line_of_a_log_is_shown_whole() -> None:

@@ -13,6 +13,7 @@ from enum import IntFlag
 _UNITS = ((1e3, "us"), (1e6, "ms"))
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 _LARGE = "kMGTPE"
+_GOES_ON = "    "
 
 
 class Style(IntFlag):
@@ -62,6 +63,23 @@ def fit(text: str, width: int, right: bool = False) -> str:
 def line(text: str, style: Style = Style.PLAIN) -> Line:
     """A line of one style."""
     return ((text, style),)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A text in as many rows as it needs, parted between words unless one is long; what goes on is indented."""
+    rows, room, indent = [], width, ""
+    while len(text) > room:
+        end = text.rfind(" ", room // 2, room + 1)
+        at = end if end > 0 else room
+        rows.append(indent + text[:at])
+        text = text[at + 1 :] if end > 0 else text[at:]
+        room, indent = width - len(_GOES_ON), _GOES_ON
+    return [*rows, indent + text]
+
+
+def lines_of(text: str, width: int, style: Style = Style.PLAIN) -> list[Line]:
+    """A text as lines of one style, as many as it needs."""
+    return [line(row, style) for row in wrapped(text, width)]
 
 
 def columns(cells: Sequence[str], widths: Sequence[int], style: Style = Style.PLAIN, gap: int = 1) -> Line:

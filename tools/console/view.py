@@ -281,7 +281,8 @@ def _help(view: View) -> list[Line]:
     return [
         *lines, (), line(" signs", TITLE),
         line("  !  something that wants to be looked at      *2  two orders of ours rest there"),
-        line("  +  bids, buyers      -  asks, sellers      ~  a text that was cut off"), (),
+        line("  +  bids, buyers      -  asks, sellers      ~  a text that was cut off"),
+        line("  ... 3 more  rows there is no room for; what wants to be looked at is first"), (),
         line(" The console only looks: the engine never waits for it. Any key goes back.", Style.DIM),
     ]
 
@@ -296,5 +297,7 @@ def _symbols(view: View, snapshot: Snapshot, width: int, height: int) -> list[Li
         lines.append(line(f" {'>' if chosen else ' '} {name}", Style.BOLD if chosen else Style.PLAIN))
     if not found:
         lines.append(line("  no symbol is called so", BAD))
-    lines.append(line(" ENTER takes it, ESC goes back", Style.DIM))
+    hidden = len(found) - rows
+    more = f"   ... {hidden} more: up, down" if hidden > 0 else ""
+    lines.append(line(f" ENTER takes it, ESC goes back{more}", Style.DIM))
     return lines
