@@ -255,4 +255,4 @@ def drawn(name: str) -> str:
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for one in SCREENS:
-        (FOLDER / f"{one}.txt").write_text(drawn(one))
+        (FOLDER / f"{one}.txt").write_text(drawn(one), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,20 @@ from hypothesis import strategies as st
 
 from shm.control import TripSource
 from tests.console_snapshots import FOLDER, SCREENS, drawn, good, huge, many, nothing, tripped
-from tools.console.canvas import Style, bar, clock, count, cut, duration, fit, plain_text, width_of, wrapped
+from tools.console.canvas import (
+    Style,
+    bar,
+    clock,
+    count,
+    cut,
+    duration,
+    fit,
+    plain_text,
+    shown,
+    text_width,
+    width_of,
+    wrapped,
+)
 from tools.console.lists import shares
 from tools.console.panes_safety import missing_processes, sources_in_words
 from tools.console.snapshot import LATENCY, LOG, MARKET, Snapshot
@@ -22,7 +36,8 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 
 @pytest.mark.parametrize("name", SCREENS)
 def test_a_screen_is_what_its_file_shows(name: str) -> None:
-    assert drawn(name) == (FOLDER / f"{name}.txt").read_text(), "`python -m tests.console_snapshots` draws them anew"
+    kept = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+    assert drawn(name) == kept, "`python -m tests.console_snapshots` draws them anew"
 
 
 def test_every_file_is_compared() -> None:
@@ -38,13 +53,14 @@ def text_of(view: View, snapshot: Snapshot, width: int = 80, height: int = 24) -
     st.sampled_from([good(), tripped(), nothing(), huge(), many()]), st.text(max_size=200), st.integers(0, 5000),
 )  # fmt: skip
 @settings(max_examples=300)
-def test_every_screen_fills_its_terminal_exactly_in_ascii(
+def test_every_screen_fills_its_terminal_exactly(
     width: int, height: int, pane: int, asking: Asking, snapshot: Snapshot, typed: str, scroll: int
 ) -> None:
     view = View(pane=pane, asking=asking, typed=typed, notice=typed, scroll=scroll, picked=scroll % 7)
     lines = screen(view, snapshot, width, height)
     assert len(lines) == height and {width_of(content) for content in lines} == {width}
-    assert all(" " <= sign <= "~" for content in lines for text, _ in content for sign in text)
+    for sign in "".join(text for content in lines for text, _ in content):
+        assert sign.isprintable() and unicodedata.category(sign) not in ("Mn", "Me"), ascii(sign)
 
 
 @pytest.mark.parametrize(("width", "height"), [(79, 24), (80, 23), (20, 3), (1, 1)])
@@ -108,7 +124,24 @@ def test_pieces() -> None:
     assert bar(0, 6) == "[....]" and bar(1e-9, 6) == "[#...]" and bar(1, 6) == bar(7, 6) == "[####]"
     assert clock(1_763_899_200_123_456_789) == "12:00:00" and clock(1_763_899_200_123_456_789, 3) == "12:00:00.123"
     assert fit("abc", 5, right=True) == "  abc" and fit("abcdef", 4) == "abc~" and fit("abc", 0) == ""
-    assert fit("\u5e01\x1b[2J", 9) == "??[2J    "
+    assert fit("\u5e01\x1b[2J", 9) == "\u5e01?[2J   "
+
+
+def test_signs_of_two_columns_take_two() -> None:
+    assert text_width("a中\U0001f600ü") == 6 and width_of((("中", Style.PLAIN), ("x", Style.BOLD))) == 3
+    assert fit("中文字", 4) == "中~ " and fit("中文字", 4, right=True) == " 中~" and fit("中文", 5) == "中文 "
+    assert cut((("中文字", Style.BOLD),), 4) == (("中~", Style.BOLD), (" ", Style.PLAIN))
+    assert wrapped("中" * 9, 10) == ["中" * 5, "    " + "中" * 3, "    " + "中"]
+
+
+def test_signs_that_cannot_stand_alone_are_composed_or_marked() -> None:
+    assert shown("Gru\u0308\xdfe") == "Gr\xfc\xdfe"
+    assert shown("q\u0308 a\xa0b\u202ec\u200d\x1b\ud800") == "q? a?b?c???"
+
+
+@given(st.text(max_size=30), st.integers(0, 20), st.booleans())
+def test_what_fits_has_its_width(text: str, width: int, right: bool) -> None:
+    assert text_width(fit(text, width, right)) == width == width_of(cut(((text, Style.PLAIN),), width))
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -167,6 +200,8 @@ def test_a_pause_needs_a_reason() -> None:
     for keys in (("p", "ENTER"), ("p", " ", "ENTER"), ("p", *"why", "ESC")):
         view, done = typed(View(), *keys)
         assert done == [] and view.asking is Asking.NOTHING and view.notice
+    assert typed(View(), "p", *"Grüße 中 x\xa0y", "ENTER")[1] == [Do("pause", "Grüße 中 x\xa0y")]
+    assert "say why, then ENTER (ESC: no): Grüße 中?x_" in text_of(typed(View(), "p", *"Grüße 中\xa0x")[0], good())
     reason = typed(View(), "p", *("x" * 500), "ENTER")[1][0].reason
     assert reason == "x" * 120
 

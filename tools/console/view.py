@@ -1,6 +1,6 @@
 """What a person looks at, what keys do to that, and the whole screen. Pure: no terminal, no engine, no clock.
 
-A key is one printable character, or a name: TAB, BACKTAB, ENTER, ESC, BACKSPACE, UP, DOWN, PAGEUP, PAGEDOWN, LEFT,
+A key is one character, or a name: TAB, BACKTAB, ENTER, ESC, BACKSPACE, UP, DOWN, PAGEUP, PAGEDOWN, LEFT,
 RIGHT, HOME, END. What else a terminal sends is ignored. Nothing that acts is one key away: pausing wants a reason and
 ENTER, killing the word KILL and ENTER.
 """
@@ -11,7 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from tools.console.canvas import BAD, GOOD, TITLE, Drawn, Line, Style, clock, count, cut, duration, fit, line
+from tools.console.canvas import (
+    BAD,
+    GOOD,
+    TITLE,
+    Drawn,
+    Line,
+    Style,
+    clock,
+    count,
+    cut,
+    duration,
+    fit,
+    line,
+    shown,
+    text_width,
+)
 from tools.console.panes import engine_pane, latency_pane, log_pane
 from tools.console.panes_safety import missing_processes, safety_pane, sources_in_words
 from tools.console.panes_trading import market_pane, trading_pane
@@ -255,8 +270,12 @@ def _foot(view: View, width: int) -> Line:
     if view.asking is Asking.KILL:
         return line(f"!KILL cancels everything. Type the word KILL, then ENTER (ESC: no): {view.typed}_", BAD)
     if view.asking is Asking.PAUSE:
-        words = f" PAUSE: say why, then ENTER (ESC: no): {view.typed}_"
-        return line(words if len(words) <= width else " ..." + words[-(width - 4) :], Style.BOLD)
+        words = shown(f" PAUSE: say why, then ENTER (ESC: no): {view.typed}_")
+        if text_width(words) > width:
+            while text_width(words) > width - 4:
+                words = words[1:]
+            words = f" ...{words}"
+        return line(words, Style.BOLD)
     if view.asking is Asking.LEAVE:
         return line(" s: stop the engine   l: leave the console, it goes on with lines   ESC: back", Style.BOLD)
     if view.notice:
