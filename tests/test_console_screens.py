@@ -131,7 +131,7 @@ def test_signs_of_two_columns_take_two() -> None:
     assert text_width("a中\U0001f600ü") == 6 and width_of((("中", Style.PLAIN), ("x", Style.BOLD))) == 3
     assert fit("中文字", 4) == "中~ " and fit("中文字", 4, right=True) == " 中~" and fit("中文", 5) == "中文 "
     assert cut((("中文字", Style.BOLD),), 4) == (("中~", Style.BOLD), (" ", Style.PLAIN))
-    assert wrapped("中" * 9, 10) == ["中" * 5, "    " + "中" * 3, "    " + "中"]
+    assert wrapped("中" * 9, 10) == ("中" * 5, "    " + "中" * 3, "    " + "中")
 
 
 def test_signs_that_cannot_stand_alone_are_composed_or_marked() -> None:
@@ -310,9 +310,9 @@ def test_a_strategy_that_fails_is_named() -> None:
 
 
 def test_long_texts_are_parted_between_words() -> None:
-    assert wrapped("one two three four", 10) == ["one two", "    three", "    four"]
-    assert wrapped("one two", 7) == ["one two"] and wrapped("", 7) == [""]
-    assert wrapped("a" * 15, 10) == ["a" * 10, "    " + "a" * 5]
+    assert wrapped("one two three four", 10) == ("one two", "    three", "    four")
+    assert wrapped("one two", 7) == ("one two",) and wrapped("", 7) == ("",)
+    assert wrapped("a" * 15, 10) == ("a" * 10, "    " + "a" * 5)
 
 
 @given(st.text("ab  ", max_size=60), st.integers(6, 30))

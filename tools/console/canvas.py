@@ -7,6 +7,7 @@ word always says it too. Blue and orange are told apart by nearly everybody.
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ def line(text: str, style: Style = Style.PLAIN) -> Line:
     return ((text, style),)
 
 
-def wrapped(text: str, width: int) -> list[str]:
+@functools.lru_cache(maxsize=2048)  # a log is drawn again and again
+def wrapped(text: str, width: int) -> tuple[str, ...]:
     """A text in as many rows as it needs, parted between words unless one is long; what goes on is indented."""
     text = shown(text)
     rows, room, indent = [], width, ""
@@ -107,7 +109,7 @@ def wrapped(text: str, width: int) -> list[str]:
         rows.append(indent + text[:at])
         text = text[at + 1 :] if end > 0 else text[at:]
         room, indent = width - len(_GOES_ON), _GOES_ON
-    return [*rows, indent + text]
+    return (*rows, indent + text)
 
 
 def lines_of(text: str, width: int, style: Style = Style.PLAIN) -> list[Line]:
