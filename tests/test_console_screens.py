@@ -204,6 +204,8 @@ def test_a_pause_needs_a_reason() -> None:
     assert "say why, then ENTER (ESC: no): Grüße 中?x_" in text_of(typed(View(), "p", *"Grüße 中\xa0x")[0], good())
     reason = typed(View(), "p", *("x" * 500), "ENTER")[1][0].reason
     assert reason == "x" * 120
+    assert "no more fits" in text_of(typed(View(), "p", *("x" * 120))[0], good())
+    assert "no more fits" not in text_of(typed(View(), "p", *("x" * 119))[0], good())
 
 
 def test_leaving_a_console_of_ones_own_and_that_of_a_run() -> None:

@@ -270,7 +270,8 @@ def _foot(view: View, width: int) -> Line:
     if view.asking is Asking.KILL:
         return line(f"!KILL cancels everything. Type the word KILL, then ENTER (ESC: no): {view.typed}_", BAD)
     if view.asking is Asking.PAUSE:
-        words = shown(f" PAUSE: say why, then ENTER (ESC: no): {view.typed}_")
+        end = " no more fits" if len(view.typed) >= _LONGEST_REASON else "_"
+        words = shown(f" PAUSE: say why, then ENTER (ESC: no): {view.typed}{end}")
         if text_width(words) > width:
             while text_width(words) > width - 4:
                 words = words[1:]
