@@ -148,6 +148,49 @@ def nothing() -> Snapshot:
     )
 
 
+def many() -> Snapshot:
+    """As much as there can be: four strategies of Python, 16 instruments, many orders and fills, an emergency with
+    holds and needs. What is wrong, and what is held, stands at the end of its list."""
+    base, control = tripped(), dict(tripped().safety.control or {})
+    strategies = tuple(
+        Process(f"strategy_{number}", 4009 + number, "ready", 0, (0,), 1.0, 60.0, 2_000_000, 0, 40.0)
+        for number in range(1, 5)
+    )
+    targets = tuple(
+        Ring(f"targets_{number}", 1 << 10, 100 * number, 0, 7 * (number == 4), 1.0) for number in range(1, 5)
+    )
+    symbols = tuple(f"COIN{number}USDT" for number in range(16))
+    positions = tuple(
+        Position(name, "-987.000" if number in (8, 15) else "0.000", "100.00" if number in (8, 15) else "", "101.00",
+                 "0.00000000", "0.00000000", "0.00000000")
+        for number, name in enumerate(symbols)
+    )
+    orders = tuple(
+        Order(200 - number, symbols[number % 16], 1, f"{100 + number}.00", "0.008", "0.000",
+              "UNKNOWN" if number == 21 else "LIVE", (1 + number) * S)
+        for number in range(24)
+    )
+    control["holds"] = [
+        dict(control["holds"][0], reason=f"reason {number}, which somebody explained at more length than a row has")
+        for number in range(3)
+    ]
+    control["reset_needs"] = [
+        {"need": need, "why": "not yet"} for need in (
+            "trigger released", "cause acknowledged", "venue reconciliation clean", "cooldown over",
+            "every process ready",
+        )
+    ]
+    return replace(
+        base, symbols=symbols, supervised=False,
+        processes=(*base.processes, *strategies[:-1], replace(strategies[-1], readiness="starting")),
+        rings=(*base.rings, *targets), market=market(symbols[0]),
+        account=replace(base.account, positions=positions, orders=orders, holding="balance, fees"),
+        safety=replace(base.safety, control=control, budget=(
+            ("weight_60s", 461, 2400), ("orders_10s", 1, 300), ("orders_60s", 1100, 1200), ("raw_300s", 5, 61000),
+        )),
+    )
+
+
 def huge() -> Snapshot:
     """Names and figures as long as they can get, and signs that are not ASCII."""
     name, most = "n" * 32, 2**63 - 1
@@ -186,6 +229,10 @@ SCREENS: dict[str, tuple[View, Snapshot]] = {
     "tripped_safety": (View(pane=4), tripped()),
     **{f"nothing_{number}": (View(pane=number - 1), nothing()) for number in range(1, 7)},
     **{f"huge_{number}": (View(pane=number - 1), huge()) for number in range(1, 7)},
+    **{f"many_{number}": (View(pane=number - 1), many()) for number in range(1, 7)},
+    **{f"many_{number}_scrolled": (View(pane=number - 1, scroll=7), many()) for number in range(1, 7)},
+    **{f"many_{number}_end": (View(pane=number - 1, scroll=10_000), many()) for number in range(1, 7)},
+    "many_symbols": (View(asking=Asking.SYMBOL, typed="usd", picked=2), replace(many(), symbols=many().symbols * 2)),
     "help": (View(asking=Asking.HELP), good()),
     "help_of_run": (View(asking=Asking.HELP, owner=True), good()),
     "symbols": (View(asking=Asking.SYMBOL, typed="usd", picked=1), good()),
@@ -208,4 +255,4 @@ def drawn(name: str) -> str:
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for one in SCREENS:
-        (FOLDER / f"{one}.txt").write_text(drawn(one))
+        (FOLDER / f"{one}.txt").write_text(drawn(one), encoding="utf-8")

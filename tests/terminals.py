@@ -66,8 +66,8 @@ class OnTerminal:
                 self.output += data
 
     def press(self, keys: str) -> None:
-        """Type."""
-        os.write(self._ours, keys.encode())
+        """Type; a byte that belongs to no character as its surrogate."""
+        os.write(self._ours, keys.encode(errors="surrogateescape"))
 
     def wait_for(self, text: str) -> None:
         """Wait until something was drawn in one piece, as curses does on an empty screen."""
@@ -113,7 +113,7 @@ class Tmux:
         self.wait_for("$")  # what is typed before the shell is there may be lost
 
     def _run(self, *arguments: str) -> str:
-        command = ["tmux", "-L", self._name, "-f", "/dev/null", *arguments]
+        command = ["tmux", "-u", "-L", self._name, "-f", "/dev/null", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT_ROOT).stdout
 
     def press(self, *keys: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import replace
 
 import pytest
@@ -9,18 +11,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shm.control import TripSource
-from tests.console_snapshots import FOLDER, SCREENS, drawn, good, huge, nothing, tripped
-from tools.console.canvas import Style, bar, clock, count, cut, duration, fit, plain_text, width_of
+from tests.console_snapshots import FOLDER, SCREENS, drawn, good, huge, many, nothing, tripped
+from tools.console.canvas import (
+    Style,
+    bar,
+    clock,
+    count,
+    cut,
+    duration,
+    fit,
+    plain_text,
+    shown,
+    text_width,
+    width_of,
+    wrapped,
+)
+from tools.console.lists import shares
 from tools.console.panes_safety import missing_processes, sources_in_words
 from tools.console.snapshot import LATENCY, LOG, MARKET, Snapshot
-from tools.console.view import PANES, Asking, Do, View, matching, press, screen
+from tools.console.view import PANES, Asking, Do, View, matching, press, screen, settled
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 
 
 @pytest.mark.parametrize("name", SCREENS)
 def test_a_screen_is_what_its_file_shows(name: str) -> None:
-    assert drawn(name) == (FOLDER / f"{name}.txt").read_text(), "`python -m tests.console_snapshots` draws them anew"
+    kept = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+    assert drawn(name) == kept, "`python -m tests.console_snapshots` draws them anew"
 
 
 def test_every_file_is_compared() -> None:
@@ -33,16 +50,17 @@ def text_of(view: View, snapshot: Snapshot, width: int = 80, height: int = 24) -
 
 @given(
     st.integers(1, 240), st.integers(1, 80), st.integers(0, len(PANES) - 1), st.sampled_from(list(Asking)),
-    st.sampled_from([good(), tripped(), nothing(), huge()]), st.text(max_size=200), st.integers(0, 5000),
+    st.sampled_from([good(), tripped(), nothing(), huge(), many()]), st.text(max_size=200), st.integers(0, 5000),
 )  # fmt: skip
 @settings(max_examples=300)
-def test_every_screen_fills_its_terminal_exactly_in_ascii(
+def test_every_screen_fills_its_terminal_exactly(
     width: int, height: int, pane: int, asking: Asking, snapshot: Snapshot, typed: str, scroll: int
 ) -> None:
     view = View(pane=pane, asking=asking, typed=typed, notice=typed, scroll=scroll, picked=scroll % 7)
     lines = screen(view, snapshot, width, height)
     assert len(lines) == height and {width_of(content) for content in lines} == {width}
-    assert all(" " <= sign <= "~" for content in lines for text, _ in content for sign in text)
+    for sign in "".join(text for content in lines for text, _ in content):
+        assert sign.isprintable() and unicodedata.category(sign) not in ("Mn", "Me"), ascii(sign)
 
 
 @pytest.mark.parametrize(("width", "height"), [(79, 24), (80, 23), (20, 3), (1, 1)])
@@ -106,7 +124,24 @@ def test_pieces() -> None:
     assert bar(0, 6) == "[....]" and bar(1e-9, 6) == "[#...]" and bar(1, 6) == bar(7, 6) == "[####]"
     assert clock(1_763_899_200_123_456_789) == "12:00:00" and clock(1_763_899_200_123_456_789, 3) == "12:00:00.123"
     assert fit("abc", 5, right=True) == "  abc" and fit("abcdef", 4) == "abc~" and fit("abc", 0) == ""
-    assert fit("\u5e01\x1b[2J", 9) == "??[2J    "
+    assert fit("\u5e01\x1b[2J", 9) == "\u5e01?[2J   "
+
+
+def test_signs_of_two_columns_take_two() -> None:
+    assert text_width("a中\U0001f600ü") == 6 and width_of((("中", Style.PLAIN), ("x", Style.BOLD))) == 3
+    assert fit("中文字", 4) == "中~ " and fit("中文字", 4, right=True) == " 中~" and fit("中文", 5) == "中文 "
+    assert cut((("中文字", Style.BOLD),), 4) == (("中~", Style.BOLD), (" ", Style.PLAIN))
+    assert wrapped("中" * 9, 10) == ("中" * 5, "    " + "中" * 3, "    " + "中")
+
+
+def test_signs_that_cannot_stand_alone_are_composed_or_marked() -> None:
+    assert shown("Gru\u0308\xdfe") == "Gr\xfc\xdfe"
+    assert shown("q\u0308 a\xa0b\u202ec\u200d\x1b\ud800") == "q? a?b?c???"
+
+
+@given(st.text(max_size=30), st.integers(0, 20), st.booleans())
+def test_what_fits_has_its_width(text: str, width: int, right: bool) -> None:
+    assert text_width(fit(text, width, right)) == width == width_of(cut(((text, Style.PLAIN),), width))
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -165,8 +200,12 @@ def test_a_pause_needs_a_reason() -> None:
     for keys in (("p", "ENTER"), ("p", " ", "ENTER"), ("p", *"why", "ESC")):
         view, done = typed(View(), *keys)
         assert done == [] and view.asking is Asking.NOTHING and view.notice
+    assert typed(View(), "p", *"Grüße 中 x\xa0y", "ENTER")[1] == [Do("pause", "Grüße 中 x\xa0y")]
+    assert "say why, then ENTER (ESC: no): Grüße 中?x_" in text_of(typed(View(), "p", *"Grüße 中\xa0x")[0], good())
     reason = typed(View(), "p", *("x" * 500), "ENTER")[1][0].reason
     assert reason == "x" * 120
+    assert "no more fits" in text_of(typed(View(), "p", *("x" * 120))[0], good())
+    assert "no more fits" not in text_of(typed(View(), "p", *("x" * 119))[0], good())
 
 
 def test_leaving_a_console_of_ones_own_and_that_of_a_run() -> None:
@@ -188,12 +227,80 @@ def test_no_word_of_the_help_is_cut_off() -> None:
         assert [text for text in shown.split("\n") if text.endswith("~")] == []
 
 
+def turned(view: View, snapshot: Snapshot, *keys: str) -> View:
+    """What keys make of a view that is drawn after each, as in the loop."""
+    for key in keys:
+        view = settled(typed(view, key)[0], snapshot, 80, 24)
+    return view
+
+
 def test_logs_scroll_back_and_stop_at_their_ends() -> None:
-    view, _ = typed(View(pane=5), "UP", "UP")
+    view = turned(View(pane=5), good(), "UP", "UP")
     shown = text_of(view, good())
     assert "line 27" in shown and "line 28" not in shown
-    assert "line 0" in text_of(replace(view, scroll=10_000), good())
-    assert "line 29" in text_of(typed(view, "END")[0], good()) and typed(view, *["DOWN"] * 9)[0].scroll == 0
+    assert "line 29" in text_of(turned(view, good(), "END"), good())
+    assert "line 0" in text_of(turned(view, good(), "HOME"), good())
+    assert turned(view, good(), *["DOWN"] * 9).scroll == 0
+
+
+@pytest.mark.parametrize("pane", range(len(PANES)))
+@pytest.mark.parametrize(("far", "back"), [("PAGEUP", "PAGEDOWN"), ("PAGEDOWN", "PAGEUP"), ("HOME", "END")])
+def test_a_key_back_is_seen_at_once_however_often_one_scrolled_beyond_an_end(pane: int, far: str, back: str) -> None:
+    """Beyond an end there is nothing: neither an empty pane, nor keys that do nothing until one is back at it."""
+    before = turned(View(pane=pane), good(), *[far] * 50)
+    after = turned(before, good(), back)
+    scrolls = before.scroll != turned(before, good(), *[back] * 50).scroll
+    assert scrolls == (pane in (1, 2, 5)) and scrolls == (text_of(after, good()) != text_of(before, good()))
+
+
+def pieces_of(text: str) -> set[str]:
+    """What stands on a pane, without the bars, whose length is that of the room: halves of rows, for two stand beside
+    each other on the market."""
+    rows = [row for row in text.split("\n")[3:-1] if not row.startswith(" order ")]  # a heading that counts
+    halves = [half for row in rows for half in re.split(r"\[[#.]+\] *| {12,}", row)]
+    return {half.strip() for half in halves if half and "..." not in half} - {""}
+
+
+@pytest.mark.parametrize("pane", range(len(PANES)))
+@pytest.mark.parametrize("snapshot", [good(), tripped(), nothing(), many()], ids=["good", "tripped", "nothing", "many"])
+def test_what_there_is_no_room_for_is_said_and_can_be_reached(pane: int, snapshot: Snapshot) -> None:
+    """Page by page everything is seen that a terminal of a thousand lines shows at once."""
+    snapshot = replace(snapshot, log=snapshot.log if pane == 5 else ())
+    whole = pieces_of(text_of(View(pane=pane), snapshot, 80, 1000))
+    view = settled(View(pane=pane), snapshot, 80, 24)
+    back = "PAGEUP" if pane == 5 else "PAGEDOWN"
+    seen: set[str] = set()
+    for _ in range(100):
+        shown = text_of(view, snapshot)
+        missing = whole - pieces_of(shown) - SECTIONS
+        assert (re.search(r"\.\.\. .*(PgDn|PgUp)", shown) is not None) == bool(missing), missing
+        seen |= pieces_of(shown)
+        view = turned(view, snapshot, back)
+    assert whole - seen - SECTIONS == set()
+
+
+SECTIONS = {"mode", "emergency", "readiness"}  # titles, which are the first to go
+
+
+def test_what_is_wrong_and_what_is_held_come_first() -> None:
+    shown = [text_of(View(pane=pane), many()) for pane in range(len(PANES))]
+    for pane, words in (
+        (0, "!killswitch"), (0, "!strategy_4"), (0, "!targets_4"), (2, "COIN8USDT       -987.000"),
+        (2, "COIN15USDT      -987.000"), (2, "unknown"), (2, "!HOLDING"), (4, "!dead-man switch  not armed"),
+        (4, "!rate limits      banned"), (4, "!orders_60s"), (4, "!supervisor       there is none"),
+    ):
+        assert words in shown[pane], words
+    positions = tuple(replace(item, entry="1.00") for item in many().account.positions)
+    held = replace(many(), account=replace(many().account, positions=positions))
+    assert "!... 1" in text_of(View(pane=2), held), "open positions are among those that are not shown"
+    assert "!..." not in shown[2] and "!..." not in shown[0]
+
+
+def test_a_list_that_became_shorter_is_not_looked_at_beyond_its_end() -> None:
+    view = turned(View(pane=2), good(), "END")
+    fewer = replace(good(), account=replace(good().account, fills=good().account.fills[:12]))
+    assert "11:59:52.300" in text_of(view, fewer), "the oldest of the twelve"
+    assert settled(view, fewer, 80, 24).scroll < view.scroll
 
 
 def test_a_strategy_that_fails_is_named() -> None:
@@ -204,6 +311,24 @@ def test_a_strategy_that_fails_is_named() -> None:
     )
 
 
+def test_long_texts_are_parted_between_words() -> None:
+    assert wrapped("one two three four", 10) == ("one two", "    three", "    four")
+    assert wrapped("one two", 7) == ("one two",) and wrapped("", 7) == ("",)
+    assert wrapped("a" * 15, 10) == ("a" * 10, "    " + "a" * 5)
+
+
+@given(st.text("ab  ", max_size=60), st.integers(6, 30))
+def test_nothing_of_a_parted_text_is_lost(text: str, width: int) -> None:
+    rows = wrapped(text, width)
+    assert all(len(row) <= width for row in rows)
+    assert "".join("".join(rows).split()) == "".join(text.split())
+
+
+def test_shares_of_rows() -> None:
+    assert shares(18, (14, 11)) == [9, 9] and shares(18, (10, 8)) == [10, 8] and shares(18, (11, 8)) == [10, 8]
+    assert shares(12, (16, 24, 20)) == [4, 4, 4] and shares(12, (1, 24, 3)) == [1, 8, 3]
+
+
 def test_a_long_line_of_a_log_is_shown_whole() -> None:
     said = "supervisor: " + "word-" * 60 + "end"
     shown = text_of(View(pane=5), replace(good(), log=("first", said)))
@@ -211,6 +336,11 @@ def test_a_long_line_of_a_log_is_shown_whole() -> None:
     assert "first" in shown and "~" not in shown
 
 
-def test_fills_scroll_the_other_way() -> None:
-    view, _ = typed(View(pane=2), "DOWN", "DOWN")
+def test_fills_scroll_the_other_way_and_stop_at_the_oldest() -> None:
+    view = turned(View(pane=2), good(), "DOWN", "DOWN")
     assert view.scroll == 2 and "12:00:00.000" not in text_of(view, good()).split("UTC")[1]
+    for keys in (["PAGEDOWN"] * 9, ["END"]):
+        view = turned(view, good(), *keys)
+        shown = text_of(view, good())
+        assert "11:59:46.700" in shown and "none yet" not in shown
+    assert turned(view, good(), "HOME").scroll == 0

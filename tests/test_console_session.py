@@ -79,6 +79,7 @@ def test_a_run_on_a_terminal_and_one_that_is_killed(tmp_path: Path) -> None:
         terminal.wait_for("[1 Engine]", 120)
         wait_until(lambda: re.search(r"NORMAL ready +[1-9]", terminal.screen()), 30, "rate of frames, and all ready")
         look_at_every_pane(terminal)
+        terminal.press("C-\\")  # would end the launcher too
         with contextlib.closing(attach(made.name)) as mapping:
             os.kill(mapping.control.supervisor_pid, signal.SIGKILL)
         terminal.wait_for("adopted the running engine", 60)

@@ -5,6 +5,7 @@ Whatever ends it, the terminal is as it was before and the words come after that
 
 from __future__ import annotations
 
+import locale
 import os
 import re
 import signal
@@ -27,6 +28,8 @@ from tests.terminals import needs_tmux, on_terminal, tmux
 from tests.waiting import until
 from tools import cli
 from tools.console import loop
+from tools.console.canvas import line
+from tools.console.terminal import Terminal
 
 OK, FINDING, USAGE = 0, 1, 2
 
@@ -76,6 +79,7 @@ def test_leaving_by_a_key(config: Path) -> None:
         (signal.SIGINT, OK, "bot4: detached; the engine goes on\n"),
         (signal.SIGTERM, FINDING, "bot4: the console was ended by SIGTERM; the engine goes on\n"),
         (signal.SIGHUP, FINDING, "bot4: the console was ended by SIGHUP; the engine goes on\n"),
+        (signal.SIGQUIT, FINDING, "bot4: the console was ended by SIGQUIT; the engine goes on\n"),
     ],
 )
 def test_signals_give_the_terminal_back(config: Path, signum: int, code: int, words: str) -> None:
@@ -188,6 +192,40 @@ def test_a_supervisor_that_does_not_answer_holds_nothing_up(config: Path) -> Non
         assert terminal.end()[0] == OK
 
 
+def keys_until_q(encoding: str = "") -> int:
+    """A process that names the keys it gets, and draws a line."""
+    if encoding:
+        locale.setlocale(locale.LC_ALL, encoding)
+    keys: list[str] = []
+    with Terminal() as terminal:
+        terminal.show([line("Grüße 中 x")])
+        while "q" not in keys:
+            keys += filter(None, [terminal.key(1000)])
+    print(ascii(keys[:-1]), file=sys.stderr)
+    return OK
+
+
+@pytest.mark.parametrize(
+    ("typed", "keys"),
+    [
+        ("Grü中\U0001f600", [*"Grü中\U0001f600"]), ("\xa0\u200d", ["\xa0", "\u200d"]), ("\x1bü", []),
+        ("\x01\x7f", ["BACKSPACE"]),
+        # Bytes of another encoding are seen as such, and take no key behind them along.
+        ("\udce9a", ["\ufffd", "a"]), ("\udce4\udcb8\r", ["\ufffd", "ENTER"]), ("\udcc3\x1bOA", ["\ufffd", "UP"]),
+        ("\udce4\udcb8", ["\ufffd"]),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["", "C"])
+def test_keys_of_every_script(typed: str, keys: list[str], encoding: str) -> None:
+    with on_terminal(lambda: keys_until_q(encoding)) as terminal:
+        drawn = "Grüße 中 x" if not encoding else "Gr??e ?? x"
+        until(lambda: drawn.replace(" ", "").encode() in re.sub(rb"\x1b\[[\d;]*[A-Z]| ", b"", terminal.output), "line")
+        terminal.press(typed)
+        sleep(0.1)
+        terminal.press("q")
+        assert terminal.end() == (OK, f"{keys!a}\n")
+
+
 @needs_tmux
 def test_a_session_in_a_real_terminal(tmp_path: Path) -> None:
     """Keys, panes, sizes, pause and kill in tmux, against a control plane that ticks; the shell's screen after that.
@@ -237,7 +275,7 @@ def test_a_session_in_a_real_terminal(tmp_path: Path) -> None:
             terminal.press("p", "fed day", "Escape")
             terminal.wait_for("nothing was done")
             assert desk.plane.mode == Mode.NORMAL
-            terminal.press("p", "fed day", "Enter")
+            terminal.press("p", "Grüße 中 x", "Enter")
             assert re.search(r"the mode is PAUSE \(\d\d:\d\d:\d\d\)", terminal.wait_for("the mode is PAUSE"))
             assert desk.plane.mode == Mode.PAUSE
             terminal.press("K", "kill", "Enter")
@@ -250,12 +288,18 @@ def test_a_session_in_a_real_terminal(tmp_path: Path) -> None:
             terminal.press("p", "again", "Enter")
             terminal.wait_for("!not paused: EMERGENCY is safer already")
             terminal.press("5")
+            assert "PAUSE by operator" in terminal.wait_for("Grüße 中 x")
             terminal.wait_for("EMERGENCY by operator")
 
             terminal.press("q")
             left = terminal.wait_for("code 0")
             assert "here" in left and "[5 Safety]" not in left and "bot4: detached; the engine goes on" in left
             assert terminal.restored
+            terminal.press(f"clear; {sys.executable} -m tools.cli console --config {config}; echo code $?", "Enter")
+            terminal.wait_for("[1 Engine]", 90)
+            terminal.press("C-\\")
+            left = terminal.wait_for("code 1")
+            assert "bot4: the console was ended by SIGQUIT; the engine goes on" in left and terminal.restored
             terminal.press(f"stty -a > {config}.after; echo both", "Enter")
             terminal.wait_for("\nboth")
             assert Path(f"{config}.after").read_text() == Path(f"{config}.before").read_text()
@@ -263,4 +307,4 @@ def test_a_session_in_a_real_terminal(tmp_path: Path) -> None:
             over.set()
             thread.join()
         state = desk.plane.state
-        assert [hold.reason for hold in state.holds] == ["fed day"] and state.emergency is not None
+        assert [hold.reason for hold in state.holds] == ["Grüße 中 x"] and state.emergency is not None

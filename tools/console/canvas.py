@@ -1,17 +1,24 @@
 """Lines of styled text, columns and short numbers: what panes are made of.
 
-Everything drawn is printable ASCII, so that it looks the same in every locale and font. Nothing is said by colour
-alone: a sign or a word always says it too. Blue and orange are told apart by nearly everybody.
+What the console says itself is printable ASCII, so that it looks the same in every locale and font; names, reasons and
+logs keep the signs of their script, each as wide as a terminal draws it. Nothing is said by colour alone: a sign or a
+word always says it too. Blue and orange are told apart by nearly everybody.
 """
 
 from __future__ import annotations
 
+import functools
+import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import IntFlag
 
 _UNITS = ((1e3, "us"), (1e6, "ms"))
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 _LARGE = "kMGTPE"
+_GOES_ON = "    "
+_NO_PLACE = ("Mn", "Me")  # categories of marks that stand on the sign before them
+_WIDE = ("W", "F")
 
 
 class Style(IntFlag):
@@ -36,22 +43,78 @@ Span = tuple[str, Style]
 Line = tuple[Span, ...]
 
 
-def ascii_only(text: str) -> str:
-    """The text with every character that is not printable ASCII replaced by '?'."""
-    return "".join(sign if " " <= sign <= "~" else "?" for sign in text)
+@dataclass(frozen=True)
+class Drawn:
+    """A pane as it was drawn: its lines, and how one may move through what there was no room for."""
+
+    lines: list[Line]
+    most: int = 0  # rows that can be scrolled, at the most; 0: everything is shown
+    page: int = 1  # rows that are shown at once of what scrolls
+
+
+def shown(text: str) -> str:
+    """The text as it is drawn: composed, and with '?' for every sign that has no place of its own, such as controls."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() and unicodedata.category(sign) not in _NO_PLACE else "?"
+        for sign in unicodedata.normalize("NFC", text)
+    )
+
+
+def text_width(text: str) -> int:
+    """Columns of a text that can be drawn: signs of East Asia and pictures have two."""
+    return len(text) if text.isascii() else sum(1 + (unicodedata.east_asian_width(sign) in _WIDE) for sign in text)
+
+
+def _beginning(text: str, width: int) -> str:
+    """As many signs as there is room for in so many columns."""
+    if text.isascii():
+        return text[: max(width, 0)]
+    for place, sign in enumerate(text):
+        width -= text_width(sign)
+        if width < 0:
+            return text[:place]
+    return text
+
+
+def _cut_off(text: str, width: int) -> str:
+    """A text that is too wide, in so many columns or one less, with the mark."""
+    return _beginning(text, width - 1) + "~" if width > 0 else ""
 
 
 def fit(text: str, width: int, right: bool = False) -> str:
     """The text in exactly so many columns; '~' where it had to be cut."""
-    text = ascii_only(text)
-    if len(text) > width:
-        return text[: width - 1] + "~" if width > 0 else ""
-    return text.rjust(width) if right else text.ljust(width)
+    text = shown(text)
+    if text_width(text) > width:
+        text = _cut_off(text, width)
+    space = " " * (width - text_width(text))
+    return space + text if right else text + space
 
 
 def line(text: str, style: Style = Style.PLAIN) -> Line:
     """A line of one style."""
     return ((text, style),)
+
+
+@functools.lru_cache(maxsize=2048)  # a log is drawn again and again
+def wrapped(text: str, width: int) -> tuple[str, ...]:
+    """A text in as many rows as it needs, parted between words unless one is long; what goes on is indented."""
+    text = shown(text)
+    rows, room, indent = [], width, ""
+    while text_width(text) > room:
+        most = max(len(_beginning(text, room)), 1)
+        end = text.rfind(" ", most // 2, most + 1)
+        at = end if end > 0 else most
+        rows.append(indent + text[:at])
+        text = text[at + 1 :] if end > 0 else text[at:]
+        room, indent = width - len(_GOES_ON), _GOES_ON
+    return (*rows, indent + text)
+
+
+def lines_of(text: str, width: int, style: Style = Style.PLAIN) -> list[Line]:
+    """A text as lines of one style, as many as it needs."""
+    return [line(row, style) for row in wrapped(text, width)]
 
 
 def columns(cells: Sequence[str], widths: Sequence[int], style: Style = Style.PLAIN, gap: int = 1) -> Line:
@@ -62,20 +125,23 @@ def columns(cells: Sequence[str], widths: Sequence[int], style: Style = Style.PL
 
 def width_of(content: Line) -> int:
     """Columns of a line."""
-    return sum(len(text) for text, _ in content)
+    return sum(text_width(text) for text, _ in content)
 
 
 def cut(content: Line, width: int) -> Line:
-    """A line in exactly so many columns, in ASCII."""
+    """A line in exactly so many columns, as it can be drawn."""
     spans: list[Span] = []
     left = width
     for text, style in content:
-        piece = ascii_only(text)
-        if len(piece) > left:
-            piece = piece[: max(left - 1, 0)] + ("~" if left else "")
+        piece = shown(text)
+        too_wide = text_width(piece) > left
+        if too_wide:
+            piece = _cut_off(piece, left)
         if piece:
             spans.append((piece, style))
-        left -= len(piece)
+        left -= text_width(piece)
+        if too_wide:
+            break
     if left:
         spans.append((" " * left, Style.PLAIN))
     return tuple(spans)

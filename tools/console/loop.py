@@ -20,7 +20,7 @@ from tools.console.canvas import clock
 from tools.console.reader import Ending, Reader
 from tools.console.snapshot import Snapshot
 from tools.console.terminal import Signalled, Terminal
-from tools.console.view import Do, View, press, screen
+from tools.console.view import Do, View, press, screen, settled
 
 _EVERY_NS = 333_000_000
 _MS = 1_000_000
@@ -68,7 +68,9 @@ class Console:
                         return ending
                     snapshot = self._read()
                     due_ns = now + _EVERY_NS
-                self._terminal.show(screen(self._view, snapshot, *self._terminal.size()))
+                size = self._terminal.size()
+                self._view = settled(self._view, snapshot, *size)
+                self._terminal.show(screen(self._view, snapshot, *size))
                 needs = self._view.needs, self._view.symbol
                 key = self._terminal.key((due_ns - python_monotonic_ns()) // _MS)
                 if not key:

@@ -1,26 +1,30 @@
 """curses: lines onto a terminal, keys from it, and the terminal given back as it was, whatever has happened.
 
-A context: entering takes the terminal, leaving gives it back, after an error and after a signal too. SIGTERM and SIGHUP
-end what runs inside with `Signalled`. Only SIGKILL leaves no time for it; then `reset` is what helps.
+A context: entering takes the terminal, leaving gives it back, after an error and after a signal too. SIGTERM, SIGHUP
+and SIGQUIT (Ctrl-\\) end what runs inside with `Signalled`. A signal that ends a process without asking it, SIGKILL
+before all, leaves no time for it; then `reset` is what helps, or the `bot4 run` beside (tools/beside.py).
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import curses
 import os
 import signal
 import sys
 import termios
+from collections import deque
 from collections.abc import Sequence
 from types import FrameType
 
-from tools.console.canvas import Line, Style
+from tools.console.canvas import Line, Style, text_width
 from tools.usage import UsageError
 
 _ESCAPE, _ESCAPE_MS = 27, 25
+_BYTE_FROM, _BYTE_TO = 0x80, 0xFF  # a part of a character that is not ASCII
 _BLUE, _ORANGE = 1, 2  # pairs
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _KEYS = {
     9: "TAB", curses.KEY_BTAB: "BACKTAB", 10: "ENTER", 13: "ENTER", curses.KEY_ENTER: "ENTER",
     curses.KEY_BACKSPACE: "BACKSPACE", 8: "BACKSPACE", 127: "BACKSPACE", curses.KEY_UP: "UP", curses.KEY_DOWN: "DOWN",
@@ -60,10 +64,11 @@ class Terminal:
     """The terminal of standard input and output, while it is ours."""
 
     def __init__(self, stoppable: bool = True) -> None:
-        """stoppable: Ctrl-Z stops this process; not so where an engine would be stopped with it."""
+        """stoppable: Ctrl-Z stops this process and Ctrl-\\ ends it; not so where an engine would go with it."""
         self._stoppable = stoppable
         self._colours = False
         self._taken = False
+        self._keys: deque[str] = deque()  # that came with others, and wait
 
     def __enter__(self) -> Terminal:
         self._saved = termios.tcgetattr(sys.stdin)
@@ -71,6 +76,7 @@ class Terminal:
         try:
             self._window = curses.initscr()
             self._taken = True
+            self._take_encoding()
             curses.noecho()
             curses.cbreak()
             curses.set_escdelay(_ESCAPE_MS)
@@ -80,7 +86,7 @@ class Terminal:
             self._take_colours()
             if not self._stoppable:
                 modes = termios.tcgetattr(sys.stdin)
-                modes[6][termios.VSUSP] = b"\0"
+                modes[6][termios.VSUSP] = modes[6][termios.VQUIT] = b"\0"
                 termios.tcsetattr(sys.stdin, termios.TCSANOW, modes)
         except BaseException:
             self._give_back()
@@ -105,6 +111,12 @@ class Terminal:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._saved)
         for signum, handler in self._handlers.items():
             signal.signal(signum, handler)
+
+    def _take_encoding(self) -> None:
+        """That of the locale. Where it is ASCII keys are understood as UTF-8, which most terminals send."""
+        self._encoding = codecs.lookup(self._window.encoding).name
+        typed = "utf-8" if self._encoding == "ascii" else self._encoding
+        self._decoder = codecs.getincrementaldecoder(typed)("replace")
 
     def _take_colours(self) -> None:
         """Blue and orange where the terminal has colours and nobody asked for none (https://no-color.org)."""
@@ -145,14 +157,38 @@ class Terminal:
             column = 0
             for text, style in content:
                 with contextlib.suppress(curses.error):  # the last cell of all, or a terminal that has just shrunk
-                    self._window.addstr(row, column, text, self._attribute(style))
-                column += len(text)
+                    self._window.addstr(row, column, self._encodable(text), self._attribute(style))
+                column += text_width(text)
         self._window.refresh()
 
+    def _encodable(self, text: str) -> str:
+        """The text, with '?' in every column of a sign that the locale does not have."""
+        try:
+            text.encode(self._encoding)
+        except UnicodeEncodeError:
+            known = (sign.encode(self._encoding, "ignore") for sign in text)
+            return "".join(sign if found else "?" * text_width(sign) for sign, found in zip(text, known, strict=True))
+        return text
+
     def key(self, wait_ms: int) -> str:
-        """The next key (view.py names them), waiting so long at the most; empty when there was none, or a resize."""
+        """The next key (view.py names them), waiting so long at the most; empty when there was none, a part of one, or
+        a resize. Bytes that are no character of the locale are the key U+FFFD."""
+        if self._keys:
+            return self._keys.popleft()
         self._window.timeout(max(wait_ms, 0))
         code = self._window.getch()
+        if code < 0 or code == curses.KEY_RESIZE:
+            return ""
+        if _BYTE_FROM <= code <= _BYTE_TO:
+            self._keys += self._decoder.decode(bytes([code]))
+            return self._keys.popleft() if self._keys else ""
+        self._keys += self._decoder.decode(b"", final=True)  # what began here is not going on
+        self._decoder.reset()
+        self._keys.append(self._plain_key(code))
+        return self._keys.popleft()
+
+    def _plain_key(self, code: int) -> str:
+        """A key of ASCII, or one that curses knows; empty for others."""
         if code == _ESCAPE:
             self._window.timeout(0)
             rest = [key for key in iter(self._window.getch, -1) if key != curses.KEY_RESIZE]

@@ -1,6 +1,6 @@
 """What a person looks at, what keys do to that, and the whole screen. Pure: no terminal, no engine, no clock.
 
-A key is one printable character, or a name: TAB, BACKTAB, ENTER, ESC, BACKSPACE, UP, DOWN, PAGEUP, PAGEDOWN, LEFT,
+A key is one character, or a name: TAB, BACKTAB, ENTER, ESC, BACKSPACE, UP, DOWN, PAGEUP, PAGEDOWN, LEFT,
 RIGHT, HOME, END. What else a terminal sends is ignored. Nothing that acts is one key away: pausing wants a reason and
 ENTER, killing the word KILL and ENTER.
 """
@@ -11,7 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from tools.console.canvas import BAD, GOOD, TITLE, Line, Style, clock, count, cut, duration, fit, line
+from tools.console.canvas import (
+    BAD,
+    GOOD,
+    TITLE,
+    Drawn,
+    Line,
+    Style,
+    clock,
+    count,
+    cut,
+    duration,
+    fit,
+    line,
+    shown,
+    text_width,
+)
 from tools.console.panes import engine_pane, latency_pane, log_pane
 from tools.console.panes_safety import missing_processes, safety_pane, sources_in_words
 from tools.console.panes_trading import market_pane, trading_pane
@@ -21,7 +36,7 @@ LEAST_WIDTH, LEAST_HEIGHT = 80, 24
 _HEAD_LINES = 3
 _LONGEST_REASON = 120
 _LONGEST_NAME = 20
-_PAGE = 10
+_FAR = 1 << 30  # rows: further than any list is long
 
 
 @dataclass(frozen=True)
@@ -30,13 +45,14 @@ class Pane:
 
     title: str
     needs: frozenset[str]
-    draw: Callable[[Snapshot, int, int, int], list[Line]]
+    draw: Callable[[Snapshot, int, int, int], Drawn]  # of width, height and rows scrolled
+    newest_below: bool = False  # it begins at its end, and scrolling goes back
 
 
 PANES = (
     Pane("Engine", frozenset({LOG}), engine_pane), Pane("Market", frozenset({MARKET}), market_pane),
     Pane("Trading", frozenset(), trading_pane), Pane("Latency", frozenset({LATENCY}), latency_pane),
-    Pane("Safety", frozenset(), safety_pane), Pane("Log", frozenset({LOG}), log_pane),
+    Pane("Safety", frozenset(), safety_pane), Pane("Log", frozenset({LOG}), log_pane, True),
 )
 
 
@@ -67,6 +83,7 @@ class View:
     pane: int = 0
     symbol: int = 0
     scroll: int = 0
+    page: int = 1  # rows that a page key moves; as the pane was drawn last
     asking: Asking = Asking.NOTHING
     typed: str = ""
     picked: int = 0  # of the symbols that are shown in the list
@@ -117,13 +134,10 @@ def _command(view: View, key: str, symbols: tuple[str, ...]) -> tuple[View, Do |
     if key in ("LEFT", "RIGHT", "[", "]"):
         step = 1 if key in ("RIGHT", "]") else -1
         return replace(view, symbol=(view.symbol + step) % len(symbols), scroll=0), None
-    scrolled = {"UP": 1, "DOWN": -1, "PAGEUP": _PAGE, "PAGEDOWN": -_PAGE}
-    if PANES[view.pane].draw is trading_pane:
-        scrolled = {name: -step for name, step in scrolled.items()}  # the newest fill is on top
-    if key in scrolled:
-        return replace(view, scroll=max(view.scroll + scrolled[key], 0)), None
-    if key in ("HOME", "END"):
-        return replace(view, scroll=0), None
+    moves = {"UP": -1, "DOWN": 1, "PAGEUP": -view.page, "PAGEDOWN": view.page, "HOME": -_FAR, "END": _FAR}
+    if key in moves:
+        step = -moves[key] if PANES[view.pane].newest_below else moves[key]
+        return replace(view, scroll=max(view.scroll + step, 0)), None
     if key in ("q", "Q"):
         return (replace(view, asking=Asking.LEAVE), None) if view.owner else (view, Do("quit"))
     asked = {"?": Asking.HELP, "h": Asking.HELP, "s": Asking.SYMBOL, "p": Asking.PAUSE, "K": Asking.KILL}.get(key)
@@ -178,11 +192,28 @@ def screen(view: View, snapshot: Snapshot, width: int, height: int) -> list[Line
     if words := too_small(width, height):
         lines: list[Line] = [line(words, Style.BOLD)]
     else:
-        room = height - _HEAD_LINES - 1
+        room = _room(height)
         inside = _inside(view, snapshot, width, room)[:room]
         lines = [*_head(view, snapshot, width), *inside, *([()] * (room - len(inside))), _foot(view, width)]
     lines += [()] * (height - len(lines))
     return [cut(content, width) for content in lines[:height]]
+
+
+def settled(view: View, snapshot: Snapshot, width: int, height: int) -> View:
+    """The view with its scrolling as far as there are rows, and pages as large as they are drawn."""
+    if too_small(width, height):
+        return view
+    drawn = _pane(view, snapshot, width, _room(height))
+    return replace(view, scroll=min(view.scroll, drawn.most), page=drawn.page)
+
+
+def _room(height: int) -> int:
+    """Lines between head and foot."""
+    return height - _HEAD_LINES - 1
+
+
+def _pane(view: View, snapshot: Snapshot, width: int, height: int) -> Drawn:
+    return PANES[view.pane].draw(snapshot, width, height, view.scroll)
 
 
 def _inside(view: View, snapshot: Snapshot, width: int, height: int) -> list[Line]:
@@ -190,7 +221,7 @@ def _inside(view: View, snapshot: Snapshot, width: int, height: int) -> list[Lin
         return _help(view)
     if view.asking is Asking.SYMBOL:
         return _symbols(view, snapshot, width, height)
-    return PANES[view.pane].draw(snapshot, width, height, view.scroll)
+    return _pane(view, snapshot, width, height).lines
 
 
 def _head(view: View, snapshot: Snapshot, width: int) -> list[Line]:
@@ -239,8 +270,13 @@ def _foot(view: View, width: int) -> Line:
     if view.asking is Asking.KILL:
         return line(f"!KILL cancels everything. Type the word KILL, then ENTER (ESC: no): {view.typed}_", BAD)
     if view.asking is Asking.PAUSE:
-        words = f" PAUSE: say why, then ENTER (ESC: no): {view.typed}_"
-        return line(words if len(words) <= width else " ..." + words[-(width - 4) :], Style.BOLD)
+        end = " no more fits" if len(view.typed) >= _LONGEST_REASON else "_"
+        words = shown(f" PAUSE: say why, then ENTER (ESC: no): {view.typed}{end}")
+        if text_width(words) > width:
+            while text_width(words) > width - 4:
+                words = words[1:]
+            words = f" ...{words}"
+        return line(words, Style.BOLD)
     if view.asking is Asking.LEAVE:
         return line(" s: stop the engine   l: leave the console, it goes on with lines   ESC: back", Style.BOLD)
     if view.notice:
@@ -256,7 +292,7 @@ def _help(view: View) -> list[Line]:
     keys = [
         (f"1 to {len(PANES)}", ", ".join(pane.title for pane in PANES)), ("TAB, shift-TAB", "the next pane, the last"),
         ("s", "pick a symbol: type a part of its name, arrows, ENTER"), ("left, right", "the last symbol, the next"),
-        ("up, down, pages", "scroll log and fills; END: back to the newest"),
+        ("up, down, pages", "scroll what there was no room for; HOME, END: its ends"),
         ("p", "PAUSE: no entries; asks why. `bot4 mode normal` goes on"),
         ("K", "KILL: emergency, cancels everything; asks for a word"), ("q", leave),
     ]
@@ -265,7 +301,8 @@ def _help(view: View) -> list[Line]:
     return [
         *lines, (), line(" signs", TITLE),
         line("  !  something that wants to be looked at      *2  two orders of ours rest there"),
-        line("  +  bids, buyers      -  asks, sellers      ~  a text that was cut off"), (),
+        line("  +  bids, buyers      -  asks, sellers      ~  a text that was cut off"),
+        line("  ... 3 more  rows there is no room for; what wants to be looked at is first"), (),
         line(" The console only looks: the engine never waits for it. Any key goes back.", Style.DIM),
     ]
 
@@ -280,5 +317,7 @@ def _symbols(view: View, snapshot: Snapshot, width: int, height: int) -> list[Li
         lines.append(line(f" {'>' if chosen else ' '} {name}", Style.BOLD if chosen else Style.PLAIN))
     if not found:
         lines.append(line("  no symbol is called so", BAD))
-    lines.append(line(" ENTER takes it, ESC goes back", Style.DIM))
+    hidden = len(found) - rows
+    more = f"   ... {hidden} more: up, down" if hidden > 0 else ""
+    lines.append(line(f" ENTER takes it, ESC goes back{more}", Style.DIM))
     return lines
