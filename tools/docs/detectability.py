@@ -23,11 +23,11 @@ nothing can show it.
   checksum: a number that was altered on its way is one that the venue might have sent. TLS is what guards it.
 * Faults that TCP and TLS rule out on a healthy connection (reorder, delay of one message, corrupt, duplicate) are
   what a broken proxy, a merged feed or a bug of the venue's may do.
-* Snapshots of Binance's REST are cut by its limit (1,000 levels a side), and updates tell only what changes. A book whose
-  touch is worse than where its snapshot ended is BOOK_INVALID (BEYOND_SNAPSHOT) with the update that brings it there, and
-  begins anew: its venue may have a better level that nobody told of. Levels behind the touch may lie beyond that end
-  while the book is valid; untold ones among them are not detectable, so what reads N levels is exact as far as the
-  snapshot went. Books of Kraken Futures are told whole, those of Kraken spot are kept to their depth by the venue.
+* Snapshots of Binance's REST are cut by its limit (1,000 levels a side), and updates tell only what changes. A book
+  whose touch is worse than where its snapshot ended is BOOK_INVALID (BEYOND_SNAPSHOT) with the update that brings it
+  there, and begins anew: its venue may have a better level that nobody told of. Levels behind the touch may lie beyond
+  that end while the book is valid; untold ones among them are not detectable, so what reads N levels is exact as far as
+  the snapshot went. Books of Kraken Futures are told whole, those of Kraken spot are kept to their depth by the venue.
 * A stream of a book that dies alone (`mute`) shows where ticker and book count in the same ids (Binance), and only once
   the touch has moved. Kraken's tickers have no such ids; a heartbeat says that the connection lives, not the stream.
 * A venue that says nothing is not told from one that has nothing to say: books may be late by as long as that.
