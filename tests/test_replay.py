@@ -46,8 +46,8 @@ pytestmark = pytest.mark.recordings
 
 
 @cache
-def source_of(relative: str, settings: Settings | None = None) -> Source:
-    return open_source(require_capture(relative), settings or Settings())
+def source_of(relative: str, to_the_end: bool = False) -> Source:
+    return open_source(require_capture(relative), TO_THE_END if to_the_end else Settings())
 
 
 @cache
@@ -117,7 +117,7 @@ class Replayed:
 
 @cache
 def replayed(relative: str) -> Replayed:
-    source = source_of(relative, TO_THE_END)
+    source = source_of(relative, to_the_end=True)
     path = fused(source)
     books = path.states[Role.FEATURES]["books"][0]
     last_update_id = path.decoder.state["last_update_id"][0]
