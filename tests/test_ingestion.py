@@ -181,11 +181,12 @@ def test_the_books_stand_while_the_socket_of_the_mark_prices_is_lost(venue: Runn
     with running(at(venue), tmp_path, 1 << 16) as run:
         until(lambda: run.ready, "books")
         sockets = run.ingestion.sockets
-        for losses in range(1, 4):
+        for _ in range(3):
             until(lambda: sockets.all_open, "both sockets")
             run.take()
+            losses = sockets.losses
             venue.fault(fault="disconnect", streams="market")
-            until(lambda n=losses: sockets.losses == n, "loss")  # type: ignore[misc]
+            until(lambda n=losses: sockets.losses > n, "loss")  # type: ignore[misc]
             before = len(run.take())
             until(lambda n=before: len(run.take()) > n + 100, "records")  # type: ignore[misc]
         until(lambda: sockets.all_open, "both sockets again")
