@@ -326,7 +326,8 @@ def test_check_prints_a_configuration_that_gives_itself_again(tmp_path: Path) ->
     own = settings_from({"engine": {"name": "round-trip"}, "maker": {"order_value": 321.5},
                          "embedded": {"ethusdt": {"limit_rate": 33}}})
     assert answer == {
-        "settings": orjson.loads(orjson.dumps(as_plain(own))), "config_hash": config_hash(own), "findings": []
+        "settings": orjson.loads(orjson.dumps(as_plain(own))), "config_hash": config_hash(own), "findings": [],
+        "ignored": [],
     }
     assert build(Settings, answer["settings"]) == own
     printed = tmp_path / "printed.toml"

@@ -49,7 +49,7 @@ def test_every_row_of_the_unverified_table_holds(played: Script) -> None:
 def test_an_audit_that_refuses_nothing_is_found(played: Script) -> None:
     """The drill sees a level that stays wrong through two audits of an engine that does not mind."""
     careless = replace(UNPROVEN, rest_audit_disagreements=1_000_000)
-    for seed in (20, 0, 6, 44):
+    for seed in (37, 73, 99, 112):
         outcome = drill_of(played, seed, EngineSide(played.instruments, careless)).run()
         if any("wrong through 2 audits" in violation for violation in outcome.violations):
             return
